@@ -1,0 +1,1 @@
+"""The HTTP service. Empty until the service is built."""

@@ -1,0 +1,79 @@
+"""What one forward pass leaves behind, as columns: the only input that methods read.
+
+N samples, M response tokens in all. Token columns are flat, sample after sample, and `offsets` (N + 1)
+says where each sample's tokens lie, as in Arrow lists.
+
+Notable choices:
+- scalars are float64, tokens float32: sums over a corpus stay exact, the cache stays small;
+- a response token is described by where it stands in the sequence (`position`), not only by order,
+  because Q-Tuning's neighbour term reads the sequence, gaps between turns included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+SAMPLE_SIGNALS: Mapping[str, str] = {
+    "n_tokens": "tokens of the rendered sample, after truncation",
+    "n_prompt_tokens": "tokens that are not trained on (system, user, tool, template glue)",
+    "n_response_tokens": "trained tokens |T|: assistant turns, end-of-turn tokens included",
+    "nll": "mean over T of -ln p(y_t), nats",
+    "entropy": "mean over T of the entropy of p_t over the full vocabulary, nats",
+    "el2n": "mean over T of ||p_t - onehot(y_t)||_2",
+    "head_grad_norm": "||G||_F, G the gradient of the mean response nll by the output head",
+    "head_grad_dot": "<W, G>_F",
+    "head_norm": "||W||_F of the proxy's output head (the same for every sample)",
+    "tied_grad_norm": "||G||_F when the head is tied to the input embedding (needs a backward pass)",
+    "tied_grad_dot": "<W, G>_F when the head is tied to the input embedding",
+}
+TOKEN_SIGNALS: Mapping[str, str] = {
+    "position": "0-based position of the token in the rendered sequence",
+    "nll": "-ln p(y_t), nats",
+    "entropy": "entropy of p_t, nats",
+    "el2n": "||p_t - onehot(y_t)||_2",
+    "top1": "whether y_t was the most likely token",
+    "is_end": "whether the token closes an assistant turn (end-of-turn or end-of-text)",
+}
+VECTOR_SIGNALS: Mapping[str, str] = {
+    "head_grad_projection": "two-sided random projection of G, float32 (k1 * k2)",
+    "mean_hidden": "mean over T of the final hidden state that predicts the token, float32 (D)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Columns of N measured samples, in input order.
+
+    ids: (N,) content hashes, unique. samples: name -> (N,). tokens: name -> (M,). offsets: (N + 1,).
+    vectors: name -> (N, k), present only when a method asked for them.
+    """
+
+    ids: NDArray[np.str_]
+    samples: Mapping[str, NDArray[np.generic]]
+    tokens: Mapping[str, NDArray[np.generic]]
+    offsets: Ints
+    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, m = len(self.ids), int(self.offsets[-1])
+        assert self.offsets.shape == (n + 1,), f"offsets {self.offsets.shape} for {n} samples"
+        for name, column in self.samples.items():
+            assert column.shape == (n,), f"sample signal {name} has shape {column.shape}, not ({n},)"
+        for name, column in self.tokens.items():
+            assert column.shape == (m,), f"token signal {name} has shape {column.shape}, not ({m},)"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Ints:
+        """Response tokens of each sample, (N,)."""
+        return np.diff(self.offsets)
