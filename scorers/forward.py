@@ -28,8 +28,6 @@ from scorers.head import Head, HeadSignals, Projection, head_signals, pad_rows
 from scorers.prefix import PrefixStates, shared_length
 from scorers.tied import tied_terms
 
-SIGNAL_VERSION = 1
-"""Raised whenever a signal's value would change; part of the cache key."""
 
 
 class TokenisedSample(Protocol):
@@ -74,9 +72,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class MeasureError:
-    """Why a sample could not be measured, and what to do about it."""
+    """Why a sample could not be measured, and what to do about it.
+
+    `permanent`: it would fail the same way on any machine.
+    """
 
     reason: str
+    permanent: bool = True
 
 
 class ForwardPass:
@@ -111,8 +113,10 @@ class ForwardPass:
             try:
                 results: list[Measured | MeasureError] = self._batch([samples[i] for i in batch])
             except (RuntimeError, MemoryError, IndexError, ValueError) as error:
+                if "cuda error" in str(error).lower() and not out_of_memory(error):
+                    raise  # the device's context is gone: only a new process helps
                 if len(batch) == 1:
-                    results = [MeasureError(_explain(error, lengths[batch[0]]))]
+                    results = [_explain(error, lengths[batch[0]])]
                 else:
                     if out_of_memory(error):
                         self.token_budget = max(1, self.token_budget // 2)
@@ -223,10 +227,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
 
 
-def _explain(error: BaseException, length: int) -> str:
+def _explain(error: BaseException, length: int) -> MeasureError:
     if out_of_memory(error):
-        return f"out of memory on this sample alone ({length} tokens); lower max_length"
-    return f"the proxy model failed on this sample: {type(error).__name__}: {error}"
+        reason = f"out of memory on this sample alone ({length} tokens); lower max_length"
+        return MeasureError(reason, permanent=False)
+    return MeasureError(f"the proxy model failed on this sample: {type(error).__name__}: {error}")
 
 
 def _release(device: torch.device) -> None:

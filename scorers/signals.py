@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+SIGNAL_VERSION = 1
+"""Raised whenever a signal's value would change; part of the cache key."""
+
 SAMPLE_SIGNALS: Mapping[str, str] = {
     "n_tokens": "tokens of the rendered sample, after truncation",
     "n_prompt_tokens": "tokens that are not trained on (system, user, tool, template glue)",

@@ -1,0 +1,136 @@
+"""What a run was asked to do: validated once, written beside every result, and enough to do it again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datapruner.errors import UsageError
+from scorers import registry
+from scorers.method import Method
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Keep(_Part):
+    """How much to keep: one of a share of the samples, a count of them, a budget of trained tokens."""
+
+    share: float | None = Field(None, gt=0, le=1)
+    count: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.share, self.count, self.tokens)) != 1:
+            raise ValueError("give exactly one of a share, a count and a token budget to keep")
+        return self
+
+
+class Measuring(_Part):
+    """Which proxy model measures, and what of a sample it sees. These decide the signals' values."""
+
+    model: str = DEFAULT_MODEL
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_length: int | None = Field(None, ge=2, description="tokens; longer samples are cut (default: model's)")
+    overflow: Literal["truncate", "error"] = "truncate"
+    train_on: Literal["all", "last"] = "all"
+
+
+class MethodChoice(_Part):
+    """One method with its options, those of a preset included."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, name: str, options: dict[str, Any], preset: str | None = None) -> tuple[Self, float | None]:
+        """The choice, and the share that its preset keeps. Given options win over the preset's.
+
+        Raises UsageError for a method, preset or option that does not exist, or a value out of range.
+        """
+        method = find(name)
+        published: dict[str, Any] = {}
+        if preset is not None:
+            if preset not in method.presets:
+                known = ", ".join(method.presets) or "none"
+                raise UsageError(f"method {name} has no preset {preset!r}", remedy=f"known: {known}")
+            published = dict(method.presets[preset])
+        share = published.pop("keep", None)
+        choice = cls(name=name, options=published | options)
+        choice.parsed()
+        return choice, share
+
+    def parsed(self) -> Any:
+        """The options object of the method. Raises UsageError."""
+        method = find(self.name)
+        known = {field.name for field in fields(method.options)}
+        for option in self.options:
+            if option not in known:
+                raise UsageError(
+                    f"method {self.name} has no option {option!r}", remedy=f"known: {', '.join(sorted(known)) or 'none'}"
+                )
+        try:
+            return method.options(**self.options)
+        except ValueError as error:
+            raise UsageError(f"method {self.name}: {error}") from error
+
+
+class RunConfig(_Part):
+    """Everything that decides a result besides the rows and the package versions."""
+
+    source: str | None = Field(None, description="path or Hub name; null for rows that came from Python or stdin")
+    mapping: dict[str, str] = {}
+    measuring: Measuring = Measuring()
+    methods: list[MethodChoice] = Field(min_length=1)
+    keep: Keep | None = Field(None, description="null: scores only, nothing is pruned")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_method_prunes(self) -> Self:
+        if self.keep is not None and len(self.methods) != 1:
+            raise ValueError("pruning takes exactly one method")
+        return self
+
+
+def find(name: str) -> Method[Any]:
+    """The method called `name`. Raises UsageError."""
+    try:
+        return registry.get(name)
+    except ValueError as error:
+        raise UsageError(str(error), remedy="see `datapruner methods`") from error
+
+
+def parse_keep(value: float | int | str | None = None, *, tokens: int | None = None) -> Keep:
+    """`0.25` or "25%" is a share, `300` a count, `tokens` a budget of trained tokens; 1.0 is everything.
+
+    An integer 1 is a count; a float is a share. Raises UsageError.
+    """
+    try:
+        if tokens is not None:
+            if value is not None:
+                raise ValueError("give a share or count, or a token budget, not both")
+            return Keep(tokens=tokens)
+        if isinstance(value, str):
+            text = value.strip()
+            if text.endswith("%"):
+                value = float(text[:-1]) / 100
+            else:
+                value = int(text) if text.lstrip("+-").isdigit() else float(text)
+        if value is None or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError("how much to keep is missing or not a number")
+        return Keep(count=value) if isinstance(value, int) else Keep(share=value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"keep {value if tokens is None else tokens!r}: {problem['msg']}", remedy=_KEEP_HELP) from error
+    except ValueError as error:
+        raise UsageError(f"keep {value!r}: {error}", remedy=_KEEP_HELP) from error
+
+
+_KEEP_HELP = "a share such as 0.25 or 25%, a count of samples such as 500, or a token budget"

@@ -1,0 +1,258 @@
+"""A published corpus version: an immutable DuckDB file, read by any number of processes at once.
+
+    samples     row, sample_id, shape, n_turns, n_chars, duplicate_of, source, line, tools
+    turns       row, turn, role, content, tool_calls
+    rejects     row, source, line, field, code, reason, remedy, excerpt
+    originals   row and the original columns (or `json`, the row's own text)
+    provenance  one row: what was read, how, and what came of it
+
+`row` is the 0-based index in the whole input, rejected rows included, and the key that joins the tables.
+`duplicate_of` is the row of the first identical sample, null for the first itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from datapruner.errors import InputError, UsageError
+from datapruner.originals import json_column_types, restore, restored_schema
+from datapruner.readers.tables import render_json
+from scorers.conversation import Conversation, Turn
+
+FORMAT_VERSION = 1
+BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows of the input: `rows == accepted + rejected`; `duplicates` are among the accepted."""
+
+    rows: int
+    accepted: int
+    rejected: int
+    duplicates: int
+
+    @property
+    def unique(self) -> int:
+        return self.accepted - self.duplicates
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a corpus came from. The same input with the same options gives an equal one.
+
+    `sources` are descriptors: name, and for files size and sha256. `corpus_hash` covers the ordered
+    sample ids and the rejects.
+    """
+
+    corpus_hash: str
+    sources: list[dict[str, Any]]
+    mapping: dict[str, str] | None
+    limits: dict[str, int]
+    counts: Counts
+    shapes: dict[str, int]
+    columns: dict[str, list[str]]
+    versions: dict[str, str]
+    schema: pa.Schema | None
+
+
+class Corpus:
+    """Read access to a published corpus; use as a context manager.
+
+    Raises InputError when `path` is not a corpus of this format version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such corpus", remedy="ingest the data first")
+        try:
+            self._connection = duckdb.connect(str(self.path), read_only=True)
+        except duckdb.Error as error:
+            raise InputError(f"{self.path}: not a corpus file: {error}") from error
+        try:
+            self.provenance = self._read_provenance()
+        except (duckdb.Error, InputError):
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _read_provenance(self) -> Provenance:
+        try:
+            found = self._connection.execute(
+                "SELECT format_version, corpus_hash, sources, mapping, limits, counts, shapes, columns, "
+                "versions, original_schema FROM provenance"
+            ).fetchall()
+        except duckdb.CatalogException as error:
+            raise InputError(f"{self.path}: a DuckDB file, but not a corpus") from error
+        version, corpus_hash, *documents, schema = found[0]
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{self.path}: corpus format {version}, this version reads {FORMAT_VERSION}",
+                remedy="ingest the data again",
+            )
+        sources, mapping, limits, counts, shapes, columns, versions = map(json.loads, documents)
+        return Provenance(
+            corpus_hash=corpus_hash,
+            sources=sources,
+            mapping=mapping,
+            limits=limits,
+            counts=Counts(**counts),
+            shapes=shapes,
+            columns=columns,
+            versions=versions,
+            schema=None if schema is None else pa.ipc.read_schema(pa.py_buffer(schema)),
+        )
+
+    def counts(self) -> Counts:
+        return self.provenance.counts
+
+    def sample_index(self) -> pl.DataFrame:
+        """One line per accepted row, in row order: row, sample_id, duplicate_of, shape, n_turns, n_chars."""
+        return self._frame(
+            "SELECT row, sample_id, duplicate_of, shape, n_turns, n_chars FROM samples ORDER BY row"
+        )
+
+    def rejects(self) -> pl.DataFrame:
+        """One line per rejected row, in row order."""
+        return self._frame("SELECT * FROM rejects ORDER BY row")
+
+    def conversations(
+        self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS
+    ) -> Iterator[list[tuple[int, str, Conversation]]]:
+        """Batches of (row, sample_id, conversation) in row order.
+
+        Without `rows`, every sample that is not a duplicate. Raises UsageError for a row that the corpus
+        does not have.
+        """
+        for chosen in self._chunks(rows, batch):
+            samples = self._select("SELECT s.row, sample_id, tools FROM samples s", "s", chosen)
+            turns = self._select(
+                "SELECT t.row, role, content, tool_calls FROM turns t", "t", chosen, order="t.row, t.turn"
+            )
+            by_row: dict[int, list[Turn]] = {}
+            for row, role, content, calls in zip(*(c.to_pylist() for c in turns.columns), strict=True):
+                by_row.setdefault(row, []).append(Turn(role, content, calls))
+            yield [
+                (row, sample_id, Conversation(tuple(by_row[row]), tools))
+                for row, sample_id, tools in zip(*(c.to_pylist() for c in samples.columns), strict=True)
+            ]
+
+    def conversation(self, sample_id: str) -> Conversation:
+        """The conversation with this content hash. Raises UsageError when there is none."""
+        found = self._connection.execute(
+            "SELECT min(row) FROM samples WHERE sample_id = ?", [sample_id]
+        ).fetchall()
+        if found[0][0] is None:
+            raise UsageError(f"{self.path}: no sample {sample_id}", remedy="ids are listed by sample_index()")
+        [[(_, _, conversation)]] = self.conversations([found[0][0]])
+        return conversation
+
+    def originals(
+        self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """The original columns of these rows, in row order, with one schema for all batches.
+
+        Without `rows`, every accepted row. A typed source comes out with its own schema; JSON-like rows
+        with types derived from the whole corpus, so that another choice of rows has the same schema.
+        """
+        schema = self.provenance.schema
+        if schema is None:
+            yield from self._derived(rows, batch)
+            return
+        schema = restored_schema(schema)
+        for chosen in self._chunks(rows, batch, duplicates=True):
+            stored = self._select("SELECT o.* EXCLUDE row FROM originals o", "o", chosen)
+            yield from restore(stored, schema).combine_chunks().to_batches()
+
+    def originals_json(self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS) -> Iterator[bytes]:
+        """Each of these rows as one line of JSON, in row order; verbatim where the source was JSON."""
+        if self.provenance.schema is not None:
+            for table in self.originals(rows, batch):
+                yield from render_json(table, str(self.path))
+            return
+        for chosen in self._chunks(rows, batch, duplicates=True):
+            texts = self._select("SELECT o.json FROM originals o", "o", chosen).column(0)
+            yield from (text.as_buffer().to_pybytes() for text in texts)
+
+    def _derived(self, rows: Sequence[int] | None, batch: int) -> Iterator[pa.RecordBatch]:
+        structure = self._connection.execute(
+            "SELECT json_group_structure(json::JSON) FROM originals"
+        ).fetchall()
+        types = json_column_types(structure[0][0])
+        columns = ", ".join(
+            f"json_transform_strict(json_extract(o.json, {_literal(_pointer(name))}), "
+            f"{_literal(json.dumps(kind))}) AS c{index}"
+            for index, (name, kind) in enumerate(types.items())
+        )
+        schema = None
+        for chosen in self._chunks(rows, batch, duplicates=True):
+            table = self._select(f"SELECT {columns} FROM originals o", "o", chosen)  # noqa: S608
+            table = table.rename_columns(list(types))
+            schema = schema or table.schema
+            yield from table.cast(schema).combine_chunks().to_batches()
+
+    def _chunks(
+        self, rows: Sequence[int] | None, batch: int, *, duplicates: bool = False
+    ) -> Iterator[pa.Table]:
+        """The rows to read, sorted, `batch` at a time, each as a one-column table."""
+        if rows is None:
+            where = "" if duplicates else "WHERE duplicate_of IS NULL"
+            table = self._connection.sql(f"SELECT row FROM samples {where} ORDER BY row").to_arrow_table()  # noqa: S608
+        else:
+            table = pa.table({"row": pa.array(sorted(set(map(int, rows))), pa.int64())})
+            self._check(table)
+        for start in range(0, table.num_rows, batch):
+            yield table.slice(start, batch)
+
+    def _check(self, chosen: pa.Table) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.register("chosen", chosen)
+            missing = cursor.execute(
+                "SELECT row FROM chosen ANTI JOIN samples USING (row) ORDER BY row LIMIT 1"
+            ).fetchall()
+        if missing:
+            raise UsageError(
+                f"{self.path}: the corpus has no sample at row {missing[0][0]}",
+                remedy="rejected rows have none; see sample_index()",
+            )
+
+    def _select(self, select: str, alias: str, chosen: pa.Table, order: str | None = None) -> pa.Table:
+        """Run `select` for the chosen rows only, ordered by row."""
+        with self._connection.cursor() as cursor:
+            cursor.register("chosen", chosen)
+            query = f"{select} SEMI JOIN chosen c ON {alias}.row = c.row ORDER BY {order or alias + '.row'}"
+            return cursor.sql(query).to_arrow_table()
+
+    def _frame(self, query: str) -> pl.DataFrame:
+        frame = pl.from_arrow(self._connection.sql(query).to_arrow_table())
+        assert isinstance(frame, pl.DataFrame), type(frame)
+        return frame
+
+
+def _pointer(name: str) -> str:
+    """A JSON pointer to a top-level key."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,1 @@
+"""Ways to run the forward pass: worker processes on this machine."""

@@ -1,0 +1,230 @@
+"""Measure on this machine: one worker process per device, fed task by task.
+
+Notable choices:
+- a finished task is a file of the signal cache, so a crash at any moment costs the task in flight at most;
+- when a worker dies, the task is tried again in a new process; if it dies again, the task is cut in two and
+  each half tried, until the one sample that kills it stands alone and is reported as failed;
+- workers are plain `python -m` subprocesses, so that a script that calls us needs no main guard, and the
+  parent never imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from datapruner.errors import ModelError, WorkerError
+from datapruner.executors.spec import WorkerSpec, spec_line
+from datapruner.signal_cache import shard_name
+
+OnProgress = Callable[[int, int], None]
+"""Called with (rows, tokens) measured since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Samples to measure into one shard: wire form of the samples, and the folder the shard goes to."""
+
+    samples: Sequence[dict[str, Any]]
+    folder: Path
+    suspect: bool = False
+    """Whether a worker already died of it."""
+
+    @property
+    def out(self) -> Path:
+        return self.folder / shard_name([sample["id"] for sample in self.samples])
+
+
+class _Died(Exception):
+    """The worker process ended before its task did."""
+
+
+class _Process:
+    """One worker process."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._log = tempfile.TemporaryFile()
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "datapruner.executors.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            text=True,
+            encoding="utf-8",
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in: IO[str] = self._process.stdin
+        self._out: IO[str] = self._process.stdout
+        self._send(spec_line(spec))
+        event = self._receive()
+        if event["event"] == "refused":
+            self.close()
+            raise ModelError(event["message"])
+
+    def run(self, number: int, task: Task, on_progress: OnProgress) -> list[tuple[str, str]]:
+        """Measure a task; return the samples that failed, with reasons. Raises _Died."""
+        message = {"task": number, "out": str(task.out), "samples": task.samples}
+        self._send(json.dumps(message) + "\n")
+        while True:
+            event = self._receive()
+            if event["event"] == "done":
+                return [(sample_id, reason) for sample_id, reason in event["failed"]]
+            on_progress(event["rows"], event["tokens"])
+
+    def close(self) -> None:
+        """Let the process end, or end it."""
+        with contextlib.suppress(OSError):
+            self._in.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._out.close()
+        self._log.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def _send(self, line: str) -> None:
+        try:
+            self._in.write(line)
+            self._in.flush()
+        except OSError as error:
+            raise self._death() from error
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._out.readline()
+        if not line.endswith("\n"):
+            raise self._death()
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def _death(self) -> _Died:
+        code = self._process.wait()
+        self._log.seek(0)
+        tail = self._log.read().decode(errors="replace").strip().splitlines()[-15:]
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return _Died("\n".join([f"the measuring process {how}", *tail]))
+
+
+def measure(
+    spec: WorkerSpec, devices: Sequence[str], tasks: Iterable[Task], on_progress: OnProgress
+) -> Iterator[tuple[str, str]]:
+    """Run every task, one worker per device, and yield (sample id, reason) of samples that failed.
+
+    `tasks` is consumed as workers become free. Raises ModelError when the model cannot be loaded and
+    WorkerError when a worker cannot even start.
+    """
+    run = _Run(spec, iter(tasks), on_progress)
+    threads = [threading.Thread(target=run.drive, args=(device,), daemon=True) for device in devices]
+    for thread in threads:
+        thread.start()
+    living = len(threads)
+    try:
+        while living:
+            item = run.results.get()
+            if item is None:
+                living -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        run.stop()
+        for thread in threads:
+            thread.join()
+
+
+class _Run:
+    """State that the driving threads share."""
+
+    def __init__(self, spec: WorkerSpec, tasks: Iterator[Task], on_progress: OnProgress) -> None:
+        self.results: queue.Queue[tuple[str, str] | BaseException | None] = queue.Queue()
+        self._spec = spec
+        self._tasks = tasks
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._again: list[Task] = []
+        self._number = 0
+        self._stopped = False
+        self._living: set[_Process] = set()
+
+    def stop(self) -> None:
+        """Make every driving thread end soon."""
+        with self._lock:
+            self._stopped = True
+            for process in self._living:
+                process.kill()
+
+    def drive(self, device: str) -> None:
+        """Keep one device busy until no task is left."""
+        process: _Process | None = None
+        try:
+            while (numbered := self._next()) is not None:
+                number, task = numbered
+                if process is None:
+                    process = self._start(device)
+                try:
+                    for failure in process.run(number, task, self._count):
+                        self.results.put(failure)
+                except _Died as death:
+                    process = self._forget(process)
+                    self._retry(task, str(death))
+        except BaseException as error:  # handed to the thread that waits
+            self.results.put(error)
+        finally:
+            if process is not None:
+                self._forget(process)
+            self.results.put(None)
+
+    def _start(self, device: str) -> _Process:
+        try:
+            process = _Process(replace(self._spec, device=device))
+        except _Died as death:
+            raise WorkerError(f"cannot start measuring on {device}: {death}") from death
+        with self._lock:
+            self._living.add(process)
+        return process
+
+    def _forget(self, process: _Process) -> None:
+        with self._lock:
+            self._living.discard(process)
+        process.close()
+
+    def _next(self) -> tuple[int, Task] | None:
+        with self._lock:
+            task = None if self._stopped else self._again.pop() if self._again else next(self._tasks, None)
+            self._number += 1
+            return None if task is None else (self._number, task)
+
+    def _count(self, rows: int, tokens: int) -> None:
+        with self._lock:
+            self._on_progress(rows, tokens)
+
+    def _retry(self, task: Task, death: str) -> None:
+        samples = task.samples
+        with self._lock:
+            if self._stopped:
+                return
+            if not task.suspect:
+                self._again.append(replace(task, suspect=True))
+            elif len(samples) > 1:
+                middle = len(samples) // 2
+                self._again += [replace(task, samples=half) for half in (samples[middle:], samples[:middle])]
+            else:
+                self.results.put((samples[0]["id"], f"{death.splitlines()[0]} on this sample, twice"))

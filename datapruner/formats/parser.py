@@ -1,0 +1,217 @@
+"""One raw row to one sample."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from datapruner.formats.columns import Columns, Shape, detect_columns, mapped_columns
+from datapruner.formats.messages import RawTurn, fold_reasoning, read_messages, read_tools
+from datapruner.formats.rejections import (
+    DEFAULT_LIMITS,
+    Limits,
+    RejectedRowError,
+    Rejection,
+    is_blank,
+    load_list,
+    optional_text,
+    reject,
+    reject_missing,
+    reject_type,
+    response_text,
+    too_large,
+    too_many_turns,
+    type_name,
+)
+from scorers.conversation import Conversation, Turn
+
+#: Layouts of keys remembered; rows with free-form keys would otherwise grow the memory without bound.
+_MAX_LAYOUTS = 10_000
+
+
+class Sample(NamedTuple):
+    """One accepted row. `n_chars` counts the characters of all turn contents."""
+
+    sample_id: str
+    shape: Shape
+    columns: Columns
+    turns: list[RawTurn]
+    tools: str | None
+    n_chars: int
+
+    @property
+    def conversation(self) -> Conversation:
+        return Conversation(tuple(Turn(*turn) for turn in self.turns), self.tools)
+
+
+class RowParser:
+    """Turns raw rows into samples, remembering which columns each layout of keys uses.
+
+    `mapping` goes from part (one of `MAPPING_TARGETS`) to column name and replaces detection. Raises
+    UsageError when it names an unknown part, or neither `messages` nor both `prompt` and `response`.
+    `unseen_columns` are the mapped columns that no row parsed so far has had: likely misspelt.
+    """
+
+    def __init__(self, mapping: Mapping[str, str] | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self.mapped = mapped_columns(mapping) if mapping else None
+        self.unseen_columns = set(self.mapped.used) if self.mapped else set()
+        self._layouts: dict[object, Columns] = {}
+
+    def parse(self, row: object) -> Sample | Rejection:
+        """The row's sample, or why it has none. Never raises for bad data."""
+        try:
+            return self._parse(row)
+        except RejectedRowError as error:
+            return error.rejection
+
+    def _parse(self, row: object) -> Sample:
+        if not isinstance(row, dict):
+            kind = type_name(row)
+            reject("not_an_object", None, f"the row is {kind}, not an object", "write each row as {...}")
+        columns = self.mapped or self._detect(row)
+        if self.unseen_columns:
+            self.unseen_columns.difference_update(row)
+        shape, tools = columns.shape, None
+        if columns.messages is not None:
+            messages = read_messages(row.get(columns.messages), columns.messages, self.limits)
+            turns, tools = messages.turns, messages.tools
+            if shape != "mapped":
+                shape = messages.shape
+        else:
+            turns = self._read_prompt(row, columns)
+            turns += self._read_response(row, columns)
+        if columns.system is not None:
+            system = optional_text(row, columns.system)
+            if system and turns[0][:2] != ("system", system):
+                turns.insert(0, ("system", system, None))
+        if columns.tools is not None:
+            tools = read_tools(row.get(columns.tools), columns.tools) or tools
+        self._check_turns(turns, columns)
+        sample_id = self._identify(row, columns, turns, tools)
+        n_chars = sum([len(turn[1]) for turn in turns])
+        return Sample(sample_id, shape, columns, turns, tools, n_chars)
+
+    def _detect(self, row: dict[str, Any]) -> Columns:
+        names = tuple(row)
+        layout: object = names
+        if None in row.values():
+            present = tuple([name for name, value in row.items() if value is not None])
+            layout = (names, present)
+        else:
+            present = names
+        columns = self._layouts.get(layout)
+        if columns is None:
+            columns = detect_columns(present, names)
+            if len(self._layouts) < _MAX_LAYOUTS:
+                self._layouts[layout] = columns
+        return columns
+
+    def _read_prompt(self, row: dict[str, Any], columns: Columns) -> list[RawTurn]:
+        name = columns.prompt
+        assert name is not None, columns
+        prompt = row.get(name)
+        if isinstance(prompt, list):
+            return read_messages(prompt, name, self.limits).turns
+        if prompt is not None and not isinstance(prompt, str):
+            reject_type(name, "a string or a list of messages", prompt)
+        text = prompt or ""
+        extra = row.get(columns.input) if columns.input is not None else None
+        if extra:
+            extra = optional_text(row, columns.input)
+            if extra is not None:
+                text = extra if is_blank(text) else f"{text}\n\n{extra}"
+        if not text or text.isspace():
+            reject(
+                "missing_prompt", name, f"'{name}' is missing or empty", "give the row a prompt or remove it"
+            )
+        turns = self._read_history(row, columns.history) if columns.history is not None else []
+        turns.append(("user", text, None))
+        return turns
+
+    def _read_history(self, row: dict[str, Any], column: str) -> list[RawTurn]:
+        turns: list[RawTurn] = []
+        for index, pair in enumerate(load_list(row.get(column), column) or ()):
+            field = f"{column}[{index}]"
+            if not isinstance(pair, list) or len(pair) != 2:
+                reject_type(field, "a pair [user text, assistant text]", pair)
+            user, assistant = pair
+            if not isinstance(user, str):
+                reject_type(f"{field}[0]", "a string", user)
+            turns.append(("user", user, None))
+            turns.append(("assistant", response_text(assistant, f"{field}[1]"), None))
+        return turns
+
+    def _read_response(self, row: dict[str, Any], columns: Columns) -> list[RawTurn]:
+        name = columns.response
+        assert name is not None, columns
+        if name not in row:
+            reject_missing("missing_response", name, row)
+        response = row[name]
+        if isinstance(response, list):
+            return read_messages(response, name, self.limits).turns
+        text = response_text(response, name)
+        if columns.reasoning is not None:
+            text = fold_reasoning(optional_text(row, columns.reasoning), text)
+        return [("assistant", text, None)]
+
+    def _check_turns(self, turns: list[RawTurn], columns: Columns) -> None:
+        if len(turns) > self.limits.max_turns:
+            too_many_turns(len(turns), columns.messages or columns.history, self.limits)
+        if any([turn[0] == "assistant" for turn in turns]):
+            return
+        reject(
+            "no_assistant_turn",
+            columns.messages or columns.response,
+            "no turn is the assistant's, so there is nothing to train on",
+            "add an assistant turn or remove the row",
+        )
+
+    def _identify(
+        self, row: dict[str, Any], columns: Columns, turns: list[RawTurn], tools: str | None
+    ) -> str:
+        """Hash the canonical content; the same bytes show surrogates, NULs and the row's size."""
+        try:
+            canonical = orjson.dumps((turns, tools))
+        except orjson.JSONEncodeError:
+            reject(
+                "invalid_unicode",
+                _locate(row, columns, _has_surrogate),
+                "the text holds bytes that are not UTF-8, or half of a surrogate pair",
+                "write the file as UTF-8",
+            )
+        # A backslash followed by the text u0000 looks the same here, hence the second look.
+        if b"\\u0000" in canonical and any("\0" in turn[1] for turn in turns):
+            reject(
+                "nul_character",
+                _locate(row, columns, lambda text: "\0" in text),
+                "the text holds a NUL character",
+                "remove it: tokenizers and databases disagree on it",
+            )
+        if len(canonical) > self.limits.max_row_bytes:
+            raise RejectedRowError(too_large(len(canonical), self.limits))
+        return hashlib.blake2b(canonical, digest_size=16).hexdigest()
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _locate(row: dict[str, Any], columns: Columns, wrong: Callable[[str], bool]) -> str | None:
+    """Path of the first string that is `wrong` among the columns read."""
+
+    def walk(value: object, path: str) -> str | None:
+        if isinstance(value, str):
+            return path if wrong(value) else None
+        children: Iterator[tuple[str, object]] = iter(())
+        if isinstance(value, list):
+            children = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+        elif isinstance(value, Mapping):
+            children = ((f"{path}.{key}", item) for key, item in value.items())
+        return next((found for where, item in children if (found := walk(item, where))), None)
+
+    found = (walk(row.get(name), name) for name in columns.used)
+    return next((path for path in found if path), columns.messages or columns.response)

@@ -1,0 +1,186 @@
+"""Get every sample of a corpus measured: what the cache lacks goes through the proxy model, once.
+
+Notable choices:
+- rows are read in windows of a few thousand, sorted by length inside a window and cut into tasks of a few
+  hundred: batches waste little padding, memory is bounded, and a crash costs one task;
+- the proxy model's files decide the cache key without being loaded, so a corpus that is fully measured
+  starts no worker.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from datapruner.config import Measuring
+from datapruner.corpus import Corpus
+from datapruner.errors import ModelError
+from datapruner.executors import local
+from datapruner.executors.spec import WorkerSpec
+from datapruner.progress import Progress
+from datapruner.signal_cache import ProxyKey, SignalCache
+from scorers.conversation import Conversation
+from scorers.signals import SIGNAL_VERSION
+from scorers.sources import ModelSourceError, ProxyFolder, resolve
+
+WINDOW_ROWS = 4096
+TASK_ROWS = 256
+TASK_CHARACTERS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where measuring happens. Nothing here changes a number beyond rounding."""
+
+    devices: Sequence[str]
+    token_budget: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Where the signals of a corpus are, and which samples have none.
+
+    errors: sample id -> reason. measured: samples that went through the model now. seconds: of doing so.
+    """
+
+    proxy: ProxyFolder
+    cache: SignalCache
+    errors: dict[str, str]
+    measured: int
+    tokens: int
+    seconds: float
+
+
+def find_devices(wanted: str = "auto") -> tuple[str, ...]:
+    """Devices to measure on: "auto" is every GPU or else the CPU; or a list such as "cpu" or "cuda:0,cuda:1".
+
+    torch is asked in a process of its own, and only where there is a trace of a GPU driver.
+    """
+    if wanted != "auto":
+        return tuple(part.strip() for part in wanted.split(",") if part.strip())
+    if not any(Path(trace).exists() for trace in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
+        return ("cpu",)
+    probe = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    count = int(answer.stdout) if answer.returncode == 0 else 0
+    return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
+
+
+def proxy_for(measuring: Measuring, home: Path, devices: Sequence[str], tied: bool) -> tuple[ProxyFolder, ProxyKey]:
+    """The proxy model's folder, fetched if need be, and its cache key. Raises ModelError."""
+    try:
+        folder = resolve(measuring.model, home)
+    except ModelSourceError as error:
+        raise ModelError(str(error)) from error
+    on_cpu = devices[0].startswith("cpu")
+    dtype = measuring.dtype if measuring.dtype != "auto" else "float32" if on_cpu else "bfloat16"
+    key = ProxyKey(
+        model=measuring.model,
+        revision=folder.revision,
+        template_hash=folder.template_hash,
+        dtype=dtype,
+        max_length=measuring.max_length,
+        overflow=measuring.overflow,
+        train_on=measuring.train_on,
+        tied=tied,
+        signal_version=SIGNAL_VERSION,
+    )
+    return folder, key
+
+
+def measure(
+    corpus: Corpus, measuring: Measuring, home: Path, machine: Machine, *, tied: bool, progress: Progress
+) -> Measurement:
+    """Measure every sample of the corpus that the cache lacks.
+
+    Raises ModelError when the model cannot be found or used, WorkerError when measuring cannot start.
+    """
+    proxy, key = proxy_for(measuring, home, machine.devices, tied)
+    cache = SignalCache(home, key)
+    index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
+    known = cache.status(index["sample_id"].to_list())
+    errors = dict(known.drop_nulls("error").select("sample_id", "error").iter_rows())
+    missing = index.join(known, on="sample_id", how="anti", maintain_order="left")
+    if missing.is_empty():
+        return Measurement(proxy, cache, errors, 0, 0, 0.0)
+    cache.create()
+    spec = WorkerSpec(
+        folder=str(proxy.path),
+        dtype=key.dtype,
+        max_length=key.max_length,
+        overflow=key.overflow,
+        train_on=key.train_on,
+        tied=tied,
+        device=machine.devices[0],
+        token_budget=machine.token_budget,
+        threads=machine.threads or _threads(machine.devices),
+    )
+    progress.stage("measuring", len(missing), "samples")
+    counter = _Counter(progress)
+    started = time.monotonic()
+    tasks = _tasks(corpus, missing["row"].to_list(), cache.folder)
+    failed = dict(local.measure(spec, machine.devices, tasks, counter))
+    seconds = time.monotonic() - started
+    fresh = cache.status(missing["sample_id"].to_list())
+    errors |= dict(fresh.drop_nulls("error").select("sample_id", "error").iter_rows()) | failed
+    lost = len(missing) - len(fresh) - len(failed)
+    assert lost == 0, f"{lost} samples were neither measured nor reported as failed"
+    return Measurement(proxy, cache, errors, len(missing), counter.tokens, seconds)
+
+
+class _Counter:
+    """Adds up what the workers report and passes it on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.rows = self.tokens = 0
+        self._progress = progress
+        self._started = time.monotonic()
+
+    def __call__(self, rows: int, tokens: int) -> None:
+        self.rows += rows
+        self.tokens += tokens
+        rate = self.tokens / max(time.monotonic() - self._started, 1e-9)
+        self._progress.at(self.rows, note=f"{rate:,.0f} tokens/s")
+
+
+def _threads(devices: Sequence[str]) -> int | None:
+    """Share the processors among CPU workers; one GPU worker needs few and takes torch's default."""
+    return max(1, (os.cpu_count() or 1) // len(devices)) if devices[0].startswith("cpu") else None
+
+
+def _tasks(corpus: Corpus, rows: Sequence[int], folder: Path) -> Iterator[local.Task]:
+    for start in range(0, len(rows), WINDOW_ROWS):
+        window = [
+            (sample_id, conversation)
+            for batch in corpus.conversations(rows[start : start + WINDOW_ROWS])
+            for _, sample_id, conversation in batch
+        ]
+        window.sort(key=lambda item: (_characters(item[1]), item[0]))
+        samples: list[dict[str, Any]] = []
+        size = 0
+        for sample_id, conversation in window:
+            samples.append(_wire(sample_id, conversation))
+            size += _characters(conversation)
+            if len(samples) == TASK_ROWS or size > TASK_CHARACTERS:
+                yield local.Task(samples, folder)
+                samples, size = [], 0
+        if samples:
+            yield local.Task(samples, folder)
+
+
+def _characters(conversation: Conversation) -> int:
+    return sum(len(turn.content) for turn in conversation.turns)
+
+
+def _wire(sample_id: str, conversation: Conversation) -> dict[str, Any]:
+    turns = [[turn.role, turn.content, turn.tool_calls] for turn in conversation.turns]
+    return {"id": sample_id, "turns": turns, "tools": conversation.tools}

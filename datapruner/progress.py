@@ -1,0 +1,27 @@
+"""How long work reports what it has done, to whoever shows it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A listener. Stages follow one another; amounts are in the stage's unit."""
+
+    def stage(self, name: str, total: int | None, unit: str) -> None:
+        """A stage begins; `total` is None when nobody knows how much there is."""
+        ...
+
+    def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        """`done` of the stage so far; `total` if it has become known; `note` is a few words, such as a rate."""
+        ...
+
+
+class Silent:
+    """Listens and says nothing."""
+
+    def stage(self, name: str, total: int | None, unit: str) -> None:
+        pass
+
+    def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        pass

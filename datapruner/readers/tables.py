@@ -1,0 +1,229 @@
+"""Arrow-typed input: Parquet, Arrow files and streams, tables in memory, `datasets` and the Hub.
+
+Notable choices:
+* Only columns that a shape may read become Python objects; the others travel as Arrow from the file to
+  the corpus.
+* When a folder mixes these with JSON, rows are rendered as JSON by polars and read back, so that all
+  rows of the corpus are kept in one form.
+* Nothing here can run code from a dataset: no pickle, and `load_dataset` never trusts remote code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datapruner.errors import InputError, UsageError
+from datapruner.formats import Limits, Rejection
+from datapruner.readers.csvtext import check_unique
+from datapruner.readers.records import BATCH_ROWS, Batch, Record, Source
+
+
+class TableSource(Source):
+    """A schema and a way to stream its record batches.
+
+    `needed` are the columns whose values the parser may look at; None means all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: pa.Schema,
+        stream: Callable[[], Iterator[pa.RecordBatch]],
+        needed: Collection[str],
+        path: Path | None = None,
+        rows: int | None = None,
+    ) -> None:
+        check_unique(schema.names, name)
+        self.name, self.schema, self.stream, self.needed = name, schema, stream, needed
+        self.path, self.rows = path, rows
+        self.holder: object = None  # keeps the temporary file of unpacked content alive
+
+    def batches(self, limits: Limits, *, typed: bool) -> Iterator[Batch]:
+        position = 0
+        total = self.bytes_total
+        stream = self.stream()
+        while True:
+            try:
+                chunk = next(stream, None)
+            except (pa.ArrowException, OSError) as error:
+                fault = Rejection(
+                    "truncated_stream",
+                    None,
+                    f"the file breaks here: {_first_line(error)}; the rows before this point were read",
+                    "get the file again, or go on with the rows that were read",
+                )
+                yield Batch([Record.faulty(position + 1, fault)])
+                return
+            if chunk is None:
+                return
+            for start in range(0, chunk.num_rows, BATCH_ROWS):
+                piece = chunk.slice(start, BATCH_ROWS)
+                yield self._typed(piece, position) if typed else _rendered(piece, position, self.name)
+                position += piece.num_rows
+            if total is not None and self.rows:
+                self.bytes_done = total * position // self.rows
+
+    def _typed(self, piece: pa.RecordBatch, position: int) -> Batch:
+        try:
+            rows = self._rows(piece)
+        except UnicodeDecodeError:
+            return self._one_by_one(piece, position)
+        return Batch([Record(i, row) for i, row in enumerate(rows, position + 1)], piece)
+
+    def _rows(self, piece: pa.RecordBatch) -> list[dict[str, Any]]:
+        names = piece.schema.names
+        blank = [None] * piece.num_rows
+        columns = [
+            column.to_pylist() if name in self.needed else blank
+            for name, column in zip(names, piece.columns, strict=True)
+        ]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def _one_by_one(self, piece: pa.RecordBatch, position: int) -> Batch:
+        records, sound = [], []
+        for index in range(piece.num_rows):
+            try:
+                records.append(Record(position + index + 1, self._rows(piece.slice(index, 1))[0]))
+                sound.append(index)
+            except UnicodeDecodeError:
+                reason = "a string column of the row holds bytes that are not UTF-8"
+                fault = Rejection("invalid_unicode", None, reason, "write the file with valid UTF-8 strings")
+                records.append(Record.faulty(position + index + 1, fault))
+        return Batch(records, piece.take(pa.array(sound, pa.int64())))
+
+
+def render_json(batch: pa.RecordBatch, name: str) -> list[bytes]:
+    """Each row as one line of JSON. Raises InputError for types that JSON cannot hold."""
+    try:
+        frame = pl.DataFrame(pa.Table.from_batches([batch]))
+        return frame.write_ndjson().encode().splitlines()
+    except (pl.exceptions.PolarsError, pa.ArrowException, NotImplementedError) as error:
+        raise InputError(
+            f"{name}: the columns cannot be written as JSON: {_first_line(error)}",
+            remedy="drop binary columns, or read files of one kind at a time",
+        ) from error
+
+
+def _rendered(piece: pa.RecordBatch, position: int, name: str) -> Batch:
+    lines = render_json(piece, name)
+    return Batch([Record(i, orjson.loads(line), line) for i, line in enumerate(lines, position + 1)])
+
+
+def parquet_source(path: Path, name: str, needed: Collection[str]) -> TableSource:
+    file = _open(lambda: pq.ParquetFile(path), name, "Parquet")
+    rows, schema = file.metadata.num_rows, file.schema_arrow
+    file.close()
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path) as opened:
+            yield from opened.iter_batches(batch_size=BATCH_ROWS)
+
+    return TableSource(name, schema, stream, needed, path, rows)
+
+
+def arrow_file_source(path: Path, name: str, needed: Collection[str]) -> TableSource:
+    with _open(lambda: pa.ipc.open_file(pa.memory_map(str(path))), name, "Arrow") as file:
+        schema = file.schema
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as opened:
+            for index in range(opened.num_record_batches):
+                yield opened.get_batch(index)
+
+    return TableSource(name, schema, stream, needed, path)
+
+
+def arrow_stream_source(
+    opener: Callable[[], Any], name: str, needed: Collection[str], path: Path | None
+) -> TableSource:
+    """`opener` gives a fresh file-like object over the (decompressed) stream."""
+    with _open(lambda: pa.ipc.open_stream(opener()), name, "Arrow") as file:
+        schema = file.schema
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        with pa.ipc.open_stream(opener()) as opened:
+            yield from opened
+
+    return TableSource(name, schema, stream, needed, path)
+
+
+def arrow_pipe_source(path: Path, name: str, needed: Collection[str]) -> TableSource:
+    """The stream format in a file that was unpacked."""
+    return arrow_stream_source(lambda: pa.memory_map(str(path)), name, needed, path)
+
+
+def table_source(table: Any, name: str, needed: Collection[str]) -> TableSource:
+    """A pyarrow table or reader, a polars frame, or a `datasets` dataset held in memory."""
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect(engine="streaming")
+    if isinstance(table, pl.DataFrame):
+        table = table.to_arrow()
+    if isinstance(table, pa.RecordBatch):
+        table = pa.Table.from_batches([table])
+    if isinstance(table, pa.Table):
+        return TableSource(name, table.schema, lambda: iter(table.to_batches()), needed, rows=table.num_rows)
+    if isinstance(table, pa.RecordBatchReader):
+        return TableSource(name, table.schema, lambda: iter(table), needed)
+    return dataset_source(table, name, needed)
+
+
+def dataset_source(dataset: Any, name: str, needed: Collection[str]) -> TableSource:
+    """A `datasets.Dataset` or `IterableDataset`."""
+    formatted = dataset.with_format("arrow")
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        for table in formatted.iter(batch_size=BATCH_ROWS):
+            yield from table.combine_chunks().to_batches()
+
+    if dataset.features is not None:
+        schema = dataset.features.arrow_schema
+    else:
+        first = next(stream(), None)
+        if first is None:
+            raise InputError(f"{name}: the dataset has no rows")
+        schema = first.schema
+    return TableSource(name, schema.remove_metadata(), stream, needed)
+
+
+def hub_source(name: str, config: str | None, split: str | None, needed: Collection[str]) -> TableSource:
+    """A dataset by Hub name or local dataset folder, streamed. `split` None means train, or the only one."""
+    import datasets  # takes a second to import
+
+    try:
+        if Path(name, "dataset_dict.json").is_file() or Path(name, "state.json").is_file():
+            dataset = datasets.load_from_disk(name)
+        else:
+            dataset = datasets.load_dataset(name, config, streaming=True)
+    except Exception as error:  # datasets and huggingface_hub raise errors of many families
+        raise InputError(
+            f"{name}: the dataset cannot be opened: {_first_line(error)}",
+            remedy="check the name, its configuration and the network, or give a local path",
+        ) from error
+    shown = Path(name).name if Path(name).exists() else name
+    if not isinstance(dataset, dict):
+        return dataset_source(dataset, shown, needed)
+    splits = list(dataset)
+    wanted = split or (splits[0] if len(splits) == 1 else "train")
+    if wanted not in splits:
+        raise UsageError(f"{name} has no split '{wanted}'", remedy=f"its splits are {', '.join(splits)}")
+    return dataset_source(dataset[wanted], f"{shown}[{wanted}]", needed)
+
+
+def _open(opener: Callable[[], Any], name: str, kind: str) -> Any:
+    try:
+        return opener()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{name}: not a readable {kind} file: {_first_line(error)}", remedy="get the file again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

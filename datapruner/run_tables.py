@@ -1,0 +1,217 @@
+"""The tables of a run: one line per ingested row, one per kept sample's mask, one list row per token table.
+
+    sample_scores  every row of the input: scores, keep, reason, status
+    masks          every kept sample: its kept response tokens, as token indices and as character spans
+    token_lists    every scored sample: its response tokens' columns as lists
+    token_scores   a view of token_lists, one line per response token
+
+`status` is kept, pruned, rejected or error, and scored where nothing was pruned; they partition the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datapruner.selection import Scored
+from datapruner.signal_cache import SignalCache
+from scorers.ppl import perplexity
+from scorers.signals import Bools, Ints, Signals
+
+_CHUNK_SAMPLES = 20_000
+SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
+"""Sample signals that every result table shows, whatever the method."""
+
+_LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "el2n", "top1", "is_end")
+# Signals whose score column goes by the papers' name.
+_PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
+
+COLUMNS: Mapping[str, str] = {
+    "sample_id": "hash of the conversation; null for a rejected row",
+    "row": "0-based index in the input",
+    "n_prompt_tokens": "tokens not trained on",
+    "n_response_tokens": "tokens trained on, before pruning",
+    "n_kept_tokens": "tokens trained on after pruning; 0 unless kept",
+    "n_truncated": "response tokens lost to max_length",
+    "ppl": "response perplexity, exp of the mean nll",
+    "entropy": "mean entropy of the predicted distributions, nats",
+    "el2n": "mean distance of the predicted distribution from the token",
+    "head_grad_norm": "||G||: gradient of the mean response loss by the output head",
+    "head_grad_dot": "<W, G>",
+    "don": "DONOD: ||W|| - ||W'||",
+    "nod": "DONOD: ||W - W'||",
+    "donod": "DONOD: TOPSIS closeness of don and nod",
+    "quadrant": "Q-Tuning: Q1 to Q4, or band",
+    "keep": "whether the sample is in the subset",
+    "reason": "why",
+    "status": "kept, pruned, scored, rejected or error",
+}
+
+
+def sample_scores(
+    index: pl.DataFrame,
+    rejects: pl.DataFrame,
+    errors: Mapping[str, str],
+    signals: Signals,
+    truncated: NDArray[np.generic],
+    scored: Scored,
+    kept_tokens: Ints | None,
+) -> pl.DataFrame:
+    """One line per ingested row, in row order. `kept_tokens` (N,) goes with a selection."""
+    columns: dict[str, Any] = {name: signals.samples[name] for name in _PUBLIC}
+    columns["ppl"] = perplexity(signals.samples["nll"].astype(np.float64))
+    columns["n_truncated"] = truncated
+    columns |= scored.samples
+    frame = pl.DataFrame({"sample_id": signals.ids, **columns})
+    selection = scored.selection
+    if selection is not None:
+        reasons = pl.Series(selection.reasons, dtype=pl.String)
+        frame = frame.with_columns(
+            n_kept_tokens=pl.Series(kept_tokens),
+            keep=pl.Series(selection.keep),
+            reason=reasons.gather(pl.Series(selection.reason)),
+            status=pl.Series(np.where(selection.keep, "kept", "pruned")),
+        )
+    else:
+        frame = frame.with_columns(
+            n_kept_tokens=pl.lit(None, pl.Int64),
+            keep=pl.lit(None, pl.Boolean),
+            reason=pl.lit(None, pl.String),
+            status=pl.lit("scored"),
+        )
+    failed = pl.DataFrame(
+        {"sample_id": list(errors), "failure": list(errors.values())},
+        schema={"sample_id": pl.String, "failure": pl.String},
+    )
+    rows = index.select("row", "sample_id", "duplicate_of").join(frame, on="sample_id", how="left")
+    rows = rows.join(failed, on="sample_id", how="left")
+    is_copy = pl.col("duplicate_of").is_not_null()
+    if selection is not None:
+        rows = rows.with_columns(
+            keep=pl.col("keep") & ~is_copy,
+            n_kept_tokens=pl.when(is_copy).then(0).otherwise("n_kept_tokens"),
+            status=pl.when(is_copy).then(pl.lit("pruned")).otherwise("status"),
+        )
+    copy = pl.format("exact duplicate of row {}", "duplicate_of")
+    has_failed = pl.col("failure").is_not_null()
+    rows = rows.with_columns(reason=pl.when(is_copy).then(copy).otherwise("reason")).with_columns(
+        status=pl.when(has_failed).then(pl.lit("error")).otherwise("status"),
+        reason=pl.when(has_failed).then("failure").otherwise("reason"),
+        keep=pl.when(has_failed).then(pl.lit(False) if selection is not None else None).otherwise("keep"),
+    )
+    why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
+    refused = rejects.select(
+        "row",
+        reason=why,
+        status=pl.lit("rejected"),
+        keep=pl.lit(False if selection is not None else None, pl.Boolean),
+    )
+    table = pl.concat([rows.drop("duplicate_of", "failure"), refused], how="diagonal").sort("row")
+    leading = [name for name in COLUMNS if name in table.columns and name not in ("keep", "reason", "status")]
+    others = [name for name in table.columns if name not in COLUMNS]
+    return table.select(*leading, *others, "keep", "reason", "status")
+
+
+def masks(
+    signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints
+) -> pl.DataFrame:
+    """Masks of the kept samples among these: sample_id, row, kept_tokens, kept_spans.
+
+    keep (n,), token_keep (m,), rows (n,) and `lists` (position, turn, char_start, char_end) describe the
+    same n samples with m response tokens in all. `kept_tokens` are indices into input_ids; `kept_spans`
+    merges neighbouring tokens into (turn, start, end) character ranges of the turn's content.
+    """
+    offsets = signals.offsets
+    flat = {name: flatten(lists[name]) for name in ("position", "turn", "char_start", "char_end")}
+    owner = np.repeat(np.arange(len(signals)), np.diff(offsets))
+    taken = np.flatnonzero(token_keep & keep[owner])
+    tokens = _group(flat["position"][taken], owner[taken], keep)
+    spans = taken[flat["char_end"][taken] > flat["char_start"][taken]]
+    same = (owner[spans[1:]] == owner[spans[:-1]]) & (flat["turn"][spans[1:]] == flat["turn"][spans[:-1]])
+    joined = same & (np.diff(spans) == 1)
+    first = np.flatnonzero(np.concatenate([[True], ~joined])) if len(spans) else np.empty(0, np.int64)
+    last = np.append(first[1:], len(spans)) - 1 if len(spans) else first
+    begin, end = spans[first], spans[last]
+    parts = pa.StructArray.from_arrays(
+        [pa.array(flat["turn"][begin]), pa.array(flat["char_start"][begin]), pa.array(flat["char_end"][end])],
+        names=["turn", "start", "end"],
+    )
+    return pl.DataFrame(
+        {
+            "sample_id": signals.ids[keep],
+            "row": rows[keep],
+            "kept_tokens": tokens,
+            "kept_spans": _group(parts, owner[begin], keep),
+        }
+    )
+
+
+def flatten(lists: pl.Series) -> NDArray[Any]:
+    """The values of a list column, one after another."""
+    values = lists.rechunk().to_arrow().flatten()
+    flat: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return flat
+
+
+def _group(values: Any, owner: Ints, keep: Bools) -> pl.Series:
+    """`values` as one list per kept sample; `owner` is ascending."""
+    counts = np.bincount(owner, minlength=len(keep))[keep]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
+    series = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pa.array(values)))
+    assert isinstance(series, pl.Series), type(series)
+    return series
+
+
+def token_lists(
+    cache: SignalCache, signals: Signals, scored: Scored, rows: Ints
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
+    """Chunks of (token_lists, masks) in the order of `signals`; masks are None without a selection."""
+    n = len(signals)
+    selection = scored.selection
+    for start in range(0, n, _CHUNK_SAMPLES):
+        stop = min(start + _CHUNK_SAMPLES, n)
+        low, high = int(signals.offsets[start]), int(signals.offsets[stop])
+        part = Signals(signals.ids[start:stop], {}, {}, signals.offsets[start : stop + 1] - low)
+        lists = cache.columns(part.ids.tolist(), _LISTS)
+        extra = {name: column[low:high] for name, column in scored.tokens.items()}
+        mask = None
+        everyone = np.ones(len(part), dtype=np.bool_)
+        owner = np.repeat(np.arange(len(part)), part.lengths)
+        if selection is not None:
+            keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
+            extra["keep"] = token_keep & keep[owner]
+            mask = masks(part, keep, token_keep, lists, rows[start:stop])
+        grouped = {name: _group(column, owner, everyone) for name, column in extra.items()}
+        yield lists.with_columns(row=pl.Series(rows[start:stop]), **grouped), mask
+
+
+def write(path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]) -> None:
+    """Build the DuckDB file of a run at `path`, which must not exist."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("SET threads = 2")
+        table = scores.to_arrow()
+        connection.register("incoming", table)
+        connection.execute("CREATE TABLE sample_scores AS FROM incoming")
+        for name, description in COLUMNS.items():
+            if name in scores.columns:
+                connection.execute(f"COMMENT ON COLUMN sample_scores.{name} IS '{description.replace(chr(39), chr(39) * 2)}'")
+        made: set[str] = set()
+        columns: Sequence[str] = []
+        for lists, mask in chunks:
+            for target, frame in (("token_lists", lists), ("masks", mask)):
+                if frame is None:
+                    continue
+                connection.register("incoming", frame.to_arrow())
+                verb = f"INSERT INTO {target}" if target in made else f"CREATE TABLE {target} AS"
+                connection.execute(f"{verb} FROM incoming")
+                made.add(target)
+            columns = [name for name in lists.columns if name not in ("sample_id", "row")]
+        unnested = ", ".join(f'unnest("{name}") AS "{name}"' for name in columns)
+        connection.execute(f"CREATE VIEW token_scores AS SELECT sample_id, row, {unnested} FROM token_lists")
