@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -194,20 +195,25 @@ class Corpus:
             texts = self._select("SELECT o.json FROM originals o", "o", chosen).column(0)
             yield from (text.as_buffer().to_pybytes() for text in texts)
 
-    def _derived(self, rows: Sequence[int] | None, batch: int) -> Iterator[pa.RecordBatch]:
-        structure = self._connection.execute(
-            "SELECT json_group_structure(json::JSON) FROM originals"
+    @cached_property
+    def _json_types(self) -> dict[str, Any]:
+        """Column types of JSON-like rows, from the whole corpus, so that any choice of rows shares them."""
+        found = self._connection.execute(
+            "SELECT json_group_structure(json::JSON), NOT bool_or(regexp_matches(json, '[0-9]{19}')) "
+            "FROM originals"
         ).fetchall()
-        types = json_column_types(structure[0][0])
+        return json_column_types(found[0][0], small=found[0][1])
+
+    def _derived(self, rows: Sequence[int] | None, batch: int) -> Iterator[pa.RecordBatch]:
         columns = ", ".join(
             f"json_transform_strict(json_extract(o.json, {_literal(_pointer(name))}), "
             f"{_literal(json.dumps(kind))}) AS c{index}"
-            for index, (name, kind) in enumerate(types.items())
+            for index, (name, kind) in enumerate(self._json_types.items())
         )
         schema = None
         for chosen in self._chunks(rows, batch, duplicates=True):
             table = self._select(f"SELECT {columns} FROM originals o", "o", chosen)  # noqa: S608
-            table = table.rename_columns(list(types))
+            table = table.rename_columns(list(self._json_types))
             schema = schema or table.schema
             yield from table.cast(schema).combine_chunks().to_batches()
 

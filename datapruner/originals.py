@@ -8,7 +8,8 @@ Notable choices:
 * The table's columns carry the original names where SQL allows it; DuckDB ignores case and the table has
   its own `row`, so clashing names get a number. The true names are in the Arrow schema.
 * Derived types: whole numbers become BIGINT, a column of mixed types its JSON text, and so does an object
-  with so many keys that it is a dictionary rather than a record.
+  with so many keys that it is a dictionary rather than a record. Whole numbers beyond 64 bits become
+  DOUBLE, as with every JSON reader; the verbatim text still has them.
 """
 
 from __future__ import annotations
@@ -111,17 +112,21 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def json_column_types(structure: str | None) -> dict[str, Any]:
-    """Top-level column to json_transform type, from what json_group_structure found over the rows."""
+def json_column_types(structure: str | None, *, small: bool) -> dict[str, Any]:
+    """Top-level column to json_transform type, from what json_group_structure found over the rows.
+
+    `small` promises that no number has 19 digits, so that every whole number fits BIGINT.
+    """
     found = json.loads(structure) if structure else {}
-    return {name: _json_type(kind) for name, kind in found.items()} if isinstance(found, dict) else {}
+    names = {"NULL": "VARCHAR"} | (dict.fromkeys(("UBIGINT", "HUGEINT"), "BIGINT") if small else {})
+    return {name: _json_type(kind, names) for name, kind in found.items()}
 
 
-def _json_type(kind: Any) -> Any:
+def _json_type(kind: Any, names: dict[str, str]) -> Any:
     if isinstance(kind, dict):
-        if len(kind) > _MAX_KEYS or len({key.lower() for key in kind}) < len(kind):
+        if not kind or len(kind) > _MAX_KEYS or len({key.lower() for key in kind}) < len(kind):
             return "JSON"
-        return {key: _json_type(value) for key, value in kind.items()} or "JSON"
+        return {key: _json_type(value, names) for key, value in kind.items()}
     if isinstance(kind, list):
-        return [_json_type(value) for value in kind]
-    return {"UBIGINT": "BIGINT", "NULL": "VARCHAR"}.get(kind, kind)
+        return [_json_type(value, names) for value in kind]
+    return names.get(kind, kind)

@@ -55,7 +55,8 @@ class Response:
     """One trained answer in a rendered text, all in characters.
 
     start:stop is what the model writes, end-of-turn included; content:content + length is the turn's own
-    text in it, which begins at `lead` of the turn (not 0 when the template trims the front).
+    text, which begins at `lead` of the turn (not 0 when the template trims the front). The content may start
+    before the answer, where the prompt already opens it.
     """
 
     turn: int
@@ -153,11 +154,21 @@ class ChatTemplate:
                 f"chat template does not write turn {turn} where it prompts for an answer; {_WITH_MARKERS}"
             )
         start, tail, message = len(prompt), upto[len(prompt) :], messages[at]
-        place = _locate(
-            tail,
-            message["content"],
-            lambda: self._render(_with_sentinel(messages[: at + 1], at), tools).find(_SENTINEL) - start,
-        )
+
+        def locate(begin: int) -> tuple[int, int, int] | None:
+            def sentinel() -> int:
+                text = self._render(_with_sentinel(messages[: at + 1], at), tools)
+                return text.find(_SENTINEL) - begin
+
+            return _locate(upto[begin:], message["content"], sentinel)
+
+        place = locate(start)
+        if place is None and at > 0:
+            # The prompt of a reasoning model may open the answer (`<think>`), so that content starts in it.
+            before = self._render(messages[:at], tools)
+            if upto.startswith(before) and (found := locate(len(before))):
+                offset, lead, length = found[0] + len(before) - start, *found[1:]
+                place = (offset, lead, length) if offset + length > 0 else None
         if place is None:
             raise RefusedError(
                 f"chat template rewrites turn {turn} (it may move reasoning), so its tokens cannot be placed "
@@ -169,7 +180,7 @@ class ChatTemplate:
         # The full text should go on as `upto` does; yet some templates put an empty reasoning block only
         # before the last answer, or the end-of-text token only after it.
         for until in (stop,) if "tool_calls" in message else (stop, content_stop):
-            for skipped in (0, offset):
+            for skipped in (0, max(offset, 0)):
                 if full.startswith(tail[skipped:until], start):
                     return Response(
                         turn, start, start + until - skipped, start + offset - skipped, lead, length

@@ -6,6 +6,9 @@ looked-up row `W[x_s]` at position s, and `g_t`, `h_t` as in `head`:
     ||G_tied||^2 = ||G||^2 + sum_{s,s'} [x_s = x_s'] e_s.e_s' + (2/|T|) sum_{t,s} g_t[x_s] (h_t . e_s)
     <W, G_tied>  = <W, G> + sum_s W[x_s].e_s
 
+The token that the embedding calls its padding gets no gradient there, as in a real step: torch leaves it
+out, and in many models the end-of-turn token is that token.
+
 The vocabulary-sized part of the graph is never recorded: `d nll_t / d h_t = W^T g_t` is known, so the
 backward pass starts at the final hidden states.
 """
@@ -63,6 +66,8 @@ def tied_terms(
     (e,) = torch.autograd.grad(hidden, deltas, by_state.to(hidden.dtype))
     with torch.no_grad():
         e = e.float() * _lookup_scale(embedding)  # (B, L, D)
+        if embedding.padding_idx is not None:
+            e[input_ids == embedding.padding_idx] = 0
         norm2 = torch.zeros(len(lengths), dtype=torch.float64)
         dot = torch.zeros(len(lengths), dtype=torch.float64)
         start = 0

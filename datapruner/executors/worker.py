@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from datapruner.executors import shards
 from datapruner.executors.spec import WorkerSpec
@@ -36,6 +37,7 @@ class Worker:
     """One loaded proxy model and what turns conversations into shard rows."""
 
     def __init__(self, spec: WorkerSpec) -> None:
+        transformers_logging.disable_progress_bar()
         if spec.threads:
             torch.set_num_threads(spec.threads)
         proxy = load(Path(spec.folder), device=spec.device, dtype=spec.dtype)

@@ -161,7 +161,7 @@ class RowParser:
     def _check_turns(self, turns: list[RawTurn], columns: Columns) -> None:
         if len(turns) > self.limits.max_turns:
             too_many_turns(len(turns), columns.messages or columns.history, self.limits)
-        if any([turn[0] == "assistant" for turn in turns]):
+        if "assistant" in [turn[0] for turn in turns]:
             return
         reject(
             "no_assistant_turn",

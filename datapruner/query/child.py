@@ -32,17 +32,22 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-# pyarrow takes numpy when it finds it, which is half of this process's start and is not used here.
-sys.modules["numpy"] = None  # type: ignore[assignment]
+if __name__ == "__main__":
+    # pyarrow takes numpy when it finds it; that is a third of this process's start and not used here.
+    sys.modules["numpy"] = None  # type: ignore[assignment]
 
 import duckdb
 import pyarrow as pa
-from fsspec import AbstractFileSystem
+from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
 MAX_EXPRESSION_DEPTH = 250
+#: Rows at a time from DuckDB; few, because a batch is held whole before it is cut to the limits.
+BATCH_ROWS = 2_048
 MAX_MESSAGE = 2_000
+#: What comes of parameters and text that DuckDB cannot take, and of Arrow's reader.
+PYTHON_ERRORS = (MemoryError, OSError, OverflowError, TypeError, ValueError)
 
 
 class DatabaseError(Exception):
@@ -111,12 +116,17 @@ class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
 
 def limit_process(seconds: float, memory_bytes: int, threads: int) -> None:
     """Put the kernel's limits on this process."""
-    spent = time.process_time()
-    cpu = math.ceil(spent + seconds * threads) + 1
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes + RESERVED_BYTES,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _lower(resource.RLIMIT_AS, memory_bytes + RESERVED_BYTES)
+    _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds * threads) + 1)
+    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set a limit for good, unless a stricter one is in force."""
+    _, hard = resource.getrlimit(kind)
+    if hard == resource.RLIM_INFINITY or value < hard:
+        resource.setrlimit(kind, (value, value))
 
 
 def connect(seconds: float, memory_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
@@ -157,6 +167,8 @@ def attach(connection: duckdb.DuckDBPyConnection, databases: Mapping[str, str]) 
             for relation in _relations(connection, catalog):
                 source = f"{_quoted(catalog)}.main.{_quoted(relation)}"
                 connection.execute(f"CREATE VIEW {schema}.{_quoted(relation)} AS FROM {source}")
+        except duckdb.OutOfMemoryException:
+            raise
         except (duckdb.Error, OSError) as error:
             raise DatabaseError(name, _message(error)) from error
     files.closed = True
@@ -179,7 +191,7 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
     connection.execute("SET lock_configuration = true")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    _lower(resource.RLIMIT_NOFILE, 0)
 
 
 def one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -216,26 +228,35 @@ def answer(request: dict[str, Any], out: BinaryIO) -> None:
     limits = request["limits"]
     process_limits = (limits["seconds"], limits["memory_bytes"], limits["threads"])
     limit_process(*process_limits)
+    connection = connect(*process_limits)
     try:
-        connection = connect(*process_limits)
         attach(connection, request["databases"])
-        lock(connection)
-        send(event="started")
+    except DatabaseError as error:
+        send(event="failed", kind="database", name=error.name, message=str(error))
+        return
+    lock(connection)
+    send(event="started")
+    try:
         begin = time.perf_counter()
         statement = one_select(connection, request["sql"])
-        reader = connection.execute(statement, request["parameters"]).to_arrow_reader()
+        # Unlike execute(), a relation streams: reading stops at the limits and the rest is never computed.
+        reader = connection.sql(statement, params=request["parameters"]).to_arrow_reader(BATCH_ROWS)
         table, truncated = collect(reader, limits["rows"], limits["bytes"])
         send(event="done", seconds=time.perf_counter() - begin, truncated=truncated)
         with pa.ipc.new_stream(out, table.schema) as stream:
             stream.write_table(table)
-    except DatabaseError as error:
-        send(event="failed", kind="database", name=error.name, message=str(error))
-    except duckdb.InterruptException:
-        send(event="failed", kind="time", message="")
-    except (MemoryError, duckdb.OutOfMemoryException):
-        send(event="failed", kind="memory", message="")
-    except (RefusedError, duckdb.Error, pa.ArrowException) as error:
-        send(event="failed", kind="sql", message=_message(error))
+    except (RefusedError, duckdb.Error, pa.ArrowException, *PYTHON_ERRORS) as error:
+        send(event="failed", kind=_kind(error), message=_message(error))
+
+
+def _kind(error: Exception) -> str:
+    """What the query met. Errors that come while rows are read have gone through Arrow and are only text."""
+    text = str(error)
+    if isinstance(error, duckdb.InterruptException) or "INTERRUPT Error" in text:
+        return "time"
+    if isinstance(error, MemoryError | duckdb.OutOfMemoryException) or "Out of Memory Error" in text:
+        return "memory"
+    return "sql"
 
 
 def _message(error: Exception) -> str:

@@ -10,16 +10,17 @@ Notable choices:
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -48,8 +49,8 @@ _RESERVED = {"main", "memory", "temp", "system", "information_schema", "pg_catal
 class QueryLimits:
     """What one query may use.
 
-    `rows` and `bytes` bound the result, which is cut there (Arrow's size in memory; a first row that is larger
-    than `bytes` leaves an empty result). `seconds` is wall time, of planning and running. `memory_bytes`
+    `rows` and `bytes` (Arrow's size in memory) bound the result, which is cut there; a first row larger than
+    `bytes` leaves it empty. `seconds` is wall time, of planning and running. `memory_bytes`
     bounds DuckDB's memory; the process may reserve 1 GiB more for itself. `threads` run the query.
     """
 
@@ -61,7 +62,7 @@ class QueryLimits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise UsageError(f"query limit {name} is {value}", remedy="give a number above zero")
 
 
@@ -116,10 +117,14 @@ def _request(
 ) -> bytes:
     for name, path in databases.items():
         if name and (not name.isidentifier() or name.lower() in _RESERVED):
-            raise UsageError(f"{name!r} cannot be the schema of {path}", remedy="use a plain, unreserved name")
+            raise UsageError(
+                f"{name!r} cannot be the schema of {path}", remedy="use a plain, unreserved name"
+            )
         log = Path(f"{path}.wal")
         if log.exists():
-            raise InputError(f"{log}: the database was not closed", remedy="open it once to finish its writes")
+            raise InputError(
+                f"{log}: the database was not closed", remedy="open it once to finish its writes"
+            )
     request = {
         "sql": sql,
         "databases": {name: str(Path(path).absolute()) for name, path in databases.items()},
@@ -140,30 +145,25 @@ def _converse(
     assert process.stdin is not None
     assert process.stdout is not None
     with _killed_after(process, START_SECONDS):
-        try:
-            process.stdin.write(request)
-            process.stdin.close()
-        except BrokenPipeError:
-            raise _died(process, limits) from None
+        # A child that is gone already is noticed by its silence.
+        with suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(request)
         event = _event(process.stdout)
-        if event is None:
-            raise _died(process, limits)
-    if event["event"] == "started":
+    body, most = b"", 2 * limits.bytes + (16 << 20)  # column names and padding come on top of the values
+    if event is not None and event["event"] == "started":
         with _killed_after(process, limits.seconds + GRACE_SECONDS) as expired:
             event = _event(process.stdout)
-            # The result's form (column names, padding) comes on top of its values.
-            most = 2 * limits.bytes + (16 << 20)
             body = process.stdout.read(most + 1)
         if expired.is_set():
             raise _too_long(limits)
-        if event is None:
-            raise _died(process, limits)
-        if event["event"] == "done":
-            return _result(event, body, most)
+    if event is None:
+        raise _died(process, limits)
+    if event["event"] == "done":
+        return _result(event, body, most)
     raise _failure(event, databases, limits)
 
 
-def _event(stream: BinaryIO) -> dict[str, Any] | None:
+def _event(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next line of the protocol, None when the child has gone."""
     line = stream.readline(MAX_LINE)
     if not line.endswith(b"\n"):
@@ -190,9 +190,10 @@ def _failure(event: Mapping[str, Any], databases: Mapping[str, Path], limits: Qu
         return _too_large(limits)
     if kind == "database":
         return InputError(
-            f"{databases[event['name']]}: cannot be read as a DuckDB file: {message}", remedy="write it again"
+            f"{databases[event['name']]}: cannot be read as a DuckDB file: {message}",
+            remedy="give one that DuckDB wrote and closed",
         )
-    return UsageError(message, remedy="write one SELECT over the tables that `SHOW ALL TABLES` lists")
+    return UsageError(message, remedy="give one SELECT; `SHOW ALL TABLES` lists what it can read")
 
 
 def _too_long(limits: QueryLimits) -> UsageError:

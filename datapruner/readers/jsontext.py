@@ -62,7 +62,7 @@ def read_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
                 skipped = 0
             lines = (carry + chunk).split(b"\n")
             carry = lines.pop()
-            yield Batch([_line(line, i, limits) for i, line in enumerate(lines, number + 1) if line.strip()])
+            yield Batch(_line(line, i, limits) for i, line in enumerate(lines, number + 1) if line.strip())
             number += len(lines)
             if len(carry) > limits.max_row_bytes:
                 skipped, carry = len(carry), b""

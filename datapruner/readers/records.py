@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +36,10 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Records in input order. `table` has one row per record without a fault, in the same order, when
+    """Records in input order, to be gone through once. `table` has one row per record without a fault, in the same order, when
     the source is read typed; None when the records carry JSON text instead."""
 
-    records: list[Record] = field(default_factory=list)
+    records: Iterable[Record]
     table: pa.RecordBatch | None = None
 
 

@@ -3,8 +3,8 @@
 Notable choices:
 * gzip and zstd are recognised by their magic bytes; both may hold several members.
 * Everything before a break is handed out before `BrokenStreamError` is raised.
-* zstd is fed in slices of 512 bytes because its decoder has no output limit: a slice of run-length
-  blocks can blow up to about 16 MiB, a whole chunk of them to tens of gigabytes.
+* zstd is fed in slices of 256 bytes because its decoder has no output limit: a slice of run-length
+  blocks can blow up to about 8 MiB, a whole chunk of them to tens of gigabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zstandard
 CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_ZSTD_SLICE = 512
+_ZSTD_SLICE = 256
 _ZSTD_WINDOW = 1 << 27
 
 

@@ -118,6 +118,7 @@ def test_alpaca_rows_have_the_spans_found_character_by_character(smollm2_tokeniz
     )
 
 
+@pytest.mark.slow
 def test_sharegpt_chats_have_the_spans_found_character_by_character(smollm2_tokenizer: Any) -> None:
     chats = load_messages("chat/sharegpt_3k", "conversations", 300)
     assert_as_by_hand(smollm2_tokenizer, [Conversation.from_messages(messages) for messages in chats])
@@ -241,6 +242,15 @@ def test_text_before_and_after_the_content_is_an_empty_span() -> None:
     content_at = next(i for i, (a, b) in enumerate(spans) if b > a)
     assert set(spans[:content_at]) == {(0, 0)}
     assert spans[-1] == (3, 3)
+
+
+def test_offsets_count_from_the_content_that_the_prompt_already_opens() -> None:
+    content = "<think>\nhm\n</think>\n\nfox"
+    encoded = encode(ct.byte_level(ct.PRIMED), chat("hi", content))
+    assert (
+        "".join(content[a:b] for a, b in zip(encoded.char_start, encoded.char_end, strict=True))
+        == content[8:]
+    )
 
 
 def test_truncation_keeps_the_head_and_counts_what_it_loses() -> None:

@@ -96,6 +96,16 @@ def test_a_prompt_that_no_answer_follows_is_refused() -> None:
         answers(ct.PRIMED, conversation(*TWO))
 
 
+def test_what_the_prompt_already_opens_is_not_trained_on() -> None:
+    chat = conversation(("user", "one"), ("assistant", "<think>\nhm\n</think>\n\nfirst"))
+    assert answers(ct.PRIMED, chat)[1] == ["hm\n</think>\n\nfirst<|im_end|>"]
+    with pytest.raises(RefusedError, match="rewrites turn 1"):
+        answers(
+            ct.PRIMED.replace("m['content'] +", "'<think>\\n' +"),
+            conversation(("user", "one"), ("assistant", "assistant")),
+        )
+
+
 def test_an_answer_that_repeats_the_text_around_it_is_placed_right() -> None:
     chat = conversation(("user", "one"), ("assistant", "think"), ("user", "two"), ("assistant", "<|im_end|>"))
     _, responses = template(ct.QWEN3).responses(chat, last_only=False)

@@ -1,0 +1,26 @@
+"""Find the samples, and the tokens inside them, that an SFT corpus is worth training on.
+
+    import datapruner
+    result = datapruner.prune("alpaca.json", method="qtuning", keep=0.25, token_keep=0.5)
+    result.subset      # datasets.Dataset with input_ids, labels and token_keep
+    result.scores      # one line per row: scores, quadrant, keep, reason
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datapruner.errors import DataprunerError
+    from datapruner.library import Result, prune, replay, score
+
+__all__ = ["DataprunerError", "Result", "prune", "replay", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the API takes a second of libraries; workers and `--help` do without.
+    if name not in __all__:
+        raise AttributeError(f"module 'datapruner' has no attribute {name!r}")
+    module = "datapruner.errors" if name == "DataprunerError" else "datapruner.library"
+    return getattr(import_module(module), name)

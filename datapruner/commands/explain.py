@@ -1,0 +1,103 @@
+"""`explain`: one sample on the terminal, its tokens coloured by what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from datapruner import display
+from datapruner.commands import options as given
+from datapruner.display import Output
+
+if TYPE_CHECKING:
+    from datapruner.explain import Explanation, Piece
+
+_STYLES = {"kept": "green", "pruned": "red strike", "scored": "", "untrained": "dim"}
+_HARDEST = 5
+
+
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="SUBSET_OR_RUN", help="A subset .parquet, a .run.json, a run id, or latest."),
+    ],
+    sample: Annotated[
+        str, typer.Argument(metavar="SAMPLE_ID", help="The start of a sample id, or row:12 for a row of the input.")
+    ],
+    as_json: given.Json = False,
+) -> None:
+    """Show a sample with its kept and pruned tokens, its scores, and why it was kept or pruned.
+
+    Kept tokens are green, pruned ones red and struck through ([-so-] without colour), text that is not
+    trained on is dim.
+    """
+    from datapruner import settings
+    from datapruner.explain import explain as find
+
+    explanation = find(target, sample, settings.home())
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document({**asdict(explanation), "hardest": None} if False else asdict(explanation))
+    else:
+        output.show(*_lines(explanation, colour=output.console.color_system is not None))
+
+
+def _lines(found: Explanation, *, colour: bool) -> Iterator[RenderableType]:
+    status = Text(found.status, style={"kept": "bold green", "pruned": "bold red"}.get(found.status, "bold"))
+    about: dict[str, object] = {"Sample": found.sample_id, "Row": found.row, "Run": found.run, "Status": status}
+    about |= {"Reason": found.reason, "Quadrant": found.quadrant}
+    if found.copies:
+        rows = ", ".join(f"{row:,}" for row in found.copies[:10])
+        more = f" and {len(found.copies) - 10:,} more" if len(found.copies) > 10 else ""
+        about["Copies"] = f"the same again in row {rows}{more}"
+    about |= {name.capitalize(): value for name, value in found.source.items()}
+    yield display.pairs({name: value for name, value in about.items() if value is not None})
+    for note in found.notes:
+        yield Text(f"note: {display.clean(note)}", style="yellow")
+    for turn in found.turns:
+        yield Text(f"\n{turn.role or 'as the model sees it'}", style="bold")
+        yield text_of(turn.pieces, colour=colour)
+        if turn.tool_calls is not None:
+            yield Text(f"tool calls: {display.clean(turn.tool_calls)}", style="dim")
+    yield ""
+    if found.scores:
+        yield _scores(found)
+    if found.tokens:
+        yield _hardest(found)
+
+
+def text_of(pieces: tuple[Piece, ...], *, colour: bool) -> Text:
+    """Pieces one after another; without colour, pruned ones in [-...-]."""
+    text = Text()
+    for piece in pieces:
+        shown = display.clean(piece.text)
+        if colour:
+            text.append(shown, style=_STYLES[piece.state])
+        else:
+            text.append(f"[-{shown}-]" if piece.state == "pruned" else shown)
+    return text
+
+
+def _scores(found: Explanation) -> RenderableType:
+    made = display.table("score", "value", right=("value",))
+    cuts = {name: [] for name in found.scores}
+    for name, value in found.scores.items():
+        made.add_row(name, display.number(value))
+    return made
+
+
+def _hardest(found: Explanation) -> RenderableType:
+    """The response tokens that surprised the proxy model most."""
+    columns = ("token", "turn", "position", "nll", "entropy", "kept")
+    made = display.table(*columns, title="Least expected tokens", right=("turn", "position", "nll", "entropy"))
+    for token in found.hardest(_HARDEST):
+        made.add_row(
+            Text(display.clean(repr(token.text)) if token.text else "(no text)"),
+            *map(display.number, (token.turn, token.position, token.nll, token.entropy, token.keep)),
+        )
+    return made

@@ -1,0 +1,86 @@
+"""Arguments and options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from datapruner.errors import UsageError
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="File, folder, Hub name, or - for standard input.")
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the method; repeatable."),
+]
+Mapped = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="ROLE=COLUMN", help="Column for a role, as in prompt=q; repeatable."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
+Model = Annotated[str, typer.Option(help="Proxy model: alias, folder, .gguf file or Hub name.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Precision of the proxy model; auto: float32 on CPU, bfloat16 on GPU."),
+]
+MaxLength = Annotated[
+    int | None, typer.Option(min=2, show_default="the model's", help="Longest sample, in tokens.")
+]
+Overflow = Annotated[Literal["truncate", "error"], typer.Option(help="What becomes of a longer one.")]
+TrainOn = Annotated[Literal["all", "last"], typer.Option(help="Which assistant turns are trained on.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+SubsetFile = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the subset: .parquet with scores and masks.")
+]
+PlainFile = Annotated[
+    Path | None,
+    typer.Option("--plain", metavar="FILE", help="Write the kept rows unchanged: .parquet or .jsonl."),
+]
+
+
+def assignments(given: Sequence[str] | None, option: str) -> dict[str, str]:
+    """`["a=1", "b=2"]` as a mapping. Raises UsageError."""
+    found: dict[str, str] = {}
+    for item in given or ():
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{option} {item!r} is not NAME=VALUE")
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
+
+
+def method_options(method: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Option values of a method, from text to the types that they have. Raises UsageError.
+
+    What the method does not know, or cannot be read, stays text for the method's own check to refuse.
+    """
+    from datapruner.config import find
+
+    options = find(method).options
+    kinds = get_type_hints(options)
+    known = {each.name for each in fields(options)}
+    return {name: _value(text, kinds[name]) if name in known else text for name, text in given.items()}
+
+
+def _value(text: str, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        return next((choice for choice in get_args(kind) if str(choice) == text), text)
+    if kind is bool:
+        return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}.get(
+            text.lower(), text
+        )
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,215 @@
+"""`prune`, `score` and `replay`: the commands that measure a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from datapruner.commands import options as given
+from datapruner.display import Output
+from datapruner.errors import UsageError
+
+if TYPE_CHECKING:
+    from datapruner.library import Result
+
+DEFAULT_MODEL = "smollm2-135m"  # the same as in config, which takes half a second to import; a test compares
+
+
+def prune(
+    source: given.Source,
+    method: Annotated[str, typer.Option("--method", "-m", help="See: datapruner methods.")] = "qtuning",
+    keep: Annotated[
+        str | None, typer.Option(metavar="SHARE|COUNT", help="Samples to keep: 0.25, 25% or 500.")
+    ] = None,
+    keep_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Or: as many samples as fit N trained tokens.")
+    ] = None,
+    token_keep: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Response tokens to keep in samples whose tokens are pruned."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings of the method.")] = None,
+    option: given.Option = None,
+    seed: given.Seed = 0,
+    map_: given.Mapped = None,
+    model: given.Model = DEFAULT_MODEL,
+    dtype: given.Dtype = "auto",
+    max_length: given.MaxLength = None,
+    overflow: given.Overflow = "truncate",
+    train_on: given.TrainOn = "all",
+    device: given.Device = "auto",
+    out: given.SubsetFile = None,
+    plain: given.PlainFile = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Keep the part of a corpus worth training on.
+
+    A row once measured is not measured again: other methods and shares take seconds.
+    """
+    _check_keep(method, keep, keep_tokens, preset)
+    options = given.method_options(method, given.assignments(option, "--option"))
+    mapping = given.assignments(map_, "--map")
+    _check_targets(out, plain)
+    from datapruner import library
+
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        result = library.prune(
+            source,
+            method,
+            keep,
+            keep_tokens=keep_tokens,
+            token_keep=token_keep,
+            preset=preset,
+            options=options,
+            seed=seed,
+            mapping=mapping,
+            model=model,
+            dtype=dtype,
+            max_length=max_length,
+            overflow=overflow,
+            train_on=train_on,
+            device=device,
+            progress=progress,
+        )
+    _finish(output, result, _export(result, out, plain))
+
+
+def score(
+    source: given.Source,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", show_default="qtuning", help="See: datapruner methods. Repeatable."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o", metavar="[METHOD.]NAME=VALUE", help="An option of a method; repeatable."
+        ),
+    ] = None,
+    seed: given.Seed = 0,
+    map_: given.Mapped = None,
+    model: given.Model = DEFAULT_MODEL,
+    dtype: given.Dtype = "auto",
+    max_length: given.MaxLength = None,
+    overflow: given.Overflow = "truncate",
+    train_on: given.TrainOn = "all",
+    device: given.Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the scores: .parquet, .csv or .jsonl.")
+    ] = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Score every sample by one or more methods, pruning nothing."""
+    methods = method or ["qtuning"]
+    options = _options_by_method(methods, given.assignments(option, "--option"))
+    mapping = given.assignments(map_, "--map")
+    from datapruner import exports, library
+
+    if out is not None:
+        exports.check_target(out, ".parquet", ".csv", ".jsonl")
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        result = library.score(
+            source,
+            methods,
+            options=options,
+            seed=seed,
+            mapping=mapping,
+            model=model,
+            dtype=dtype,
+            max_length=max_length,
+            overflow=overflow,
+            train_on=train_on,
+            device=device,
+            progress=progress,
+        )
+    written = {"scores": (out, result.export_scores(out))} if out is not None else {}
+    _finish(output, result, written)
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN.json", help="The file written beside a result.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Rows to use instead of those it names.")
+    ] = None,
+    device: given.Device = "auto",
+    out: given.SubsetFile = None,
+    plain: given.PlainFile = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Do again what a run file says, with all its settings."""
+    _check_targets(out, plain)
+    from datapruner import library
+
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        result = library.replay(run, source, device=device, progress=progress)
+    _finish(output, result, _export(result, out, plain))
+
+
+def _check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: str | None) -> None:
+    """Say what is missing before anything is read. Raises UsageError."""
+    from datapruner.config import find
+
+    if keep is not None and keep_tokens is not None:
+        raise UsageError("--keep and --keep-tokens are both given", remedy="give one of them")
+    presets = find(method).presets
+    unknown = preset is not None and preset not in presets  # which the library refuses
+    if keep is None and keep_tokens is None and not unknown and "keep" not in presets.get(preset or "", {}):
+        known = f", or --preset ({', '.join(presets)})" if presets else ""
+        raise UsageError(
+            "how much to keep is missing", remedy=f"give --keep 0.25, 25% or 500, --keep-tokens N{known}"
+        )
+
+
+def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Options grouped by the method that their names start with; with one method the start may be left out."""
+    grouped: dict[str, dict[str, str]] = {}
+    for name, value in options.items():
+        method, dot, rest = name.partition(".")
+        if not dot:
+            if len(methods) > 1:
+                raise UsageError(
+                    f"--option {name}={value} does not say of which method",
+                    remedy=f"write {methods[0]}.{name}={value}",
+                )
+            method, rest = methods[0], name
+        if method not in methods:
+            raise UsageError(f"--option {name}: method {method} is not among {', '.join(methods)}")
+        grouped.setdefault(method, {})[rest] = value
+    return {method: given.method_options(method, values) for method, values in grouped.items()}
+
+
+def _check_targets(out: Path | None, plain: Path | None) -> None:
+    from datapruner import exports
+
+    if out is not None:
+        exports.check_target(out, ".parquet")
+    if plain is not None:
+        exports.check_target(plain, ".parquet", ".jsonl")
+    if out is not None and out == plain:
+        raise UsageError("--out and --plain name the same file", remedy="name two")
+
+
+def _export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tuple[Path, int]]:
+    """Write what was asked for: what it is -> (file, rows)."""
+    written: dict[str, tuple[Path, int]] = {}
+    if out is not None:
+        written["subset"] = (out, result.export(out))
+    if plain is not None:
+        written["plain rows"] = (plain, result.export(plain, plain=True))
+    return written
+
+
+def _finish(output: Output, result: Result, written: dict[str, tuple[Path, int]]) -> None:
+    from datapruner.commands import report
+
+    output.document(report.document(result, written))
+    if not (output.as_json or output.quiet):
+        output.show(*report.lines(result, written, output.console.width))

@@ -1,0 +1,223 @@
+"""What a run says at its end: what was read, what became of it and why, where it was written, what to try."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from datapruner import display, runs
+from datapruner.config import Keep
+from datapruner.corpus import Corpus
+from datapruner.library import Result
+
+_EXAMPLES = 5
+_REASONS = 10
+_QUADRANTS = {
+    "Q1": "harmful noise",
+    "Q2": "valuable misconception",
+    "Q3": "redundant knowledge",
+    "Q4": "calibration data",
+}
+# Score columns worth a summary; the others are counts, names or both.
+_SUMMARISED = (pl.Float32, pl.Float64)
+
+Written = Mapping[str, tuple[Path, int]]
+
+
+def document(result: Result, written: Written) -> dict[str, Any]:
+    """The result for scripts."""
+    run = result.run
+    return {
+        "run": run.run_id,
+        "database": str(run.database),
+        "config": run.config.model_dump(mode="json"),
+        "lineage": run.lineage,
+        "report": asdict(run.report),
+        "measured": run.measured,
+        "seconds": run.seconds,
+        "written": {what: {"path": str(path), "rows": rows} for what, (path, rows) in written.items()},
+    }
+
+
+def lines(result: Result, written: Written, width: int) -> Iterator[RenderableType]:
+    """The result for people, part by part."""
+    run, scores = result.run, result.scores
+    pruned = run.config.keep is not None
+    yield display.pairs(_heading(result))
+    yield _balance(run.report, pruned)
+    if pruned:
+        yield _tokens(run.report)
+    if pruned and "quadrant" in scores.columns:
+        yield _plane(run.report, scores)
+    if pruned and run.report.thresholds:
+        yield Text("Thresholds", style="bold")
+        yield Text(", ".join(f"{name} {display.number(cut)}" for name, cut in run.report.thresholds.items()))
+    if pruned:
+        yield _reasons(run.report)
+    else:
+        yield _summary(scores)
+    for status, title in (("rejected", "Rejected rows"), ("error", "Rows that could not be measured")):
+        found = scores.filter(pl.col("status") == status)
+        if len(found):
+            yield _examples(found, title)
+    if written:
+        yield Text("Written", style="bold")
+        for what, (path, rows) in written.items():
+            yield Text(f"  {display.clean(str(path))}: {what}, {display.plural(rows, 'row')}")
+        for beside in sorted({str(path.with_suffix(".run.json")) for path, _ in written.values()}):
+            yield Text(f"  {display.clean(beside)}: settings and lineage; `datapruner replay` takes it")
+    yield Text("\nNext", style="bold")
+    for command in _next(result, written, width):
+        yield Text(f"  {command}")
+
+
+def _heading(result: Result) -> dict[str, Any]:
+    run = result.run
+    with Corpus(runs.corpus_path(run, result.home)) as corpus:
+        columns = corpus.provenance.columns
+    read = "; ".join(
+        f"{display.plural(count, 'row')} of shape {shape} ({', '.join(columns.get(shape, []))})"
+        for shape, count in run.report.shapes.items()
+    )
+    proxy = run.lineage["proxy"]
+    if run.measured:
+        measured = f"{display.plural(run.measured, 'sample')} in {display.duration(run.seconds)}"
+    else:
+        measured = "nothing: all signals were there already"
+    methods = ", ".join(
+        f"{choice.name}{_settings(choice.options)}" for choice in run.config.methods
+    ) + keep_text(run.config.keep)
+    return {
+        "Read": read,
+        "Measured": f"{measured}, by {proxy['model']} ({proxy['dtype']})",
+        "Method": methods,
+        "Run": run.run_id,
+    }
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""
+
+
+def keep_text(keep: Keep | None) -> str:
+    """`, keeping 25 % of the samples`, or nothing."""
+    if keep is None:
+        return ""
+    if keep.share is not None:
+        return f", keeping {100 * keep.share:.6g} % of the samples"
+    if keep.count is not None:
+        return f", keeping {display.plural(keep.count, 'sample')}"
+    return f", keeping {display.plural(keep.tokens or 0, 'trained token')}"
+
+
+def _balance(report: runs.Report, pruned: bool) -> Table:
+    made = display.table("rows", "", "share", right=("", "share"))
+    parts = {"kept" if pruned else "scored": report.kept, "pruned": report.pruned}
+    parts |= {"rejected": report.rejected, "errored": report.errored}
+    made.add_row("ingested", f"{report.ingested:,}", "100.0 %", style="bold")
+    for name, count in parts.items():
+        made.add_row(f"  {name}", f"{count:,}", display.share(count, report.ingested))
+    if report.duplicates:
+        made.add_row(f"{display.plural(report.duplicates, 'exact duplicate')} among them", "", "", style="dim")
+    return made
+
+
+def _tokens(report: runs.Report) -> Text:
+    cut = report.truncated_tokens
+    text = (
+        f"Trained tokens: {report.response_tokens:,} before, {report.kept_tokens:,} after "
+        f"({display.share(report.kept_tokens, report.response_tokens)})"
+    )
+    return Text(text + (f"; {cut:,} more lost to the length limit" if cut else ""))
+
+
+def _plane(report: runs.Report, scores: pl.DataFrame) -> Table:
+    """The error-uncertainty plane: perplexity upwards, entropy to the right, kept of all in each corner."""
+    first = scores.unique("sample_id", keep="first", maintain_order=True).filter(
+        pl.col("quadrant").is_not_null() & pl.col("status").is_in(["kept", "pruned"])
+    )
+    found = first.group_by("quadrant").agg(pl.len().alias("all"), pl.col("keep").sum())
+    counts = {quadrant: (kept, total) for quadrant, total, kept in found.iter_rows()}
+    cut = {name: display.number(value) for name, value in report.thresholds.items()}
+    middle, total = counts.get("band", (0, 0))
+    made = Table(
+        box=box.SQUARE,
+        show_lines=True,
+        show_header=False,
+        title="The error-uncertainty plane: samples kept of all",
+        title_justify="left",
+        title_style="bold",
+        caption=f"between the thresholds: {middle:,} of {total:,} kept, to reach the target",
+        caption_justify="left",
+    )
+    for _ in range(3):
+        made.add_column(overflow="fold")
+    made.add_row(Text(f"perplexity\n> {cut['ppl_high']}", style="dim"), *(_corner(counts, q) for q in ("Q2", "Q1")))
+    made.add_row(Text(f"perplexity\n≤ {cut['ppl_low']}", style="dim"), *(_corner(counts, q) for q in ("Q3", "Q4")))
+    made.add_row(
+        "",
+        Text(f"entropy ≤ {cut['entropy_low']}", style="dim"),
+        Text(f"entropy > {cut['entropy_high']}", style="dim"),
+    )
+    return made
+
+
+def _corner(counts: Mapping[str, tuple[int, int]], quadrant: str) -> Text:
+    kept, total = counts.get(quadrant, (0, 0))
+    return Text(f"{quadrant} {_QUADRANTS[quadrant]}\n{kept:,} of {total:,}", style="green" if kept else "")
+
+
+def _reasons(report: runs.Report) -> Table:
+    made = display.table("reason", "rows", title="Reasons", right=("rows",))
+    reasons = list(report.reasons.items())
+    for reason, count in reasons[:_REASONS]:
+        made.add_row(display.clean(reason), f"{count:,}")
+    if len(reasons) > _REASONS:
+        rest = sum(count for _, count in reasons[_REASONS:])
+        made.add_row(Text(f"{len(reasons) - _REASONS} other reasons", style="dim"), f"{rest:,}")
+    return made
+
+
+def _summary(scores: pl.DataFrame) -> Table:
+    names = ("lowest", "quarter", "median", "three quarters", "highest")
+    made = display.table("score", *names, title="Scores", right=names)
+    for column in scores.columns:
+        if scores[column].dtype in _SUMMARISED and scores[column].count():
+            cuts = [scores[column].quantile(q, "linear") for q in (0, 0.25, 0.5, 0.75, 1)]
+            made.add_row(column, *map(display.number, cuts))
+    return made
+
+
+def _examples(found: pl.DataFrame, title: str) -> Table:
+    made = display.table("row", "reason", title=title, right=("row",))
+    for row, reason in found.select("row", "reason").head(_EXAMPLES).iter_rows():
+        made.add_row(f"{row:,}", display.clean(reason))
+    if len(found) > _EXAMPLES:
+        made.add_row("", Text(f"{len(found) - _EXAMPLES:,} more", style="dim"))
+    return made
+
+
+def _next(result: Result, written: Written, width: int) -> Iterator[str]:
+    """Commands with which to go on, each with a sample that shows something."""
+    scores, run = result.scores, result.run
+    short = display.short_ids(scores["sample_id"])
+    measured = scores.filter(pl.col("status").is_in(["kept", "scored"]))
+    cut = measured.filter(pl.col("n_kept_tokens") < pl.col("n_response_tokens"))
+    sample = short[(cut if len(cut) else measured)["sample_id"][0]]
+    subset = f"datapruner explain {shlex.quote(str(written['subset'][0]))} {sample}" if "subset" in written else ""
+    yield subset if subset and len(subset) < width - 2 else f"datapruner explain {run.run_id[:12]} {sample}"
+    if "quadrant" in scores.columns and run.config.keep is not None:
+        yield 'datapruner sql "select quadrant, count(*), avg(ppl) from sample_scores group by 1"'
+    else:
+        yield 'datapruner sql "select row, ppl, entropy from sample_scores order by ppl desc limit 9"'
+    if run.config.keep is not None and not written:
+        yield "the same command with --out subset.parquet writes the subset; nothing is measured again"

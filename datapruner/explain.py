@@ -1,0 +1,325 @@
+"""Everything that is known of one sample: its conversation with kept and pruned tokens, scores, reason.
+
+Read from a run's tables and its corpus. Where those are gone, the subset Parquet alone still has the token
+ids and masks of the samples in it, and the text is decoded from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from datapruner import runs
+from datapruner.config import RunConfig
+from datapruner.corpus import Corpus
+from datapruner.errors import InputError, UsageError
+from scorers.conversation import Conversation
+from scorers.sources import ModelSourceError, resolve
+
+State = Literal["kept", "pruned", "scored", "untrained"]
+Column = Literal["row", "sample_id"]
+
+END = "⏎"
+"""Stands for an end-of-turn token, which has no characters of its own."""
+
+_SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
+_SCORES_LEFT_OUT |= {"labels", "token_keep"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text whose tokens fared alike. "scored": a response token of a run that pruned nothing."""
+
+    text: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTurn:
+    """One turn cut into pieces. `role` is null for a whole text decoded from token ids."""
+
+    role: str | None
+    pieces: tuple[Piece, ...]
+    tool_calls: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One response token. `keep` is null in a run that pruned nothing; `text` is empty for an end of turn."""
+
+    position: int
+    turn: int
+    text: str
+    nll: float
+    entropy: float
+    keep: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` found. `notes` say what could not be shown, and why."""
+
+    run: str
+    row: int
+    sample_id: str | None
+    status: str
+    reason: str | None
+    quadrant: str | None
+    scores: dict[str, Any]
+    thresholds: dict[str, float]
+    turns: tuple[ShownTurn, ...] = ()
+    tokens: tuple[ShownToken, ...] = ()
+    copies: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def hardest(self, count: int) -> list[ShownToken]:
+        """The response tokens that the proxy model expected least, the worst first."""
+        return sorted(self.tokens, key=lambda token: (-token.nll, token.position))[:count]
+
+
+def explain(target: str, sample: str, home: Path) -> Explanation:
+    """Explain a sample of a run.
+
+    `target`: a subset Parquet, a `.run.json`, "latest", or the start of a run id. `sample`: the start of a
+    sample id, or `row:12`. Raises UsageError when either names nothing or more than one, InputError when
+    `target` is a file that cannot be read or the run's files are gone.
+    """
+    path = Path(target)
+    if not path.is_file():
+        run = runs.latest(home) if target == "latest" else runs.load(target, home)
+        return _from_run(run, sample, home)
+    document = _run_document(path)
+    folder = home / "runs" / document["run"]
+    if (folder / "run.duckdb").is_file():
+        return _from_run(runs.read(folder), sample, home)
+    if path.suffix == ".parquet":
+        return _from_parquet(path, document, sample, home)
+    raise InputError(
+        f"{path}: run {document['run']} is not in {home}", remedy=f"bring it back with: datapruner replay {path}"
+    )
+
+
+def _run_document(path: Path) -> dict[str, Any]:
+    """The run that a file belongs to, as in a run file."""
+    if path.suffix != ".parquet":
+        return runs.read_document(path)
+    try:
+        metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
+    if metadata is not None:
+        return dict(json.loads(metadata))
+    beside = path.with_suffix(".run.json")
+    if not beside.is_file():
+        raise InputError(
+            f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"
+        )
+    return runs.read_document(beside)
+
+
+# From a run
+
+
+def _from_run(run: runs.Run, sample: str, home: Path) -> Explanation:
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        scores, copies = _find(sample, lambda column, value: _records(connection, column, value))
+        lists = _one(connection, "SELECT * FROM token_lists WHERE sample_id = ?", scores["sample_id"])
+    notes: list[str] = []
+    try:
+        with Corpus(runs.corpus_path(run, home)) as corpus:
+            conversation, source = _in_corpus(corpus, scores)
+    except InputError as error:
+        conversation, source = None, {}
+        notes.append(f"the text cannot be shown: {error}")
+    return Explanation(
+        run=run.run_id,
+        row=scores["row"],
+        sample_id=scores["sample_id"],
+        status=scores["status"],
+        reason=scores["reason"],
+        quadrant=scores.get("quadrant"),
+        scores=_shown_scores(scores),
+        thresholds=run.report.thresholds,
+        turns=() if conversation is None else tuple(_turns(conversation, lists)),
+        tokens=_tokens(conversation, lists),
+        copies=copies,
+        notes=tuple(notes),
+        source=source,
+    )
+
+
+def _records(connection: duckdb.DuckDBPyConnection, column: Column, value: Any) -> list[dict[str, Any]]:
+    condition = "row = ?" if column == "row" else "starts_with(sample_id, ?)"
+    query = f"SELECT * FROM sample_scores WHERE {condition} ORDER BY row"  # noqa: S608 (of two fixed conditions)
+    return _dicts(connection.execute(query, [value]).to_arrow_table())
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str, value: Any) -> dict[str, Any] | None:
+    """The first record, or None."""
+    found = _dicts(connection.execute(query, [value]).to_arrow_table())
+    return found[0] if found else None
+
+
+def _dicts(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _find(
+    sample: str, records: Callable[[Column, Any], list[dict[str, Any]]]
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The record that `sample` names, and the rows of its exact copies. Raises UsageError.
+
+    `records` gives the records of a row, or of the sample ids that start with a text, in row order.
+    """
+    kind, _, row = sample.partition(":")
+    if kind == "row":
+        if not row.isdecimal():
+            raise UsageError(f"{sample!r} is not a row", remedy="write row:12 for the 13th row of the input")
+        found = records("row", int(row))
+        if not found:
+            raise UsageError(f"there is no row {int(row)}", remedy="rows count from 0, over the whole input")
+        return found[0], ()
+    found = records("sample_id", sample) if sample else []
+    ids = list(dict.fromkeys(record["sample_id"] for record in found))
+    if len(ids) != 1:
+        what = f"{len(ids)} samples have ids that start" if ids else "no sample has an id that starts"
+        raise UsageError(f"{what} with {sample!r}", remedy="give more of the id, or row:12")
+    return found[0], tuple(record["row"] for record in found[1:])
+
+
+def _in_corpus(corpus: Corpus, scores: Mapping[str, Any]) -> tuple[Conversation | None, dict[str, Any]]:
+    """The conversation; for a rejected row where it stood, and its beginning."""
+    if scores["sample_id"] is not None:
+        return corpus.conversation(scores["sample_id"]), {}
+    rejected = corpus.rejects().filter(pl.col("row") == scores["row"]).to_dicts()[0]
+    return None, {name: rejected[name] for name in ("source", "line", "field", "excerpt")}
+
+
+def _shown_scores(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in record.items() if name not in _SCORES_LEFT_OUT and value is not None
+    }
+
+
+def _turns(conversation: Conversation, lists: Mapping[str, Any] | None) -> list[ShownTurn]:
+    spans: dict[int, list[tuple[int, int, bool, State]]] = {}
+    if lists is not None:
+        for turn, start, end, is_end, keep in zip(
+            lists["turn"], lists["char_start"], lists["char_end"], lists["is_end"], _keeps(lists), strict=True
+        ):
+            spans.setdefault(turn, []).append((start, end, is_end, _state(keep)))
+    return [
+        ShownTurn(turn.role, tuple(_pieces(turn.content, spans.get(at, ()))), turn.tool_calls)
+        for at, turn in enumerate(conversation.turns)
+    ]
+
+
+def _keeps(lists: Mapping[str, Any]) -> Sequence[bool | None]:
+    """Which tokens stay; a run that pruned nothing has no such column."""
+    return lists.get("keep") or [None] * len(lists["turn"])
+
+
+def _state(keep: bool | None) -> State:
+    return "scored" if keep is None else "kept" if keep else "pruned"
+
+
+def _pieces(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> list[Piece]:
+    """A turn's text by the fate of its characters. One that several tokens share is kept if any of them is."""
+    states: list[State] = ["untrained"] * len(content)
+    for start, end, _, state in sorted(spans, key=lambda span: span[3] == "kept"):
+        states[start:end] = [state] * (end - start)
+    cut = [
+        Piece("".join(character for character, _ in group), state)
+        for state, group in groupby(zip(content, states, strict=True), key=lambda pair: pair[1])
+    ]
+    return cut + [Piece(END, state) for _, _, is_end, state in spans if is_end]
+
+
+def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) -> tuple[ShownToken, ...]:
+    if conversation is None or lists is None:
+        return ()
+    columns = ("position", "turn", "char_start", "char_end", "nll", "entropy")
+    return tuple(
+        ShownToken(
+            position, turn, conversation.turns[turn].content[start:end], _finite(nll), _finite(entropy), keep
+        )
+        for (position, turn, start, end, nll, entropy), keep in zip(
+            zip(*(lists[name] for name in columns), strict=True), _keeps(lists), strict=True
+        )
+    )
+
+
+def _finite(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+# From a subset alone
+
+
+def _from_parquet(path: Path, document: Mapping[str, Any], sample: str, home: Path) -> Explanation:
+    """What the subset itself says: original columns and ours are told apart by our prefix."""
+    names = pq.read_schema(path).names
+    ours = {
+        name: prefixed if (prefixed := f"datapruner_{name}") in names else name
+        for name in ("sample_id", "row", "reason", "quadrant", "input_ids", "token_keep")
+    }
+    first = names.index(ours["sample_id"])
+    scan = pl.scan_parquet(path)
+
+    def records(column: Column, value: Any) -> list[dict[str, Any]]:
+        named = pl.col(ours[column])
+        chosen = named == value if column == "row" else named.str.starts_with(value)
+        found = scan.filter(chosen).select(names[first:]).head(2).collect()
+        return found.rename({name: name.removeprefix("datapruner_") for name in names[first:]}).to_dicts()
+
+    try:
+        record, _ = _find(sample, records)
+    except UsageError as error:
+        remedy = f"run {document['run']} is not in {home}, and only kept samples are in {path}"
+        raise UsageError(str(error), remedy=remedy) from error
+    pieces, note = _decoded(record["input_ids"], record["token_keep"], document, home)
+    left = "read from the subset alone: the run that made it is not here, so it has no token scores"
+    return Explanation(
+        run=document["run"],
+        row=record["row"],
+        sample_id=record["sample_id"],
+        status="kept",
+        reason=record["reason"],
+        quadrant=record.get("quadrant"),
+        scores=_shown_scores(record),
+        thresholds={},
+        turns=(ShownTurn(None, tuple(pieces)),) if pieces else (),
+        notes=(left, note) if note else (left,),
+    )
+
+
+def _decoded(
+    ids: Sequence[int], keep: Sequence[bool | None], document: Mapping[str, Any], home: Path
+) -> tuple[list[Piece], str]:
+    """The rendered text in pieces, or none and why."""
+    model = RunConfig(**document["config"]).measuring.model
+    try:
+        folder = resolve(model, home, local_only=True).path
+    except ModelSourceError as error:
+        return [], f"the tokens cannot be shown as text: {error}"
+    if not (folder / "tokenizer.json").is_file():
+        return [], f"the tokens cannot be shown as text: {folder} has no tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    states: list[State] = ["untrained" if kept is None else _state(kept) for kept in keep]
+    return [
+        Piece(tokenizer.decode([each for each, _ in group], skip_special_tokens=False), state)
+        for state, group in groupby(zip(ids, states, strict=True), key=lambda pair: pair[1])
+    ], ""

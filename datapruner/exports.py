@@ -1,0 +1,186 @@
+"""Subsets as files: the canonical Parquet with everything in it, and the plain rows as they came.
+
+Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
+`input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
+false pruned, null not a response token). A pruned token stays in `input_ids`. Where an original column has
+one of our names, ours is called `datapruner_<name>`. The schema's metadata has the run's configuration and
+lineage under `datapruner`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datapruner.corpus import Corpus
+from datapruner.errors import UsageError
+from datapruner.run_tables import flatten
+from datapruner.runs import Run
+from datapruner.signal_cache import ProxyKey, SignalCache
+
+_BATCH = 2048
+_IGNORED = -100
+
+
+def canonical(run: Run, corpus: Corpus, home: Path) -> Iterator[pa.Table]:
+    """The kept samples in row order, a few thousand at a time, all with one schema."""
+    cache = SignalCache(home, ProxyKey(**run.lineage["proxy"]))
+    scores = kept_scores(run)
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        for start in range(0, len(scores), _BATCH):
+            part = scores.slice(start, _BATCH)
+            rows = part["row"].to_list()
+            lists = cache.columns(part["sample_id"].to_list(), ["input_ids", "position"])
+            kept = connection.sql(
+                "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
+                params={"first": rows[0], "last": rows[-1]},
+            ).to_arrow_table()
+            original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
+            ours = part.to_arrow().cast(_scores_schema(part))
+            yield _beside(original, ours, _training_columns(lists, kept.column("kept_tokens")), _metadata(run))
+
+
+def kept_scores(run: Run) -> pl.DataFrame:
+    """sample_scores of the kept samples, in row order."""
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        table = connection.sql("SELECT * EXCLUDE (keep, status) FROM sample_scores WHERE keep ORDER BY row")
+        frame = pl.from_arrow(table.to_arrow_table())
+    assert isinstance(frame, pl.DataFrame), type(frame)
+    return frame
+
+
+def _scores_schema(scores: pl.DataFrame) -> pa.Schema:
+    """Plain Arrow types: string, not string_view."""
+    arrow = scores.to_arrow().schema
+    return pa.schema(
+        [pa.field(f.name, pa.string() if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type) else f.type) for f in arrow]
+    )
+
+
+def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict[str, pa.Array]:
+    """input_ids, attention_mask, labels and token_keep of some samples, from ids, response and kept positions."""
+    lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    ids = flatten(lists["input_ids"])
+    response = flatten(lists["position"]) + np.repeat(begins[:-1], lists["position"].list.len().to_numpy())
+    kept_lists = kept_tokens.combine_chunks()
+    kept = kept_lists.flatten().to_numpy() + np.repeat(begins[:-1], kept_lists.value_lengths().to_numpy())
+    labels = np.full(len(ids), _IGNORED, dtype=np.int32)
+    labels[kept] = ids[kept]
+    flags = np.zeros(len(ids), dtype=np.bool_)
+    flags[kept] = True
+    outside = np.ones(len(ids), dtype=np.bool_)
+    outside[response] = False
+    offsets = pa.array(begins.astype(np.int32))
+    return {
+        name: pa.ListArray.from_arrays(offsets, values)
+        for name, values in {
+            "input_ids": pa.array(ids),
+            "attention_mask": pa.array(np.ones(len(ids), dtype=np.int8)),
+            "labels": pa.array(labels),
+            "token_keep": pa.array(flags, mask=outside),
+        }.items()
+    }
+
+
+def _beside(original: pa.Table, scores: pa.Table, training: dict[str, pa.Array], metadata: bytes) -> pa.Table:
+    taken = set(original.column_names)
+    ours = {**{name: scores.column(name) for name in scores.column_names}, **training}
+    columns = list(original.columns) + list(ours.values())
+    names = original.column_names + [f"datapruner_{name}" if name in taken else name for name in ours]
+    return pa.table(dict(zip(names, columns, strict=True))).replace_schema_metadata({b"datapruner": metadata})
+
+
+def _metadata(run: Run) -> bytes:
+    document = {"run": run.run_id, "config": run.config.model_dump(mode="json"), "lineage": run.lineage}
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def write_canonical(path: Path, run: Run, corpus: Corpus, home: Path) -> int:
+    """Write the canonical Parquet; the number of samples in it. Published by rename."""
+    return _publish(path, lambda file: _write_tables(file, canonical(run, corpus, home)))
+
+
+def write_plain(path: Path, run: Run, corpus: Corpus) -> int:
+    """Write the kept rows alone, unchanged: Parquet, or JSON lines for a `.jsonl` name. Raises UsageError."""
+    rows = kept_scores(run)["row"].to_list()
+    if path.suffix == ".jsonl":
+        return _publish(path, lambda file: _write_lines(file, corpus.originals_json(rows, _BATCH)))
+    _check_suffix(path, ".parquet", ".jsonl")
+    tables = (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH))
+    return _publish(path, lambda file: _write_tables(file, tables))
+
+
+def write_scores(path: Path, scores: pl.DataFrame) -> int:
+    """Write a score table as .parquet, .csv or .jsonl. Raises UsageError for another name."""
+    _check_suffix(path, ".parquet", ".csv", ".jsonl")
+
+    def write(file: BinaryIO) -> int:
+        if path.suffix == ".parquet":
+            scores.write_parquet(file)
+        elif path.suffix == ".csv":
+            scores.write_csv(file)
+        else:
+            scores.write_ndjson(file)
+        return len(scores)
+
+    return _publish(path, write)
+
+
+def check_target(path: Path, *suffixes: str) -> None:
+    """Find out before the work starts that `path` cannot be written. Raises UsageError."""
+    _check_suffix(path, *suffixes)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", remedy="name a file")
+
+
+def _check_suffix(path: Path, *suffixes: str) -> None:
+    if path.suffix not in suffixes:
+        raise UsageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}", remedy=f"one of {', '.join(suffixes)}")
+
+
+def _write_tables(file: BinaryIO, tables: Iterator[pa.Table]) -> int:
+    writer: Any = None
+    count = 0
+    for table in tables:
+        writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
+        writer.write_table(table)
+        count += table.num_rows
+    assert writer is not None, "nothing to write"
+    writer.close()
+    return count
+
+
+def _write_lines(file: BinaryIO, lines: Iterator[bytes]) -> int:
+    count = 0
+    for line in lines:
+        file.write(line.rstrip(b"\n") + b"\n")
+        count += 1
+    return count
+
+
+def _publish(path: Path, write: Callable[[BinaryIO], int]) -> int:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            count = write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}", remedy="choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count

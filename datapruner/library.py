@@ -1,0 +1,231 @@
+"""The Python API: `prune`, `score` and `replay`, and the `Result` they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+from pydantic import ValidationError
+
+from datapruner import exports, runs, settings
+from datapruner.config import DEFAULT_MODEL, Keep, Measuring, MethodChoice, RunConfig, parse_keep
+from datapruner.corpus import Corpus
+from datapruner.errors import UsageError
+from datapruner.measure import Machine, find_devices
+from datapruner.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Result:
+    """A published run, and everything that came of it. Tables are read when asked for."""
+
+    run: runs.Run
+    home: Path
+
+    @property
+    def report(self) -> runs.Report:
+        """Counts, thresholds and reasons; ingested = kept + pruned + rejected + errored."""
+        return self.run.report
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        """One line per ingested row: scores, keep, reason, status (`datapruner.run_tables.COLUMNS`)."""
+        return self._table("SELECT * FROM sample_scores ORDER BY row")
+
+    @cached_property
+    def masks(self) -> pl.DataFrame:
+        """One line per kept sample: kept_tokens (indices into input_ids) and kept_spans (characters)."""
+        return self._table("SELECT * FROM masks ORDER BY row")
+
+    @cached_property
+    def token_scores(self) -> pl.DataFrame:
+        """One line per response token of every measured sample."""
+        return self._table("SELECT * FROM token_scores ORDER BY row, position")
+
+    @cached_property
+    def subset(self) -> datasets.Dataset:
+        """The kept samples with all columns of the canonical Parquet."""
+        import datasets  # a second of imports that only this needs
+
+        with self._corpus() as corpus:
+            return datasets.Dataset(pa.concat_tables(exports.canonical(self.run, corpus, self.home)))
+
+    def export(self, path: str | Path, *, plain: bool = False) -> int:
+        """Write the subset: the canonical Parquet, or with `plain` the original rows alone (.parquet, .jsonl).
+
+        The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
+        Raises UsageError when the file cannot be written, or when the run pruned nothing.
+        """
+        target = Path(path)
+        exports.check_target(target, ".parquet", *((".jsonl",) if plain else ()))
+        if self.run.config.keep is None:
+            raise UsageError("this run scored and did not prune", remedy="export its scores, or prune")
+        with self._corpus() as corpus:
+            if plain:
+                count = exports.write_plain(target, self.run, corpus)
+            else:
+                count = exports.write_canonical(target, self.run, corpus, self.home)
+        runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
+        return count
+
+    def export_scores(self, path: str | Path) -> int:
+        """Write the score table as .parquet, .csv or .jsonl, with `<name>.run.json` beside it."""
+        target = Path(path)
+        exports.check_target(target, ".parquet", ".csv", ".jsonl")
+        count = exports.write_scores(target, self.scores)
+        runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
+        return count
+
+    def _corpus(self) -> Corpus:
+        return Corpus(runs.corpus_path(self.run, self.home))
+
+    def _table(self, query: str) -> pl.DataFrame:
+        with duckdb.connect(str(self.run.database), read_only=True) as connection:
+            frame = pl.from_arrow(connection.sql(query).to_arrow_table())
+        assert isinstance(frame, pl.DataFrame), type(frame)
+        return frame
+
+
+def prune(
+    source: Any,
+    method: str = "qtuning",
+    keep: float | int | str | None = None,
+    *,
+    keep_tokens: int | None = None,
+    token_keep: float | None = None,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    mapping: Mapping[str, str] | None = None,
+    model: str = DEFAULT_MODEL,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    overflow: str = "truncate",
+    train_on: str = "all",
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Keep the part of a corpus worth training on.
+
+    `source`: path, folder, Hub name, "-", `datasets.Dataset`, table or iterable of rows. `keep`: a share
+    (0.25, "25%"), a count (500), or `keep_tokens`, a budget of trained tokens; a `preset` brings its own.
+    `token_keep` and `options` are the method's options. `mapping` names the columns, such as
+    `{"prompt": "q", "response": "a"}`, when they are not recognised. `device` is "auto", "cpu", "cuda:0" or
+    a list of them; `token_budget` bounds a batch (padded tokens). `home` is where models, signals and runs
+    are kept.
+
+    Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
+    """
+    given = dict(options or {}) | ({} if token_keep is None else {"token_keep": token_keep})
+    choice, preset_share = MethodChoice.of(method, given, preset)
+    if keep is None and keep_tokens is None:
+        if preset_share is None:
+            raise UsageError("how much to keep is missing", remedy="give keep, keep_tokens, or a preset that says")
+        wanted = Keep(share=preset_share)
+    else:
+        wanted = parse_keep(keep, tokens=keep_tokens)
+    measuring = _measuring(model, dtype, max_length, overflow, train_on)
+    config = _config(source, mapping, measuring, [choice], wanted, seed)
+    return _run(config, source, device, token_budget, home, progress)
+
+
+def score(
+    source: Any,
+    methods: Sequence[str] = ("qtuning",),
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    mapping: Mapping[str, str] | None = None,
+    model: str = DEFAULT_MODEL,
+    dtype: str = "auto",
+    max_length: int | None = None,
+    overflow: str = "truncate",
+    train_on: str = "all",
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Score every sample by one or more methods, pruning nothing. `options` is per method name.
+
+    The other arguments are those of `prune`, and so are the errors raised.
+    """
+    choices = [MethodChoice.of(name, dict((options or {}).get(name, {})))[0] for name in methods]
+    if stray := set(options or {}) - set(methods):
+        raise UsageError(f"options for {', '.join(sorted(stray))}, which is not among the methods")
+    measuring = _measuring(model, dtype, max_length, overflow, train_on)
+    config = _config(source, mapping, measuring, choices, None, seed)
+    return _run(config, source, device, token_budget, home, progress)
+
+
+def replay(
+    run_file: str | Path,
+    source: Any = None,
+    *,
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Do again what a `.run.json` says, on the source it names or on `source`. Raises as `prune` does."""
+    config = runs.replayed(runs.read_document(Path(run_file)))
+    rows = source if source is not None else config.source
+    if rows is None:
+        raise UsageError(f"{run_file} does not name a source: its rows came from Python or standard input", remedy="give the source")
+    return _run(config, rows, device, token_budget, home, progress)
+
+
+def _measuring(model: str, dtype: str, max_length: int | None, overflow: str, train_on: str) -> Measuring:
+    fields = {"model": model, "dtype": dtype, "max_length": max_length, "overflow": overflow, "train_on": train_on}
+    try:
+        return Measuring.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(_first(error)) from error
+
+
+def _config(
+    source: Any,
+    mapping: Mapping[str, str] | None,
+    measuring: Measuring,
+    methods: list[MethodChoice],
+    keep: Keep | None,
+    seed: int,
+) -> RunConfig:
+    named = str(source) if isinstance(source, str | Path) and str(source) != "-" else None
+    try:
+        return RunConfig(
+            source=named, mapping=dict(mapping or {}), measuring=measuring, methods=methods, keep=keep, seed=seed
+        )
+    except ValidationError as error:
+        raise UsageError(_first(error)) from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where or 'configuration'}: {problem['msg']}"
+
+
+def _run(
+    config: RunConfig,
+    source: Any,
+    device: str,
+    token_budget: int | None,
+    home: str | Path | None,
+    progress: Progress | None,
+) -> Result:
+    place = Path(home) if home is not None else settings.home()
+    place.mkdir(parents=True, exist_ok=True)
+    machine = Machine(find_devices(device), token_budget)
+    return Result(runs.execute(config, source, place, machine, progress or Silent()), place)

@@ -1,0 +1,254 @@
+"""Building a corpus file under a temporary name, chunk by chunk, and publishing it in one step.
+
+Notable choices:
+* Rows are gathered by column, not as objects: nothing is left for the garbage collector to walk, which
+  would otherwise take a fifth of the time.
+* DuckDB writes in a second thread, at most two chunks behind.
+* Row groups are small: they are compressed while the next rows are parsed, not all at the end, and a
+  choice of scattered rows reads less.
+* Exact duplicates are found by DuckDB over the stored ids, out of core, once everything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from datapruner.errors import UsageError, WorkerError
+from datapruner.formats import Sample
+from datapruner.formats.messages import RawTurn
+from datapruner.originals import column_names, quote, store, stored_field
+
+_ROW_GROUP = 8192
+_MEMORY = "512MB"
+_MAX_THREADS = 4
+_MAX_PENDING = 2
+
+_SCHEMAS = {
+    "samples": pa.schema(
+        [
+            ("row", pa.int64()),
+            ("sample_id", pa.string()),
+            ("shape", pa.string()),
+            ("n_turns", pa.int32()),
+            ("n_chars", pa.int64()),
+            ("duplicate_of", pa.int64()),
+            ("source", pa.string()),
+            ("line", pa.int64()),
+            ("tools", pa.string()),
+        ]
+    ),
+    "turns": pa.schema(
+        [
+            ("row", pa.int64()),
+            ("turn", pa.int32()),
+            ("role", pa.string()),
+            ("content", pa.string()),
+            ("tool_calls", pa.string()),
+        ]
+    ),
+    "rejects": pa.schema(
+        [
+            ("row", pa.int64()),
+            ("source", pa.string()),
+            ("line", pa.int64()),
+            ("field", pa.string()),
+            ("code", pa.string()),
+            ("reason", pa.string()),
+            ("remedy", pa.string()),
+            ("excerpt", pa.string()),
+        ]
+    ),
+    "provenance": pa.schema(
+        [
+            ("format_version", pa.int32()),
+            ("corpus_hash", pa.string()),
+            ("sources", pa.string()),
+            ("mapping", pa.string()),
+            ("limits", pa.string()),
+            ("counts", pa.string()),
+            ("shapes", pa.string()),
+            ("columns", pa.string()),
+            ("versions", pa.string()),
+            ("original_schema", pa.binary()),
+        ]
+    ),
+}
+_JSON_ORIGINALS = pa.schema([("row", pa.int64()), ("json", pa.string())])
+_MARK_DUPLICATES = """
+UPDATE samples SET duplicate_of = first_row
+FROM (SELECT sample_id AS id, min(row) AS first_row FROM samples GROUP BY sample_id HAVING count(*) > 1)
+WHERE sample_id = id AND row > first_row
+"""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows gathered since the last write, by column."""
+
+    rows: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    shapes: list[str] = field(default_factory=list)
+    n_turns: list[int] = field(default_factory=list)
+    n_chars: list[int] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    tools: list[str | None] = field(default_factory=list)
+    turns: list[RawTurn] = field(default_factory=list)
+    texts: list[bytes | None] = field(default_factory=list)
+    tables: list[pa.RecordBatch] = field(default_factory=list)
+    rejects: list[tuple[Any, ...]] = field(default_factory=list)
+    chars: int = 0
+
+    def add(self, row: int, source: str, line: int, text: bytes | None, sample: Sample) -> None:
+        """Take an accepted row; the row of its table, where the source has one, goes to `tables`."""
+        sample_id, shape, _, turns, tools, n_chars = sample
+        self.rows.append(row)
+        self.ids.append(sample_id)
+        self.shapes.append(shape)
+        self.n_turns.append(len(turns))
+        self.n_chars.append(n_chars)
+        self.sources.append(source)
+        self.lines.append(line)
+        self.tools.append(tools)
+        self.turns += turns
+        self.texts.append(text)
+        self.chars += n_chars
+
+    def to_arrow(self, schema: pa.Schema | None) -> dict[str, pa.Table]:
+        """One table for each table of the corpus that gets rows."""
+        tables: dict[str, pa.Table] = {}
+        if self.rejects:
+            tables["rejects"] = _table("rejects", *zip(*self.rejects, strict=True))
+        if not self.rows:
+            return tables
+        rows, n_turns = np.array(self.rows), np.array(self.n_turns)
+        missing = pa.nulls(len(rows))
+        tables["samples"] = _table(
+            "samples",
+            *(
+                rows,
+                self.ids,
+                self.shapes,
+                n_turns,
+                self.n_chars,
+                missing,
+                self.sources,
+                self.lines,
+                self.tools,
+            ),
+        )
+        starts = np.repeat(np.cumsum(n_turns) - n_turns, n_turns)
+        numbers = np.arange(len(self.turns)) - starts
+        roles, contents, calls = zip(*self.turns, strict=True)
+        tables["turns"] = _table("turns", np.repeat(rows, n_turns), numbers, roles, contents, calls)
+        if schema is None:
+            tables["originals"] = pa.table([rows, self.texts], schema=_JSON_ORIGINALS)
+        else:
+            original = pa.Table.from_batches(self.tables).combine_chunks().to_batches()[0]
+            stored = [pa.array(rows), *store(original)]
+            tables["originals"] = pa.Table.from_arrays(stored, [f"c{i}" for i in range(len(stored))])
+        return tables
+
+
+def _table(name: str, *columns: Any) -> pa.Table:
+    return pa.table(list(columns), schema=_SCHEMAS[name])
+
+
+class CorpusWriter:
+    """Writes one corpus file. `schema` is that of typed originals, None keeps JSON text."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor, schema: pa.Schema | None
+    ) -> None:
+        self.schema = schema
+        self._connection, self._thread = connection, thread
+        self._pending: list[Future[None]] = []
+        for name, columns in _SCHEMAS.items():
+            self._create(name, columns, columns.names)
+        if schema is None:
+            self._create("originals", _JSON_ORIGINALS, _JSON_ORIGINALS.names)
+        else:
+            stored = [pa.field("row", pa.int64()), *map(stored_field, schema)]
+            self._create("originals", pa.schema(stored), ["row", *column_names(schema)])
+
+    def _create(self, table: str, schema: pa.Schema, names: list[str]) -> None:
+        empty = pa.schema([item.with_name(f"c{i}") for i, item in enumerate(schema)]).empty_table()
+        self._connection.register("empty", empty)
+        columns = ", ".join(f"c{i} AS {quote(name)}" for i, name in enumerate(names))
+        self._connection.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM empty")  # noqa: S608
+        self._connection.unregister("empty")
+
+    def put(self, chunk: Chunk) -> None:
+        """Queue a chunk; waits when the queue is full, and raises what an earlier write raised."""
+        if len(self._pending) == _MAX_PENDING:
+            self._pending.pop(0).result()
+        self._pending.append(self._thread.submit(self._write, chunk.to_arrow(self.schema)))
+
+    def finish(self) -> int:
+        """Wait for the writes and mark the exact duplicates; their number."""
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+        self._connection.execute(_MARK_DUPLICATES).fetchall()
+        found = self._connection.execute("SELECT count(duplicate_of) FROM samples").fetchall()
+        return int(found[0][0])
+
+    def put_provenance(self, values: dict[str, Any]) -> None:
+        schema = _SCHEMAS["provenance"]
+        self._write({"provenance": pa.Table.from_pylist([values], schema=schema)})
+
+    def _write(self, tables: dict[str, pa.Table]) -> None:
+        for name, table in tables.items():
+            self._connection.register("chunk", table)
+            self._connection.execute(f"INSERT INTO {name} SELECT * FROM chunk").fetchall()  # noqa: S608
+            self._connection.unregister("chunk")
+
+
+@contextmanager
+def building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
+    """A writer to a new file that becomes `out` when the block ends well; a failure leaves no trace.
+
+    Raises UsageError when the folder cannot be written, WorkerError when DuckDB fails.
+    """
+    token = f".{out.name}.{secrets.token_hex(4)}.tmp"
+    path, spill = out.parent / token, out.parent / f"{token}.d"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        spill.mkdir()
+    except OSError as error:
+        raise UsageError(f"{out.parent}: cannot be written: {error.strerror}") from error
+    try:
+        with duckdb.connect() as connection, ThreadPoolExecutor(1) as thread:
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            connection.execute(f"SET threads = {min(_MAX_THREADS, os.cpu_count() or 1)}")
+            connection.execute(f"SET temp_directory = '{_escape(spill)}'")
+            connection.execute(f"ATTACH '{_escape(path)}' AS corpus (ROW_GROUP_SIZE {_ROW_GROUP})")
+            connection.execute("USE corpus")
+            connection.execute("BEGIN")
+            yield CorpusWriter(connection, thread, schema)
+            connection.execute("COMMIT")
+            connection.execute("USE memory")
+            connection.execute("DETACH corpus")
+        path.replace(out)
+    except duckdb.Error as error:
+        raise WorkerError(f"{out}: the corpus cannot be written: {error}") from error
+    finally:
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("'", "''")
