@@ -38,7 +38,9 @@ class Measuring(_Part):
 
     model: str = DEFAULT_MODEL
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_length: int | None = Field(None, ge=2, description="tokens; longer samples are cut (default: model's)")
+    max_length: int | None = Field(
+        None, ge=2, description="tokens; longer samples are cut (default: model's)"
+    )
     overflow: Literal["truncate", "error"] = "truncate"
     train_on: Literal["all", "last"] = "all"
 
@@ -74,7 +76,8 @@ class MethodChoice(_Part):
         for option in self.options:
             if option not in known:
                 raise UsageError(
-                    f"method {self.name} has no option {option!r}", remedy=f"known: {', '.join(sorted(known)) or 'none'}"
+                    f"method {self.name} has no option {option!r}",
+                    remedy=f"known: {', '.join(sorted(known)) or 'none'}",
                 )
         try:
             return method.options(**self.options)
@@ -85,7 +88,9 @@ class MethodChoice(_Part):
 class RunConfig(_Part):
     """Everything that decides a result besides the rows and the package versions."""
 
-    source: str | None = Field(None, description="path or Hub name; null for rows that came from Python or stdin")
+    source: str | None = Field(
+        None, description="path or Hub name; null for rows that came from Python or stdin"
+    )
     mapping: dict[str, str] = {}
     measuring: Measuring = Measuring()
     methods: list[MethodChoice] = Field(min_length=1)
@@ -128,7 +133,9 @@ def parse_keep(value: float | int | str | None = None, *, tokens: int | None = N
         return Keep(count=value) if isinstance(value, int) else Keep(share=value)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UsageError(f"keep {value if tokens is None else tokens!r}: {problem['msg']}", remedy=_KEEP_HELP) from error
+        raise UsageError(
+            f"keep {value if tokens is None else tokens!r}: {problem['msg']}", remedy=_KEEP_HELP
+        ) from error
     except ValueError as error:
         raise UsageError(f"keep {value!r}: {error}", remedy=_KEEP_HELP) from error
 

@@ -139,7 +139,7 @@ def _widest(name: str, shown: Sequence[Sequence[str]], at: int) -> int:
 
 
 class Output:
-    """Where a command says things. With `as_json` standard output holds one JSON document and nothing else."""
+    """Where a command says things. With `as_json`, standard output holds one JSON document and no more."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json

@@ -107,7 +107,8 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
     if path.suffix == ".parquet":
         return _from_parquet(path, document, sample, home)
     raise InputError(
-        f"{path}: run {document['run']} is not in {home}", remedy=f"bring it back with: datapruner replay {path}"
+        f"{path}: run {document['run']} is not in {home}",
+        remedy=f"bring it back with: datapruner replay {path}",
     )
 
 
@@ -237,7 +238,7 @@ def _state(keep: bool | None) -> State:
 
 
 def _pieces(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> list[Piece]:
-    """A turn's text by the fate of its characters. One that several tokens share is kept if any of them is."""
+    """A turn's text by the fate of its characters. One that several tokens share is kept if any is."""
     states: list[State] = ["untrained"] * len(content)
     for start, end, _, state in sorted(spans, key=lambda span: span[3] == "kept"):
         states[start:end] = [state] * (end - start)

@@ -47,7 +47,9 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Iterator[pa.Table]:
             ).to_arrow_table()
             original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
             ours = part.to_arrow().cast(_scores_schema(part))
-            yield _beside(original, ours, _training_columns(lists, kept.column("kept_tokens")), _metadata(run))
+            yield _beside(
+                original, ours, _training_columns(lists, kept.column("kept_tokens")), _metadata(run)
+            )
 
 
 def kept_scores(run: Run) -> pl.DataFrame:
@@ -63,12 +65,20 @@ def _scores_schema(scores: pl.DataFrame) -> pa.Schema:
     """Plain Arrow types: string, not string_view."""
     arrow = scores.to_arrow().schema
     return pa.schema(
-        [pa.field(f.name, pa.string() if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type) else f.type) for f in arrow]
+        [
+            pa.field(
+                f.name,
+                pa.string()
+                if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type)
+                else f.type,
+            )
+            for f in arrow
+        ]
     )
 
 
 def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict[str, pa.Array]:
-    """input_ids, attention_mask, labels and token_keep of some samples, from ids, response and kept positions."""
+    """input_ids, attention_mask, labels and token_keep, from ids, response positions and kept positions."""
     lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
     begins = np.concatenate([[0], np.cumsum(lengths)])
     ids = flatten(lists["input_ids"])
@@ -148,7 +158,10 @@ def check_target(path: Path, *suffixes: str) -> None:
 
 def _check_suffix(path: Path, *suffixes: str) -> None:
     if path.suffix not in suffixes:
-        raise UsageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}", remedy=f"one of {', '.join(suffixes)}")
+        raise UsageError(
+            f"{path}: cannot write {path.suffix or 'a file without a suffix'}",
+            remedy=f"one of {', '.join(suffixes)}",
+        )
 
 
 def _write_tables(file: BinaryIO, tables: Iterator[pa.Table]) -> int:
@@ -180,7 +193,9 @@ def _publish(path: Path, write: Callable[[BinaryIO], int]) -> int:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}", remedy="choose another place") from error
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return count

@@ -60,7 +60,7 @@ class Result:
             return datasets.Dataset(pa.concat_tables(exports.canonical(self.run, corpus, self.home)))
 
     def export(self, path: str | Path, *, plain: bool = False) -> int:
-        """Write the subset: the canonical Parquet, or with `plain` the original rows alone (.parquet, .jsonl).
+        """Write the subset: the canonical Parquet, or with `plain` the original rows (.parquet, .jsonl).
 
         The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
         Raises UsageError when the file cannot be written, or when the run pruned nothing.
@@ -131,7 +131,9 @@ def prune(
     choice, preset_share = MethodChoice.of(method, given, preset)
     if keep is None and keep_tokens is None:
         if preset_share is None:
-            raise UsageError("how much to keep is missing", remedy="give keep, keep_tokens, or a preset that says")
+            raise UsageError(
+                "how much to keep is missing", remedy="give keep, keep_tokens, or a preset that says"
+            )
         wanted = Keep(share=preset_share)
     else:
         wanted = parse_keep(keep, tokens=keep_tokens)
@@ -182,12 +184,21 @@ def replay(
     config = runs.replayed(runs.read_document(Path(run_file)))
     rows = source if source is not None else config.source
     if rows is None:
-        raise UsageError(f"{run_file} does not name a source: its rows came from Python or standard input", remedy="give the source")
+        raise UsageError(
+            f"{run_file} does not name a source: its rows came from Python or standard input",
+            remedy="give the source",
+        )
     return _run(config, rows, device, token_budget, home, progress)
 
 
 def _measuring(model: str, dtype: str, max_length: int | None, overflow: str, train_on: str) -> Measuring:
-    fields = {"model": model, "dtype": dtype, "max_length": max_length, "overflow": overflow, "train_on": train_on}
+    fields = {
+        "model": model,
+        "dtype": dtype,
+        "max_length": max_length,
+        "overflow": overflow,
+        "train_on": train_on,
+    }
     try:
         return Measuring.model_validate(fields)
     except ValidationError as error:
@@ -205,7 +216,12 @@ def _config(
     named = str(source) if isinstance(source, str | Path) and str(source) != "-" else None
     try:
         return RunConfig(
-            source=named, mapping=dict(mapping or {}), measuring=measuring, methods=methods, keep=keep, seed=seed
+            source=named,
+            mapping=dict(mapping or {}),
+            measuring=measuring,
+            methods=methods,
+            keep=keep,
+            seed=seed,
         )
     except ValidationError as error:
         raise UsageError(_first(error)) from error

@@ -75,7 +75,9 @@ def find_devices(wanted: str = "auto") -> tuple[str, ...]:
     return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
 
 
-def proxy_for(measuring: Measuring, home: Path, devices: Sequence[str], tied: bool) -> tuple[ProxyFolder, ProxyKey]:
+def proxy_for(
+    measuring: Measuring, home: Path, devices: Sequence[str], tied: bool
+) -> tuple[ProxyFolder, ProxyKey]:
     """The proxy model's folder, fetched if need be, and its cache key. Raises ModelError."""
     try:
         folder = resolve(measuring.model, home)

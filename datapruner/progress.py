@@ -13,7 +13,7 @@ class Progress(Protocol):
         ...
 
     def at(self, done: int, total: int | None = None, note: str = "") -> None:
-        """`done` of the stage so far; `total` if it has become known; `note` is a few words, such as a rate."""
+        """`done` of the stage so far; `total` if it has become known; `note`: a few words, such as a rate."""
         ...
 
 

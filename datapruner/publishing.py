@@ -134,25 +134,13 @@ class Chunk:
         if not self.rows:
             return tables
         rows, n_turns = np.array(self.rows), np.array(self.n_turns)
-        missing = pa.nulls(len(rows))
-        tables["samples"] = _table(
-            "samples",
-            *(
-                rows,
-                self.ids,
-                self.shapes,
-                n_turns,
-                self.n_chars,
-                missing,
-                self.sources,
-                self.lines,
-                self.tools,
-            ),
-        )
+        counts = (n_turns, self.n_chars, pa.nulls(len(rows)))
+        places = (self.sources, self.lines)
+        tables["samples"] = _table("samples", rows, self.ids, self.shapes, *counts, *places, self.tools)
         starts = np.repeat(np.cumsum(n_turns) - n_turns, n_turns)
         numbers = np.arange(len(self.turns)) - starts
-        roles, contents, calls = zip(*self.turns, strict=True)
-        tables["turns"] = _table("turns", np.repeat(rows, n_turns), numbers, roles, contents, calls)
+        parts = ([turn[part] for turn in self.turns] for part in range(3))
+        tables["turns"] = _table("turns", np.repeat(rows, n_turns), numbers, *parts)
         if schema is None:
             tables["originals"] = pa.table([rows, self.texts], schema=_JSON_ORIGINALS)
         else:

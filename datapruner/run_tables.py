@@ -119,9 +119,7 @@ def sample_scores(
     return table.select(*leading, *others, "keep", "reason", "status")
 
 
-def masks(
-    signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints
-) -> pl.DataFrame:
+def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints) -> pl.DataFrame:
     """Masks of the kept samples among these: sample_id, row, kept_tokens, kept_spans.
 
     keep (n,), token_keep (m,), rows (n,) and `lists` (position, turn, char_start, char_end) describe the
@@ -192,7 +190,9 @@ def token_lists(
         yield lists.with_columns(row=pl.Series(rows[start:stop]), **grouped), mask
 
 
-def write(path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]) -> None:
+def write(
+    path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]
+) -> None:
     """Build the DuckDB file of a run at `path`, which must not exist."""
     with duckdb.connect(str(path)) as connection:
         connection.execute("SET threads = 2")
@@ -201,7 +201,9 @@ def write(path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame,
         connection.execute("CREATE TABLE sample_scores AS FROM incoming")
         for name, description in COLUMNS.items():
             if name in scores.columns:
-                connection.execute(f"COMMENT ON COLUMN sample_scores.{name} IS '{description.replace(chr(39), chr(39) * 2)}'")
+                connection.execute(
+                    f"COMMENT ON COLUMN sample_scores.{name} IS '{description.replace(chr(39), chr(39) * 2)}'"
+                )
         made: set[str] = set()
         columns: Sequence[str] = []
         for lists, mask in chunks:

@@ -74,9 +74,7 @@ class Run:
         return self.folder / "run.duckdb"
 
 
-def execute(
-    config: RunConfig, rows: Any, home: Path, machine: Machine, progress: Progress
-) -> Run:
+def execute(config: RunConfig, rows: Any, home: Path, machine: Machine, progress: Progress) -> Run:
     """Do what `config` says to `rows` (a path, Hub name, table or iterable of rows) and publish it.
 
     Raises DataprunerError: InputError, ModelError, UsageError, NothingSurvivedError or WorkerError.
@@ -116,7 +114,9 @@ def execute_on(corpus: Corpus, config: RunConfig, home: Path, machine: Machine, 
     )
     if chosen.is_empty():
         example = next(iter(measurement.errors.values()))
-        raise NothingSurvivedError(f"none of {len(measurement.errors)} samples could be measured", remedy=f"the first: {example}")
+        raise NothingSurvivedError(
+            f"none of {len(measurement.errors)} samples could be measured", remedy=f"the first: {example}"
+        )
     progress.stage("selecting", None, "samples")
     ids = chosen["sample_id"].to_list()
     signals = measurement.cache.signals(ids, needs(config.methods) | run_tables.SCALARS)
@@ -217,7 +217,9 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def load(run_id: str, home: Path) -> Run:
     """A published run by its id, or by the start of it. Raises UsageError."""
-    folders = [path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)]
+    folders = [
+        path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)
+    ]
     if len(folders) != 1:
         what = "no run" if not folders else f"{len(folders)} runs"
         raise UsageError(f"{what} with an id that starts with {run_id!r}", remedy="see `datapruner runs`")
@@ -260,7 +262,9 @@ def read_document(path: Path) -> dict[str, Any]:
         if not {"run", "config", "lineage"} <= set(document):
             raise ValueError("it lacks run, config or lineage")
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a run file: {error}", remedy="give the .run.json written beside a subset") from error
+        raise InputError(
+            f"{path}: not a run file: {error}", remedy="give the .run.json written beside a subset"
+        ) from error
     return dict(document)
 
 

@@ -55,7 +55,8 @@ def _select(
     if keep.count is not None:
         if keep.count > n:
             raise UsageError(
-                f"asked to keep {keep.count} samples, but only {n} were measured", remedy="keep fewer, or a share"
+                f"asked to keep {keep.count} samples, but only {n} were measured",
+                remedy="keep fewer, or a share",
             )
         return method.select(signals, scores, keep.count / n, options, seed)
     assert keep.tokens is not None
@@ -78,7 +79,8 @@ def _within_tokens(
             high = count - 1
     if best is None:
         raise UsageError(
-            f"no sample fits a budget of {budget} tokens", remedy="raise the token budget or keep a count of samples"
+            f"no sample fits a budget of {budget} tokens",
+            remedy="raise the token budget or keep a count of samples",
         )
     return best
 

@@ -131,4 +131,3 @@ class SignalCache:
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             vectors={name: frame[name].to_numpy() for name in vectors},
         )
-

@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +28,6 @@ from torch import Tensor
 from scorers.head import Head, HeadSignals, Projection, head_signals, pad_rows
 from scorers.prefix import PrefixStates, shared_length
 from scorers.tied import tied_terms
-
 
 
 class TokenisedSample(Protocol):
@@ -147,7 +147,6 @@ class ForwardPass:
         norm = (found.grad_norm.square() + norm2).clamp_(min=0).sqrt_()
         return _unpack(found, lengths, (norm, found.grad_dot + dot))
 
-
     def _states(
         self, samples: Sequence[TokenisedSample], input_ids: Tensor, where: tuple[Tensor, Tensor]
     ) -> Tensor:
@@ -197,8 +196,8 @@ def verify(model: Any, head: Head, device: torch.device) -> None:
     if not difference < tolerance:
         raise ProxyMismatchError(
             f"{type(model).__name__}: logits rebuilt from its hidden states differ from its own by "
-            f"{difference:.3g} standard deviations (allowed {tolerance:g}); this architecture cannot serve as "
-            "a proxy model"
+            f"{difference:.3g} standard deviations (allowed {tolerance:g}); this architecture cannot "
+            "serve as a proxy model"
         )
 
 
@@ -246,7 +245,7 @@ def _unpack(
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     nll, entropy, el2n, top1 = (t.numpy() for t in (found.nll, found.entropy, found.el2n, found.top1))
     out: list[Measured | MeasureError] = []
-    for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(bounds)):
         norm, dot = float(found.grad_norm[i]), float(found.grad_dot[i])
         if not (np.isfinite(nll[a:b]).all() and np.isfinite(entropy[a:b]).all() and np.isfinite(norm)):
             out.append(MeasureError("the proxy model's logits are not finite; use dtype float32 or bfloat16"))

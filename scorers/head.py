@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,8 @@ class Head:
 
     def norm(self) -> float:
         """||W||_F, summed in fp64."""
-        blocks = self.weight.split(4096)
-        return float(np.sqrt(sum(float(b.to(torch.float64).square().sum()) for b in blocks)))
+        blocks = torch.split(self.weight, 4096)
+        return float(np.sqrt(sum(float(b.double().square().sum()) for b in blocks)))
 
     def raw(self, hidden: Tensor, columns: slice = slice(None)) -> Tensor:
         """`u = h W^T` in fp32: hidden (R, D) -> (R, V), or only the vocabulary `columns`."""
@@ -285,13 +286,14 @@ def _split(lengths: Sequence[int], samples: range, rows: slice) -> bool:
 def _norms(g: Tensor, hidden: Tensor, bounds: np.ndarray, dim: int) -> Tensor:
     """||sum_t g_t h_t^T||^2 of each sample between `bounds`: (n) fp64."""
     out = torch.empty(len(bounds) - 1, dtype=torch.float64, device=g.device)
-    for i, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(bounds)):
         g_i, h_i = g[a:b], hidden[a:b]
         if b - a <= dim:
             out[i] = ((g_i @ g_i.T) * (h_i @ h_i.T)).sum(dtype=torch.float64)
         else:
             out[i] = sum(
-                (block.T @ h_i).square().sum(dtype=torch.float64) for block in g_i.split(2 * dim, dim=1)
+                (block.T @ h_i).square().sum(dtype=torch.float64)
+                for block in torch.split(g_i, 2 * dim, dim=1)
             )
     return out.clamp_(min=0)
 

@@ -74,7 +74,7 @@ def tied_terms(
         for i, length in enumerate(lengths):
             rows = slice(start, start + length)
             start += length
-            tokens, index = input_ids[i].unique(return_inverse=True)
+            tokens, index = torch.unique(input_ids[i], return_inverse=True)
             by_token = torch.zeros(len(tokens), e.shape[-1], device=e.device).index_add_(0, index, e[i])
             cross = (at_inputs[rows] * (hidden[rows].float() @ e[i].T)).sum(dtype=torch.float64)
             norm2[i] = by_token.square().sum(dtype=torch.float64) + 2 / length * cross

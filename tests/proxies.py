@@ -30,14 +30,22 @@ CONFIGS: dict[str, Any] = {
     "llama-tied": lambda: tf.LlamaConfig(**_COMMON, tie_word_embeddings=True),
     "llama-untied": lambda: tf.LlamaConfig(**_COMMON, tie_word_embeddings=False),
     "gpt2": lambda: tf.GPT2Config(
-        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=1
+        vocab_size=VOCABULARY,
+        n_embd=WIDTH,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        bos_token_id=0,
+        eos_token_id=1,
     ),
     "gemma2-softcap": lambda: tf.Gemma2Config(**_COMMON, head_dim=8, final_logit_softcapping=3.0),
     "qwen2": lambda: tf.Qwen2Config(**_COMMON, tie_word_embeddings=True),
     "qwen3": lambda: tf.Qwen3Config(**_COMMON, head_dim=8, tie_word_embeddings=False),
     "phi-head-bias": lambda: tf.PhiConfig(**{**_COMMON, "num_key_value_heads": 4}, tie_word_embeddings=False),
     "cohere-logit-scale": lambda: tf.CohereConfig(**_COMMON, logit_scale=0.25, tie_word_embeddings=True),
-    "granite-logits-scaling": lambda: tf.GraniteConfig(**_COMMON, logits_scaling=4.0, embedding_multiplier=6.0),
+    "granite-logits-scaling": lambda: tf.GraniteConfig(
+        **_COMMON, logits_scaling=4.0, embedding_multiplier=6.0
+    ),
 }
 TIED = ("llama-tied", "gpt2", "gemma2-softcap", "qwen2", "cohere-logit-scale")
 
@@ -82,7 +90,7 @@ def samples(lengths: list[tuple[int, int]], seed: int = 0) -> list[Sample]:
 
 
 def multi_turn(seed: int = 1) -> Sample:
-    """Three assistant turns with gaps between them, repeated tokens, the padding token, a trailing prompt token."""
+    """Three assistant turns with gaps, repeated tokens, the padding token, a trailing prompt token."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(3, 40, 50).astype(np.int32)
     ids[[8, 20, 35]] = 2  # the padding token, which is the end-of-turn token of many models

@@ -41,7 +41,9 @@ def untie(model: Any) -> Any:
 
 def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int = 0) -> Reference:
     """Signals of one sample from an fp64 model, optionally left-padded with a masked prefix."""
-    ids = torch.from_numpy(np.concatenate([np.full(left_padding, 2), sample.input_ids]).astype(np.int64))[None]
+    ids = torch.from_numpy(np.concatenate([np.full(left_padding, 2), sample.input_ids]).astype(np.int64))[
+        None
+    ]
     mask = torch.ones_like(ids)
     mask[:, :left_padding] = 0
     inputs = {
@@ -62,7 +64,9 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
         p = log_p.exp()
         entropy = np.array([-(row * row.log()).nan_to_num().sum().item() for row in p])
         onehot = torch.nn.functional.one_hot(targets, p.shape[1])
-        el2n = np.array([(row - hot).square().sum().sqrt().item() for row, hot in zip(p, onehot, strict=True)])
+        el2n = np.array(
+            [(row - hot).square().sum().sqrt().item() for row, hot in zip(p, onehot, strict=True)]
+        )
         states = single.base_model(**inputs).last_hidden_state[0, positions - 1]
 
     tied_grad = None
@@ -103,7 +107,8 @@ def errors(found: Any, expected: Reference, projection: Projection) -> dict[str,
         "entropy": relative(found.entropy, expected.entropy),
         "el2n": relative(found.el2n, expected.el2n),
         "head_grad_norm": abs(found.head_grad_norm - norm) / norm,
-        "head_grad_dot": abs(found.head_grad_dot - dot) / max(abs(dot), 1e-3 * norm * expected.weight.norm().item()),
+        "head_grad_dot": abs(found.head_grad_dot - dot)
+        / max(abs(dot), 1e-3 * norm * expected.weight.norm().item()),
         "head_grad_projection": relative(found.head_grad_projection, projected),
         "mean_hidden": relative(found.mean_hidden, expected.mean_hidden),
     }

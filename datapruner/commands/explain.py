@@ -27,7 +27,10 @@ def explain(
         typer.Argument(metavar="SUBSET_OR_RUN", help="A subset .parquet, a .run.json, a run id, or latest."),
     ],
     sample: Annotated[
-        str, typer.Argument(metavar="SAMPLE_ID", help="The start of a sample id, or row:12 for a row of the input.")
+        str,
+        typer.Argument(
+            metavar="SAMPLE_ID", help="The start of a sample id, or row:12 for a row of the input."
+        ),
     ],
     as_json: given.Json = False,
 ) -> None:
@@ -42,14 +45,19 @@ def explain(
     explanation = find(target, sample, settings.home())
     output = Output(as_json=as_json)
     if as_json:
-        output.document({**asdict(explanation), "hardest": None} if False else asdict(explanation))
+        output.document(asdict(explanation))
     else:
         output.show(*_lines(explanation, colour=output.console.color_system is not None))
 
 
 def _lines(found: Explanation, *, colour: bool) -> Iterator[RenderableType]:
     status = Text(found.status, style={"kept": "bold green", "pruned": "bold red"}.get(found.status, "bold"))
-    about: dict[str, object] = {"Sample": found.sample_id, "Row": found.row, "Run": found.run, "Status": status}
+    about: dict[str, object] = {
+        "Sample": found.sample_id,
+        "Row": found.row,
+        "Run": found.run,
+        "Status": status,
+    }
     about |= {"Reason": found.reason, "Quadrant": found.quadrant}
     if found.copies:
         rows = ", ".join(f"{row:,}" for row in found.copies[:10])
@@ -84,17 +92,21 @@ def text_of(pieces: tuple[Piece, ...], *, colour: bool) -> Text:
 
 
 def _scores(found: Explanation) -> RenderableType:
-    made = display.table("score", "value", right=("value",))
-    cuts = {name: [] for name in found.scores}
+    """Each score beside the thresholds that it was held against, which begin with its name."""
+    made = display.table("score", "value", "thresholds", right=("value",))
     for name, value in found.scores.items():
-        made.add_row(name, display.number(value))
+        cuts = {cut: at for cut, at in found.thresholds.items() if cut == name or cut.startswith(f"{name}_")}
+        shown = ", ".join(f"{cut} {display.number(at)}" for cut, at in cuts.items())
+        made.add_row(name, display.number(value), Text(shown, style="dim"))
     return made
 
 
 def _hardest(found: Explanation) -> RenderableType:
     """The response tokens that surprised the proxy model most."""
     columns = ("token", "turn", "position", "nll", "entropy", "kept")
-    made = display.table(*columns, title="Least expected tokens", right=("turn", "position", "nll", "entropy"))
+    made = display.table(
+        *columns, title="Least expected tokens", right=("turn", "position", "nll", "entropy")
+    )
     for token in found.hardest(_HARDEST):
         made.add_row(
             Text(display.clean(repr(token.text)) if token.text else "(no text)"),

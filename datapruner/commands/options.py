@@ -37,7 +37,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cud
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 SubsetFile = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="Write the subset: .parquet with scores and masks.")
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write the subset: .parquet with scores and masks."),
 ]
 PlainFile = Annotated[
     Path | None,

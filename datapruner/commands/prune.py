@@ -169,7 +169,7 @@ def _check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: 
 
 
 def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Options grouped by the method that their names start with; with one method the start may be left out."""
+    """Options grouped by the method that their names start with; with one method it may be left out."""
     grouped: dict[str, dict[str, str]] = {}
     for name, value in options.items():
         method, dot, rest = name.partition(".")

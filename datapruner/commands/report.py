@@ -127,7 +127,9 @@ def _balance(report: runs.Report, pruned: bool) -> Table:
     for name, count in parts.items():
         made.add_row(f"  {name}", f"{count:,}", display.share(count, report.ingested))
     if report.duplicates:
-        made.add_row(f"{display.plural(report.duplicates, 'exact duplicate')} among them", "", "", style="dim")
+        made.add_row(
+            f"{display.plural(report.duplicates, 'exact duplicate')} among them", "", "", style="dim"
+        )
     return made
 
 
@@ -161,8 +163,12 @@ def _plane(report: runs.Report, scores: pl.DataFrame) -> Table:
     )
     for _ in range(3):
         made.add_column(overflow="fold")
-    made.add_row(Text(f"perplexity\n> {cut['ppl_high']}", style="dim"), *(_corner(counts, q) for q in ("Q2", "Q1")))
-    made.add_row(Text(f"perplexity\n≤ {cut['ppl_low']}", style="dim"), *(_corner(counts, q) for q in ("Q3", "Q4")))
+    made.add_row(
+        Text(f"perplexity\n> {cut['ppl_high']}", style="dim"), *(_corner(counts, q) for q in ("Q2", "Q1"))
+    )
+    made.add_row(
+        Text(f"perplexity\n≤ {cut['ppl_low']}", style="dim"), *(_corner(counts, q) for q in ("Q3", "Q4"))
+    )
     made.add_row(
         "",
         Text(f"entropy ≤ {cut['entropy_low']}", style="dim"),
@@ -213,7 +219,9 @@ def _next(result: Result, written: Written, width: int) -> Iterator[str]:
     measured = scores.filter(pl.col("status").is_in(["kept", "scored"]))
     cut = measured.filter(pl.col("n_kept_tokens") < pl.col("n_response_tokens"))
     sample = short[(cut if len(cut) else measured)["sample_id"][0]]
-    subset = f"datapruner explain {shlex.quote(str(written['subset'][0]))} {sample}" if "subset" in written else ""
+    subset = (
+        f"datapruner explain {shlex.quote(str(written['subset'][0]))} {sample}" if "subset" in written else ""
+    )
     yield subset if subset and len(subset) < width - 2 else f"datapruner explain {run.run_id[:12]} {sample}"
     if "quadrant" in scores.columns and run.config.keep is not None:
         yield 'datapruner sql "select quadrant, count(*), avg(ppl) from sample_scores group by 1"'

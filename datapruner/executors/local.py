@@ -45,7 +45,7 @@ class Task:
         return self.folder / shard_name([sample["id"] for sample in self.samples])
 
 
-class _Died(Exception):
+class _DiedError(Exception):
     """The worker process ended before its task did."""
 
 
@@ -53,7 +53,7 @@ class _Process:
     """One worker process."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "datapruner.executors.worker"],
@@ -75,7 +75,7 @@ class _Process:
             raise ModelError(event["message"])
 
     def run(self, number: int, task: Task, on_progress: OnProgress) -> list[tuple[str, str]]:
-        """Measure a task; return the samples that failed, with reasons. Raises _Died."""
+        """Measure a task; return the samples that failed, with reasons. Raises _DiedError."""
         message = {"task": number, "out": str(task.out), "samples": task.samples}
         self._send(json.dumps(message) + "\n")
         while True:
@@ -114,12 +114,12 @@ class _Process:
         event: dict[str, Any] = json.loads(line)
         return event
 
-    def _death(self) -> _Died:
+    def _death(self) -> _DiedError:
         code = self._process.wait()
         self._log.seek(0)
         tail = self._log.read().decode(errors="replace").strip().splitlines()[-15:]
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return _Died("\n".join([f"the measuring process {how}", *tail]))
+        return _DiedError("\n".join([f"the measuring process {how}", *tail]))
 
 
 def measure(
@@ -182,8 +182,9 @@ class _Run:
                 try:
                     for failure in process.run(number, task, self._count):
                         self.results.put(failure)
-                except _Died as death:
-                    process = self._forget(process)
+                except _DiedError as death:
+                    self._forget(process)
+                    process = None
                     self._retry(task, str(death))
         except BaseException as error:  # handed to the thread that waits
             self.results.put(error)
@@ -195,7 +196,7 @@ class _Run:
     def _start(self, device: str) -> _Process:
         try:
             process = _Process(replace(self._spec, device=device))
-        except _Died as death:
+        except _DiedError as death:
             raise WorkerError(f"cannot start measuring on {device}: {death}") from death
         with self._lock:
             self._living.add(process)

@@ -1,7 +1,8 @@
 """The measuring process: loads a proxy model once, then turns tasks from standard input into shards.
 
 Speaks JSON lines. In: the specification (`WorkerSpec`), then one task a line:
-`{"task": 3, "out": "<shard path>", "samples": [{"id": ..., "turns": [[role, content, calls], ...], "tools": ...}]}`.
+`{"task": 3, "out": "<shard path>", "samples": [{"id": ..., "turns": [[role, content, calls], ...],
+"tools": ...}]}`.
 Out: `{"event": "ready", ...}`, `{"event": "progress", ...}` after every batch, `{"event": "done", "task": 3,
 "failed": [[id, reason], ...]}` once the shard is on disk, `{"event": "refused", "message": ...}` when the
 model cannot be used. Ends when standard input does.
@@ -62,11 +63,11 @@ class Worker:
         rows: dict[str, dict[str, Any]] = {}
         failed: list[tuple[str, str]] = []
         encoded: list[tuple[str, Encoded]] = []
-        for sample_id, result in zip(ids, rendered, strict=True):
-            if isinstance(result, RenderError):
-                rows[sample_id] = {"sample_id": sample_id, "error": result.reason}
+        for sample_id, text in zip(ids, rendered, strict=True):
+            if isinstance(text, RenderError):
+                rows[sample_id] = {"sample_id": sample_id, "error": text.reason}
             else:
-                encoded.append((sample_id, result))
+                encoded.append((sample_id, text))
         yield {"event": "progress", "rows": len(rows), "tokens": 0}
         for index, result in self.forward.measure([e for _, e in encoded]):
             sample_id, sample = encoded[index]
@@ -100,7 +101,13 @@ def serve(lines: Iterable[str], out: TextIO) -> None:
     except (ModelSourceError, ProxyMismatchError) as error:
         send({"event": "refused", "message": str(error)})
         return
-    send({"event": "ready", "template": worker.renderer.template_source, "token_budget": worker.forward.token_budget})
+    send(
+        {
+            "event": "ready",
+            "template": worker.renderer.template_source,
+            "token_budget": worker.forward.token_budget,
+        }
+    )
     for line in source:
         for event in worker.run(json.loads(line)):
             send(event)

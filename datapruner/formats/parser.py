@@ -90,10 +90,8 @@ class RowParser:
                 turns.insert(0, ("system", system, None))
         if columns.tools is not None:
             tools = read_tools(row.get(columns.tools), columns.tools) or tools
-        self._check_turns(turns, columns)
-        sample_id = self._identify(row, columns, turns, tools)
-        n_chars = sum([len(turn[1]) for turn in turns])
-        return Sample(sample_id, shape, columns, turns, tools, n_chars)
+        n_chars = self._check_turns(turns, row, columns)
+        return Sample(self._identify(row, columns, turns, tools), shape, columns, turns, tools, n_chars)
 
     def _detect(self, row: dict[str, Any]) -> Columns:
         names = tuple(row)
@@ -158,39 +156,35 @@ class RowParser:
             text = fold_reasoning(optional_text(row, columns.reasoning), text)
         return [("assistant", text, None)]
 
-    def _check_turns(self, turns: list[RawTurn], columns: Columns) -> None:
+    def _check_turns(self, turns: list[RawTurn], row: dict[str, Any], columns: Columns) -> int:
+        """Reject what no turn or no sum of turns may be; the number of characters."""
         if len(turns) > self.limits.max_turns:
             too_many_turns(len(turns), columns.messages or columns.history, self.limits)
-        if "assistant" in [turn[0] for turn in turns]:
-            return
-        reject(
-            "no_assistant_turn",
-            columns.messages or columns.response,
-            "no turn is the assistant's, so there is nothing to train on",
-            "add an assistant turn or remove the row",
-        )
+        n_chars = 0
+        answered = False
+        for role, content, _ in turns:
+            n_chars += len(content)
+            answered = answered or role == "assistant"
+            if "\0" in content:
+                field = _locate(row, columns, lambda text: "\0" in text)
+                remedy = "remove it: tokenizers and databases disagree on it"
+                reject("nul_character", field, "the text holds a NUL character", remedy)
+        if not answered:
+            field = columns.messages or columns.response
+            reason = "no turn is the assistant's, so there is nothing to train on"
+            reject("no_assistant_turn", field, reason, "add an assistant turn or remove the row")
+        return n_chars
 
     def _identify(
         self, row: dict[str, Any], columns: Columns, turns: list[RawTurn], tools: str | None
     ) -> str:
-        """Hash the canonical content; the same bytes show surrogates, NULs and the row's size."""
+        """Hash the canonical content, whose bytes also show surrogates and the size of the row."""
         try:
             canonical = orjson.dumps((turns, tools))
         except orjson.JSONEncodeError:
-            reject(
-                "invalid_unicode",
-                _locate(row, columns, _has_surrogate),
-                "the text holds bytes that are not UTF-8, or half of a surrogate pair",
-                "write the file as UTF-8",
-            )
-        # A backslash followed by the text u0000 looks the same here, hence the second look.
-        if b"\\u0000" in canonical and any("\0" in turn[1] for turn in turns):
-            reject(
-                "nul_character",
-                _locate(row, columns, lambda text: "\0" in text),
-                "the text holds a NUL character",
-                "remove it: tokenizers and databases disagree on it",
-            )
+            field = _locate(row, columns, _has_surrogate)
+            reason = "the text holds bytes that are not UTF-8, or half of a surrogate pair"
+            reject("invalid_unicode", field, reason, "write the file as UTF-8")
         if len(canonical) > self.limits.max_row_bytes:
             raise RejectedRowError(too_large(len(canonical), self.limits))
         return hashlib.blake2b(canonical, digest_size=16).hexdigest()

@@ -117,10 +117,10 @@ def optional_text(row: Mapping[str, Any], column: str | None) -> str | None:
 def response_text(value: object, field: str) -> str:
     if isinstance(value, str):
         if is_blank(value):
-            reject("missing_response", field, f"'{field}' is empty", "fill in the response or remove the row")
+            reject("missing_response", field, f"'{field}' is empty", _FILL_IN)
         return value
     if value is None:
-        reject("missing_response", field, f"'{field}' is null", "fill in the response or remove the row")
+        reject("missing_response", field, f"'{field}' is null", _FILL_IN)
     reject_type(field, "a string", value)
 
 

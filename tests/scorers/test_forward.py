@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 
 from scorers.donod import don_nod
-from scorers.forward import ForwardPass, MeasureError, Measured, ProxyMismatchError, token_batches
+from scorers.forward import ForwardPass, Measured, MeasureError, ProxyMismatchError, token_batches
 from scorers.head import PROJECTION_SHAPE
 from scorers.proxy import load
 from tests import proxies, reference

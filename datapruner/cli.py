@@ -1,0 +1,112 @@
+"""The command line. Commands live in `datapruner.commands`; here they get their names and their errors.
+
+Notable choices:
+- nothing heavy is imported before a command runs, so that `--help` is quick;
+- every error is one line `error: ...` on standard error, and with --json a document on standard output; a
+  traceback only with DATAPRUNER_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from datapruner import display
+from datapruner.commands import about, explain, prune, query
+from datapruner.errors import DataprunerError, UsageError
+
+INTERRUPTED = 130
+_DEBUG = "DATAPRUNER_DEBUG"
+_EPILOG = (
+    "Exit codes: 0 fine, 1 our fault (doctor: a check failed), 2 bad usage or input, "
+    "3 nothing survived, 130 interrupted. Files are kept in DATAPRUNER_HOME (~/.datapruner)."
+)
+# What the system refuses and only its user can put right.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+
+app = typer.Typer(
+    help="Find the samples, and the tokens inside them, that an SFT corpus is worth training on.",
+    epilog=_EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.command("prune")(prune.prune)
+app.command("score")(prune.score)
+app.command("replay")(prune.replay)
+app.command("explain")(explain.explain)
+app.command("sql")(query.sql)
+app.command("runs")(query.list_runs)
+app.command("methods")(about.methods)
+app.add_typer(about.models_app, name="models")
+app.command("doctor")(about.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"datapruner {version('datapruner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. `arguments` are by default those of the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
+    try:
+        code = typer.main.get_command(app).main(given, prog_name="datapruner", standalone_mode=False)
+    except Exception as error:
+        return _failed(error, as_json="--json" in given)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: Exception, *, as_json: bool) -> int:
+    """Report `error` and return the exit code that it means."""
+    if os.environ.get(_DEBUG) == "1":
+        traceback.print_exception(error)
+    known = _known(error)
+    message = " ".join(line.strip() for line in str(known).splitlines() if line.strip(" ^"))
+    print(f"error: {display.clean(message)}", file=sys.stderr)
+    if as_json:
+        about: dict[str, Any] = {"type": type(known).__name__, "message": str(known), "remedy": known.remedy}
+        print(display.as_json({"error": about | {"exit_code": known.exit_code}}))
+    return known.exit_code
+
+
+def _known(error: Exception) -> DataprunerError:
+    """Any error as one of ours."""
+    if isinstance(error, DataprunerError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return UsageError(error.format_message(), remedy="see --help")
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return UsageError(f"cannot use {error.filename or 'a file'}: {error.strerror}")
+    if isinstance(error, ModuleNotFoundError):
+        return DataprunerError(str(error), remedy="see `datapruner doctor`")
+    return DataprunerError(
+        f"datapruner is at fault: {type(error).__name__}: {error}",
+        remedy=f"please report it; {_DEBUG}=1 shows where it happened",
+    )

@@ -1,0 +1,163 @@
+"""`methods`, `models` and `doctor`: what there is to prune with, and whether it works here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from rich.text import Text
+
+from datapruner import display
+from datapruner.commands import options as given
+from datapruner.display import Output
+from datapruner.errors import ModelError
+
+if TYPE_CHECKING:
+    from scorers.method import Method
+
+models_app = typer.Typer(invoke_without_command=True)
+_STATES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One method, with its options.")
+    ] = None,
+    as_json: given.Json = False,
+) -> None:
+    """List the pruning methods, or the options and presets of one."""
+    from datapruner.config import find
+    from scorers import registry
+
+    output = Output(as_json=as_json)
+    if name is not None:
+        method = find(name)
+        output.document(_about(method))
+        _show_method(output, method)
+        return
+    known = registry.methods().values()
+    output.document({"methods": [_about(method) for method in known]})
+    made = display.table("name", "what it is", "paper", "presets")
+    for method in known:
+        made.add_row(
+            *map(display.clean, (method.name, method.title, method.paper, ", ".join(method.presets)))
+        )
+    output.show(made, Text("options of one: datapruner methods NAME", style="dim"))
+
+
+def _about(method: Method[Any]) -> dict[str, Any]:
+    kinds = get_type_hints(method.options)
+    return {
+        "name": method.name,
+        "title": method.title,
+        "paper": method.paper,
+        "options": [
+            {
+                "name": each.name,
+                "help": each.metadata["option"].help,
+                "allowed": each.metadata["option"].allowed(kinds[each.name]),
+                "default": each.default,
+            }
+            for each in fields(method.options)
+        ],
+        "presets": {name: dict(preset) for name, preset in method.presets.items()},
+    }
+
+
+def _show_method(output: Output, method: Method[Any]) -> None:
+    about = _about(method)
+    output.show(Text(f"{method.name}: {method.title}", style="bold"), Text(method.paper, style="dim"))
+    if about["options"]:
+        made = display.table("option", "default", "allowed", "what it does", title="Options (-o NAME=VALUE)")
+        for each in about["options"]:
+            made.add_row(each["name"], _written(each["default"]), each["allowed"], each["help"])
+        output.show(made)
+    else:
+        output.show("no options")
+    if about["presets"]:
+        made = display.table("preset", "settings", title="Presets (--preset NAME)")
+        for name, preset in about["presets"].items():
+            made.add_row(name, ", ".join(f"{key} {_written(value)}" for key, value in preset.items()))
+        output.show(made)
+
+
+def _written(value: object) -> str:
+    """As it is given on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: given.Json = False) -> None:
+    """List the proxy models that have a name of their own, or fetch one: datapruner models pull NAME."""
+    if context.invoked_subcommand is not None:
+        return
+    from datapruner import settings
+    from scorers.sources import ALIASES
+
+    home = settings.home()
+    folders = {alias: home / "models" / alias for alias in ALIASES}
+    output = Output(as_json=as_json)
+    output.document(
+        {
+            "models": [
+                {
+                    "name": alias,
+                    "source": ALIASES[alias].source,
+                    "path": str(folder) if folder.is_dir() else None,
+                }
+                for alias, folder in folders.items()
+            ]
+        }
+    )
+    made = display.table("name", "comes from", "here")
+    for alias, folder in folders.items():
+        made.add_row(alias, ALIASES[alias].source, "yes" if folder.is_dir() else "no")
+    others = "--model also takes a folder, a .gguf file, or org/name[@revision] on the Hugging Face Hub"
+    output.show(made, Text(others, style="dim"))
+
+
+@models_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `datapruner models` lists.")],
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Fetch a proxy model, check its hash and convert it. Nothing to do when it is there."""
+    from datapruner import settings
+    from scorers.sources import ModelSourceError
+    from scorers.sources import pull as fetch
+
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        try:
+            folder = fetch(name, settings.home(), lambda step: progress.stage(step, None, ""))
+        except ModelSourceError as error:
+            raise ModelError(str(error)) from error
+    output.document({"name": name, "path": str(folder)})
+    output.show(Text(f"{name} is in {display.clean(str(folder))}"))
+
+
+def doctor(as_json: given.Json = False) -> None:
+    """Check that this machine can do the work. Exit code 1 when something must be put right first."""
+    from datapruner import settings
+    from datapruner.doctor import checks
+
+    output = Output(as_json=as_json)
+    with output.progress() as progress:
+        found = []
+        progress.stage("checking", None, "checks")
+        for check in checks(settings.home()):
+            found.append(check)
+            progress.at(len(found), note=check.name)
+    failed = [check for check in found if check.state == "fail"]
+    output.document({"ok": not failed, "checks": [asdict(check) for check in found]})
+    made = display.table("", "check", "found")
+    for check in found:
+        text = Text(display.clean(check.found))
+        if check.remedy is not None:
+            text.append(f"\n{display.clean(check.remedy)}", style="italic")
+        made.add_row(Text(check.state, style=_STATES[check.state]), check.name, text)
+    output.show(made)
+    if failed:
+        raise typer.Exit(1)

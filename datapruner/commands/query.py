@@ -1,0 +1,184 @@
+"""`sql` and `runs`: questions about what was published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from datapruner import display
+from datapruner.commands import options as given
+from datapruner.display import Output
+from datapruner.errors import UsageError
+
+if TYPE_CHECKING:
+    from datapruner.query.sandbox import QueryResult
+
+Format = Literal["table", "csv", "json", "parquet"]
+_SHOWN_ROWS = 100
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT statement, in DuckDB's SQL.")],
+    run: Annotated[str, typer.Option(metavar="ID", help="A run's id, or the start of it.")] = "latest",
+    format_: Annotated[
+        Format | None, typer.Option("--format", show_default="by the suffix of --out, or table")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows here.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="The most rows to fetch.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=0.001, help="The longest that the query may take.")] = 10.0,
+    memory: Annotated[int, typer.Option(min=64, metavar="MIB", help="The most memory it may take.")] = 1024,
+    as_json: given.Json = False,
+) -> None:
+    """Ask a run's tables: sample_scores, masks, token_scores, and corpus.samples, .turns, .rejects."""
+    chosen = _format(format_, out, as_json)
+    from datapruner import runs, settings
+    from datapruner.query.sandbox import QueryLimits, run_sql
+
+    home = settings.home()
+    found = runs.latest(home) if run == "latest" else runs.load(run, home)
+    corpus = runs.corpus_path(found, home)
+    databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
+    limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
+    result = run_sql(query, databases, limits=limits)
+    output = Output(as_json=chosen == "json" and out is None)
+    if out is not None:
+        _write(out, chosen, result, found.run_id)
+        output.note(f"{display.plural(result.table.num_rows, 'row')} written to {out}")
+    elif chosen == "csv":
+        sys.stdout.write(_csv(result))
+    else:
+        output.document(_document(result, found.run_id))
+        _show(output, result)
+    if result.truncated:
+        output.note(f"only the first {display.plural(result.table.num_rows, 'row')}: raise --rows for more")
+
+
+def _format(given_format: Format | None, out: Path | None, as_json: bool) -> Format:
+    """What to write. Raises UsageError."""
+    if as_json and given_format not in (None, "json"):
+        raise UsageError(f"--json and --format {given_format} are both given", remedy="give one of them")
+    if as_json or given_format is not None:
+        chosen: Format = "json" if as_json or given_format is None else given_format
+    else:
+        suffixes: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+        if out is not None and out.suffix not in suffixes:
+            raise UsageError(f"--out {out}: the suffix does not say how to write it", remedy="give --format")
+        chosen = "table" if out is None else suffixes[out.suffix]
+    if out is None and chosen == "parquet":
+        raise UsageError("Parquet does not go to a terminal", remedy="give --out FILE")
+    if out is not None and chosen == "table":
+        raise UsageError("a table does not go to a file", remedy="give --format csv, json or parquet")
+    return chosen
+
+
+def _records(result: QueryResult) -> tuple[list[str], list[list[Any]]]:
+    """Column names and rows. Two columns of one name stay two."""
+    columns = [column.to_pylist() for column in result.table.columns]
+    return result.table.column_names, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _document(result: QueryResult, run: str) -> dict[str, Any]:
+    names, rows = _records(result)
+    return {
+        "run": run,
+        "columns": names,
+        "rows": [dict(zip(names, row, strict=True)) for row in rows],
+        "truncated": result.truncated,
+        "seconds": result.seconds,
+    }
+
+
+def _show(output: Output, result: QueryResult) -> None:
+    names, rows = _records(result)
+    output.show(*display.rows_table(names, rows[:_SHOWN_ROWS], output.console.width))
+    rest = len(rows) - _SHOWN_ROWS
+    if rest > 0:
+        output.show(Text(f"{rest:,} more rows; --format csv has them all", style="dim"))
+
+
+def _csv(result: QueryResult) -> str:
+    """CSV, lists and structures as JSON in their cells."""
+    names, rows = _records(result)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+def _write(path: Path, kind: Format, result: QueryResult, run: str) -> None:
+    """Write the rows to `path`. Raises UsageError when that is not possible."""
+    import pyarrow.parquet as pq
+
+    try:
+        if kind == "parquet":
+            pq.write_table(result.table, path, compression="zstd")
+        else:
+            text = _csv(result) if kind == "csv" else display.as_json(_document(result, run)) + "\n"
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
+        ) from error
+
+
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: given.Json = False,
+) -> None:
+    """List the runs so far, the newest first."""
+    from itertools import islice
+
+    from datapruner import runs, settings
+
+    output = Output(as_json=as_json)
+    home = settings.home()
+    found = [(run, _published(run.folder)) for run in islice(runs.history(home), limit)]
+    output.document(
+        {
+            "runs": [
+                {
+                    "run": run.run_id,
+                    "published": published.astimezone().isoformat(timespec="seconds"),
+                    "source": run.config.source,
+                    "methods": [choice.model_dump(mode="json") for choice in run.config.methods],
+                    "keep": None
+                    if run.config.keep is None
+                    else run.config.keep.model_dump(exclude_none=True),
+                    "ingested": run.report.ingested,
+                    "kept": run.report.kept,
+                    "database": str(run.database),
+                }
+                for run, published in found
+            ]
+        }
+    )
+    if not found:
+        output.show(Text(f"no run in {home} yet: start one with `datapruner prune`"))
+        return
+    made = display.table("run", "when", "source", "method", "rows", "kept", right=("rows", "kept"))
+    for run, published in found:
+        methods = "+".join(choice.name for choice in run.config.methods)
+        source = "(rows)" if run.config.source is None else Path(run.config.source).name or run.config.source
+        kept = "–" if run.config.keep is None else f"{run.report.kept:,}"
+        when = published.strftime("%Y-%m-%d %H:%M")
+        cells: Sequence[str] = (run.run_id[:12], when, source, methods, f"{run.report.ingested:,}", kept)
+        made.add_row(*map(display.clean, cells))
+    output.show(made)
+
+
+def _published(folder: Path) -> datetime:
+    return datetime.fromtimestamp((folder / "run.json").stat().st_mtime).astimezone()
