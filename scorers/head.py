@@ -257,6 +257,7 @@ def head_signals(
 
 
 _NOTHING = torch.empty(0)
+_GRAM_PARTS = 16
 
 
 def _chunks(lengths: Sequence[int], limit: int) -> list[tuple[range, slice]]:
@@ -289,13 +290,21 @@ def _norms(g: Tensor, hidden: Tensor, bounds: np.ndarray, dim: int) -> Tensor:
     for i, (a, b) in enumerate(pairwise(bounds)):
         g_i, h_i = g[a:b], hidden[a:b]
         if b - a <= dim:
-            out[i] = ((g_i @ g_i.T) * (h_i @ h_i.T)).sum(dtype=torch.float64)
+            out[i] = (_gram(g_i) * (h_i @ h_i.T)).sum(dtype=torch.float64)
         else:
             out[i] = sum(
                 (block.T @ h_i).square().sum(dtype=torch.float64)
                 for block in torch.split(g_i, 2 * dim, dim=1)
             )
     return out.clamp_(min=0)
+
+
+def _gram(g: Tensor) -> Tensor:
+    """`g g^T` of (T, V) rows. The sum over V is cut in parallel parts, which matrix libraries do not do."""
+    width = g.shape[1] // _GRAM_PARTS
+    parts = g[:, : width * _GRAM_PARTS].unflatten(1, (_GRAM_PARTS, width)).transpose(0, 1)  # (parts, T, width)
+    rest = g[:, width * _GRAM_PARTS :]
+    return torch.bmm(parts, parts.transpose(1, 2)).sum(0) + rest @ rest.T
 
 
 def _long_norm2(
@@ -320,7 +329,7 @@ def _long_norm2(
         g[rows, targets[rows] - low] = torch.expm1(-token["nll"][rows])
         g = _through_logits(head, g, z)
         if gram is not None:
-            gram.addmm_(g, g.T)
+            gram += _gram(g)
         else:
             norm2 += (g.T @ hidden32).square().sum(dtype=torch.float64)
     if gram is not None:

@@ -1,0 +1,35 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)
+	mkdir -p demo-output
+	$(BIN)/datapruner prune examples/instructions.jsonl --method qtuning --keep 0.25 --token-keep 0.5 \
+		--out demo-output/subset.parquet --plain demo-output/rows.jsonl
+	$(BIN)/python examples/show_defects.py demo-output/subset.parquet
+
+test: $(INSTALLED)
+	$(BIN)/datapruner models pull smollm2-135m
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/forward.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/ingest.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) demo-output
