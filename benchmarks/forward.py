@@ -125,7 +125,9 @@ def donod_variants(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=EXAMPLES)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
@@ -135,11 +137,15 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=None, help="token budgets to try")
     arguments = parser.parse_args()
 
-    proxy = load(resolve(arguments.model, settings.home()).path, device=arguments.device, dtype=arguments.dtype)
+    proxy = load(
+        resolve(arguments.model, settings.home()).path, device=arguments.device, dtype=arguments.dtype
+    )
     samples = encode(proxy, read_rows(arguments.data, arguments.rows))
     tokens = sum(len(s.input_ids) for s in samples)
     response = sum(len(s.position) for s in samples)
-    print(f"{len(samples)} rows of {arguments.data.name}, {tokens} tokens, {response} of them response tokens")
+    print(
+        f"{len(samples)} rows of {arguments.data.name}, {tokens} tokens, {response} of them response tokens"
+    )
     print(f"{proxy.device}, {proxy.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
     run = ForwardPass(proxy)
@@ -162,12 +168,16 @@ def main() -> None:
     print(f"\n{'':38}{'tokens/s':>10}{'seconds':>10}{'time against batches':>22}")
     for name, value in seconds.items():
         print(f"{name:38}{tokens / value:10.0f}{value:10.2f}{value / batched:22.2f}")
-    print(f"all signals: {ours / batched:.2f} of the plain batched time, {one / ours:.2f} x the row loop's speed")
+    print(
+        f"all signals: {ours / batched:.2f} of the plain batched time, {one / ours:.2f} x the row loop's speed"
+    )
 
     few = samples[:: max(1, len(samples) // 12)][:12]
     steps = rounds(donod_variants(run, few), arguments.repeats, proxy.device)
     by_step, closed = steps.values()
-    print(f"\nDONOD of {len(few)} samples: step {by_step:.3f} s, closed form {closed:.4f} s, {by_step / closed:.0f} x")
+    print(
+        f"\nDONOD of {len(few)} samples: step {by_step:.3f} s, closed form {closed:.4f} s, {by_step / closed:.0f} x"
+    )
 
 
 if __name__ == "__main__":

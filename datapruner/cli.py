@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     if os.environ.get(_DEBUG) == "1":
         traceback.print_exception(error)
     known = _known(error)
-    message = " ".join(line.strip() for line in str(known).splitlines() if line.strip(" ^"))
+    message = " ".join(re.sub(r"\n *\^+", "", str(known)).split())  # without DuckDB's line of carets
     print(f"error: {display.clean(message)}", file=sys.stderr)
     if as_json:
         about: dict[str, Any] = {"type": type(known).__name__, "message": str(known), "remedy": known.remedy}

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -93,7 +94,14 @@ def short_ids(ids: Iterable[str | None]) -> dict[str, str]:
 
 def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) -> Table:
     """An empty table; the columns in `right` are aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        show_edge=False,
+    )
     for name in columns:
         made.add_column(clean(name), justify="right" if name in right else "left", overflow="fold")
     return made
@@ -121,7 +129,7 @@ def rows_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) 
         for row in rows
     ]
     if sum(min(_MIN_COLUMN, _widest(name, shown, at)) + 2 for at, name in enumerate(names)) > width:
-        return [pairs(dict(zip(names, map(Text, row), strict=True))) for row in shown]
+        return [Padding(pairs(dict(zip(names, map(Text, row), strict=True))), (0, 0, 1, 0)) for row in shown]
     numeric = (int, float, Decimal)
     right = [
         name

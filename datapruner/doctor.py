@@ -19,6 +19,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from safetensors import SafetensorError, safe_open
 
 from datapruner.config import DEFAULT_MODEL
 from datapruner.display import size
@@ -128,7 +129,7 @@ def processors() -> Check:
 def gpu() -> Check:
     """What torch sees. No GPU is no fault; one that torch cannot use is worth a word."""
     try:
-        answer = subprocess.run(  # noqa: S603
+        answer = subprocess.run(
             [sys.executable, "-c", _PROBE],
             capture_output=True,
             text=True,
@@ -152,7 +153,7 @@ def gpu() -> Check:
 
 
 def model(home: Path) -> Check:
-    """Whether the default proxy model is there, whole, and as it was when it was first used."""
+    """Whether the default proxy model is there, whole, and as it was when it was last used."""
     name, folder = "model", home / "models" / DEFAULT_MODEL
     if not folder.is_dir():
         return Check(
@@ -161,32 +162,36 @@ def model(home: Path) -> Check:
     again = f"remove {folder} and run: datapruner models pull {DEFAULT_MODEL}"
     try:
         check_folder(folder)
-        changed = _changed(folder, home)
-    except (ModelSourceError, OSError) as error:
+        for weights in folder.glob("*.safetensors"):
+            safe_open(weights, "np")  # reads the header, and compares the file's length with it
+        damaged = _damaged(folder, home)
+    except (ModelSourceError, SafetensorError, OSError) as error:
         return Check(name, "fail", str(error), again)
-    if changed:
-        return Check(
-            name, "fail", f"{DEFAULT_MODEL}: {', '.join(changed)} changed after the first use", again
-        )
-    return Check(name, "ok", f"{DEFAULT_MODEL} in {folder}, hashes as at its first use")
+    if damaged:
+        found = f"{', '.join(damaged)} in {folder}: not the content that was hashed when it was used"
+        return Check(name, "fail", found, again)
+    return Check(name, "ok", f"{DEFAULT_MODEL} in {folder}, whole and with the hashes it was used with")
 
 
-def _changed(folder: Path, home: Path) -> list[str]:
-    """Files whose content is not what was hashed first (`scorers.sources` keeps the digests)."""
+def _damaged(folder: Path, home: Path) -> list[str]:
+    """Files that hash otherwise than before, though size and time are the same.
+
+    `scorers.sources` remembers digests by path, size and time. A file that was replaced has none yet, and is
+    another model by design.
+    """
     try:
         digests: dict[str, str] = json.loads((home / "models" / "digests.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    first: dict[str, str] = {}
-    for key, digest in digests.items():
-        first.setdefault(key.split("|")[0], digest)
     wrong = []
     for path in sorted(folder.iterdir()):
-        known = first.get(str(path.resolve()))
-        if known is not None:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != known:
-                    wrong.append(path.name)
+        stat = path.stat()
+        known = digests.get(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}")
+        if known is None:
+            continue
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != known:
+                wrong.append(path.name)
     return wrong
 
 

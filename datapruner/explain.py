@@ -7,7 +7,6 @@ ids and masks of the samples in it, and the text is decoded from them.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -30,16 +29,16 @@ from scorers.sources import ModelSourceError, resolve
 State = Literal["kept", "pruned", "scored", "untrained"]
 Column = Literal["row", "sample_id"]
 
-END = "⏎"
-"""Stands for an end-of-turn token, which has no characters of its own."""
-
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
 _SCORES_LEFT_OUT |= {"labels", "token_keep"}
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text whose tokens fared alike. "scored": a response token of a run that pruned nothing."""
+    """A stretch of text whose tokens fared alike; empty for an end-of-turn token, which has no text.
+
+    "scored" are the response tokens of a run that pruned nothing.
+    """
 
     text: str
     state: State
@@ -56,13 +55,14 @@ class ShownTurn:
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """One response token. `keep` is null in a run that pruned nothing; `text` is empty for an end of turn."""
+    """One response token. `keep` is null in a run that pruned nothing; `text` is empty for template text."""
 
     position: int
     turn: int
     text: str
     nll: float
     entropy: float
+    is_end: bool
     keep: bool | None
 
 
@@ -114,14 +114,15 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
 
 def _run_document(path: Path) -> dict[str, Any]:
     """The run that a file belongs to, as in a run file."""
-    if path.suffix != ".parquet":
+    if path.suffix == ".json":
         return runs.read_document(path)
-    try:
-        metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
-    except pa.ArrowException as error:
-        raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
-    if metadata is not None:
-        return dict(json.loads(metadata))
+    if path.suffix == ".parquet":
+        try:
+            metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
+        except pa.ArrowException as error:
+            raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
+        if metadata is not None:
+            return dict(json.loads(metadata))
     beside = path.with_suffix(".run.json")
     if not beside.is_file():
         raise InputError(
@@ -135,8 +136,10 @@ def _run_document(path: Path) -> dict[str, Any]:
 
 def _from_run(run: runs.Run, sample: str, home: Path) -> Explanation:
     with duckdb.connect(str(run.database), read_only=True) as connection:
-        scores, copies = _find(sample, lambda column, value: _records(connection, column, value))
-        lists = _one(connection, "SELECT * FROM token_lists WHERE sample_id = ?", scores["sample_id"])
+        scores, copies = _find(
+            sample, lambda column, value: _records(connection, column, value), f"run {run.run_id}"
+        )
+        lists = _token_lists(connection, scores)
     notes: list[str] = []
     try:
         with Corpus(runs.corpus_path(run, home)) as corpus:
@@ -164,26 +167,29 @@ def _from_run(run: runs.Run, sample: str, home: Path) -> Explanation:
 def _records(connection: duckdb.DuckDBPyConnection, column: Column, value: Any) -> list[dict[str, Any]]:
     condition = "row = ?" if column == "row" else "starts_with(sample_id, ?)"
     query = f"SELECT * FROM sample_scores WHERE {condition} ORDER BY row"  # noqa: S608 (of two fixed conditions)
-    return _dicts(connection.execute(query, [value]).to_arrow_table())
+    found: list[dict[str, Any]] = connection.sql(query, params=[value]).to_arrow_table().to_pylist()
+    return found
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str, value: Any) -> dict[str, Any] | None:
-    """The first record, or None."""
-    found = _dicts(connection.execute(query, [value]).to_arrow_table())
-    return found[0] if found else None
-
-
-def _dicts(table: pa.Table) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+def _token_lists(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sample's response tokens; None when it was not measured. Of a copy, none is kept."""
+    query = "SELECT * FROM token_lists WHERE sample_id = ?"
+    found = connection.sql(query, params=[scores["sample_id"]]).to_arrow_table().to_pylist()
+    if not found:
+        return None
+    lists: dict[str, Any] = found[0]
+    if lists["row"] != scores["row"] and "keep" in lists:
+        lists["keep"] = [False] * len(lists["keep"])
+    return lists
 
 
 def _find(
-    sample: str, records: Callable[[Column, Any], list[dict[str, Any]]]
+    sample: str, records: Callable[[Column, Any], list[dict[str, Any]]], place: str
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The record that `sample` names, and the rows of its exact copies. Raises UsageError.
 
-    `records` gives the records of a row, or of the sample ids that start with a text, in row order.
+    `records` gives the records of a row, or of the sample ids that start with a text, in row order; `place`
+    is what they are looked for in.
     """
     kind, _, row = sample.partition(":")
     if kind == "row":
@@ -191,13 +197,15 @@ def _find(
             raise UsageError(f"{sample!r} is not a row", remedy="write row:12 for the 13th row of the input")
         found = records("row", int(row))
         if not found:
-            raise UsageError(f"there is no row {int(row)}", remedy="rows count from 0, over the whole input")
+            raise UsageError(
+                f"there is no row {int(row)} in {place}", remedy="rows count from 0, over the whole input"
+            )
         return found[0], ()
     found = records("sample_id", sample) if sample else []
     ids = list(dict.fromkeys(record["sample_id"] for record in found))
     if len(ids) != 1:
         what = f"{len(ids)} samples have ids that start" if ids else "no sample has an id that starts"
-        raise UsageError(f"{what} with {sample!r}", remedy="give more of the id, or row:12")
+        raise UsageError(f"{what} with {sample!r} in {place}", remedy="give more of the id, or row:12")
     return found[0], tuple(record["row"] for record in found[1:])
 
 
@@ -246,25 +254,19 @@ def _pieces(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> list
         Piece("".join(character for character, _ in group), state)
         for state, group in groupby(zip(content, states, strict=True), key=lambda pair: pair[1])
     ]
-    return cut + [Piece(END, state) for _, _, is_end, state in spans if is_end]
+    return cut + [Piece("", state) for _, _, is_end, state in spans if is_end]
 
 
 def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) -> tuple[ShownToken, ...]:
     if conversation is None or lists is None:
         return ()
-    columns = ("position", "turn", "char_start", "char_end", "nll", "entropy")
+    columns = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
     return tuple(
-        ShownToken(
-            position, turn, conversation.turns[turn].content[start:end], _finite(nll), _finite(entropy), keep
-        )
-        for (position, turn, start, end, nll, entropy), keep in zip(
+        ShownToken(position, turn, conversation.turns[turn].content[start:end], nll, entropy, is_end, keep)
+        for (position, turn, start, end, nll, entropy, is_end), keep in zip(
             zip(*(lists[name] for name in columns), strict=True), _keeps(lists), strict=True
         )
     )
-
-
-def _finite(value: float | None) -> float:
-    return math.inf if value is None else value
 
 
 # From a subset alone
@@ -286,11 +288,7 @@ def _from_parquet(path: Path, document: Mapping[str, Any], sample: str, home: Pa
         found = scan.filter(chosen).select(names[first:]).head(2).collect()
         return found.rename({name: name.removeprefix("datapruner_") for name in names[first:]}).to_dicts()
 
-    try:
-        record, _ = _find(sample, records)
-    except UsageError as error:
-        remedy = f"run {document['run']} is not in {home}, and only kept samples are in {path}"
-        raise UsageError(str(error), remedy=remedy) from error
+    record, _ = _find(sample, records, f"{path}, which has kept samples only and whose run is not in {home}")
     pieces, note = _decoded(record["input_ids"], record["token_keep"], document, home)
     left = "read from the subset alone: the run that made it is not here, so it has no token scores"
     return Explanation(

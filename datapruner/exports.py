@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.run_tables import flatten
 from datapruner.runs import Run
-from datapruner.signal_cache import ProxyKey, SignalCache
+from datapruner.signal_cache import ProxyKey, SignalCache, flatten
 
 _BATCH = 2048
 _IGNORED = -100
@@ -104,11 +103,13 @@ def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict
 
 
 def _beside(original: pa.Table, scores: pa.Table, training: dict[str, pa.Array], metadata: bytes) -> pa.Table:
-    taken = set(original.column_names)
-    ours = {**{name: scores.column(name) for name in scores.column_names}, **training}
-    columns = list(original.columns) + list(ours.values())
-    names = original.column_names + [f"datapruner_{name}" if name in taken else name for name in ours]
-    return pa.table(dict(zip(names, columns, strict=True))).replace_schema_metadata({b"datapruner": metadata})
+    columns = dict(zip(original.column_names, original.columns, strict=True))
+    for name, column in [*zip(scores.column_names, scores.columns, strict=True), *training.items()]:
+        free = name
+        while free in columns:
+            free = f"datapruner_{free}"
+        columns[free] = column
+    return pa.table(columns).replace_schema_metadata({b"datapruner": metadata})
 
 
 def _metadata(run: Run) -> bytes:

@@ -43,7 +43,11 @@ class Result:
 
     @cached_property
     def masks(self) -> pl.DataFrame:
-        """One line per kept sample: kept_tokens (indices into input_ids) and kept_spans (characters)."""
+        """One line per kept sample: kept_tokens (indices into input_ids) and kept_spans (characters).
+
+        Raises UsageError when the run pruned nothing, as `subset` does.
+        """
+        self._check_pruned()
         return self._table("SELECT * FROM masks ORDER BY row")
 
     @cached_property
@@ -56,6 +60,7 @@ class Result:
         """The kept samples with all columns of the canonical Parquet."""
         import datasets  # a second of imports that only this needs
 
+        self._check_pruned()
         with self._corpus() as corpus:
             return datasets.Dataset(pa.concat_tables(exports.canonical(self.run, corpus, self.home)))
 
@@ -67,8 +72,7 @@ class Result:
         """
         target = Path(path)
         exports.check_target(target, ".parquet", *((".jsonl",) if plain else ()))
-        if self.run.config.keep is None:
-            raise UsageError("this run scored and did not prune", remedy="export its scores, or prune")
+        self._check_pruned()
         with self._corpus() as corpus:
             if plain:
                 count = exports.write_plain(target, self.run, corpus)
@@ -84,6 +88,10 @@ class Result:
         count = exports.write_scores(target, self.scores)
         runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
         return count
+
+    def _check_pruned(self) -> None:
+        if self.run.config.keep is None:
+            raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
 
     def _corpus(self) -> Corpus:
         return Corpus(runs.corpus_path(self.run, self.home))
@@ -242,6 +250,11 @@ def _run(
     progress: Progress | None,
 ) -> Result:
     place = Path(home) if home is not None else settings.home()
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{place}: cannot keep files there: {error.strerror or error}", remedy="give another home"
+        ) from error
     machine = Machine(find_devices(device), token_budget)
     return Result(runs.execute(config, source, place, machine, progress or Silent()), place)

@@ -10,6 +10,7 @@ Notable choices:
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import polars as pl
 
 from datapruner.config import Measuring
 from datapruner.corpus import Corpus
-from datapruner.errors import ModelError
+from datapruner.errors import ModelError, UsageError
 from datapruner.executors import local
 from datapruner.executors.spec import WorkerSpec
 from datapruner.progress import Progress
@@ -34,6 +35,8 @@ from scorers.sources import ModelSourceError, ProxyFolder, resolve
 WINDOW_ROWS = 4096
 TASK_ROWS = 256
 TASK_CHARACTERS = 4_000_000
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,17 @@ class Measurement:
 def find_devices(wanted: str = "auto") -> tuple[str, ...]:
     """Devices to measure on: "auto" is every GPU or else the CPU; or a list such as "cpu" or "cuda:0,cuda:1".
 
-    torch is asked in a process of its own, and only where there is a trace of a GPU driver.
+    torch is asked in a process of its own, and only where there is a trace of a GPU driver. Raises
+    UsageError for a name that is no device's.
     """
     if wanted != "auto":
-        return tuple(part.strip() for part in wanted.split(",") if part.strip())
+        devices = tuple(part.strip() for part in wanted.split(","))
+        for device in devices:
+            if not _DEVICE.fullmatch(device):
+                raise UsageError(
+                    f"no device is called {device!r}", remedy="auto, cpu, cuda, cuda:1 or cuda:0,cuda:1"
+                )
+        return devices
     if not any(Path(trace).exists() for trace in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
         return ("cpu",)
     probe = "import torch; print(torch.cuda.device_count())"
@@ -132,9 +142,12 @@ def measure(
     tasks = _tasks(corpus, missing["row"].to_list(), cache.folder)
     failed = dict(local.measure(spec, machine.devices, tasks, counter))
     seconds = time.monotonic() - started
-    fresh = cache.status(missing["sample_id"].to_list())
-    errors |= dict(fresh.drop_nulls("error").select("sample_id", "error").iter_rows()) | failed
-    lost = len(missing) - len(fresh) - len(failed)
+    found = dict(cache.status(missing["sample_id"].to_list()).iter_rows())
+    errors |= {sample_id: reason for sample_id, reason in found.items() if reason is not None}
+    # Another run on the same home may have measured meanwhile what failed in this one.
+    failed = {sample_id: reason for sample_id, reason in failed.items() if sample_id not in found}
+    errors |= failed
+    lost = len(missing) - len(found) - len(failed)
     assert lost == 0, f"{lost} samples were neither measured nor reported as failed"
     return Measurement(proxy, cache, errors, len(missing), counter.tokens, seconds)
 

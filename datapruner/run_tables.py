@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.selection import Scored
-from datapruner.signal_cache import SignalCache
+from datapruner.signal_cache import SignalCache, flatten
 from scorers.ppl import perplexity
 from scorers.signals import Bools, Ints, Signals
 
@@ -29,7 +29,7 @@ _CHUNK_SAMPLES = 20_000
 SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
 """Sample signals that every result table shows, whatever the method."""
 
-_LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "el2n", "top1", "is_end")
+_LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
 # Signals whose score column goes by the papers' name.
 _PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
 
@@ -96,7 +96,7 @@ def sample_scores(
     if selection is not None:
         rows = rows.with_columns(
             keep=pl.col("keep") & ~is_copy,
-            n_kept_tokens=pl.when(is_copy).then(0).otherwise("n_kept_tokens"),
+            n_kept_tokens=pl.when(is_copy).then(0).otherwise("n_kept_tokens").fill_null(0),
             status=pl.when(is_copy).then(pl.lit("pruned")).otherwise("status"),
         )
     copy = pl.format("exact duplicate of row {}", "duplicate_of")
@@ -109,6 +109,7 @@ def sample_scores(
     why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
     refused = rejects.select(
         "row",
+        n_kept_tokens=pl.lit(0 if selection is not None else None, pl.Int64),
         reason=why,
         status=pl.lit("rejected"),
         keep=pl.lit(False if selection is not None else None, pl.Boolean),
@@ -124,7 +125,8 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame,
 
     keep (n,), token_keep (m,), rows (n,) and `lists` (position, turn, char_start, char_end) describe the
     same n samples with m response tokens in all. `kept_tokens` are indices into input_ids; `kept_spans`
-    merges neighbouring tokens into (turn, start, end) character ranges of the turn's content.
+    merges neighbouring tokens into (turn, start, end) character ranges of the turn's content, ascending and
+    apart. A character that several tokens spell is kept with any of them.
     """
     offsets = signals.offsets
     flat = {name: flatten(lists[name]) for name in ("position", "turn", "char_start", "char_end")}
@@ -133,7 +135,8 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame,
     tokens = _group(flat["position"][taken], owner[taken], keep)
     spans = taken[flat["char_end"][taken] > flat["char_start"][taken]]
     same = (owner[spans[1:]] == owner[spans[:-1]]) & (flat["turn"][spans[1:]] == flat["turn"][spans[:-1]])
-    joined = same & (np.diff(spans) == 1)
+    touching = flat["char_start"][spans[1:]] <= flat["char_end"][spans[:-1]]
+    joined = same & (touching | (np.diff(spans) == 1))
     first = np.flatnonzero(np.concatenate([[True], ~joined])) if len(spans) else np.empty(0, np.int64)
     last = np.append(first[1:], len(spans)) - 1 if len(spans) else first
     begin, end = spans[first], spans[last]
@@ -149,13 +152,6 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame,
             "kept_spans": _group(parts, owner[begin], keep),
         }
     )
-
-
-def flatten(lists: pl.Series) -> NDArray[Any]:
-    """The values of a list column, one after another."""
-    values = lists.rechunk().to_arrow().flatten()
-    flat: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-    return flat
 
 
 def _group(values: Any, owner: Ints, keep: Bools) -> pl.Series:

@@ -17,8 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from datapruner import run_tables
 from datapruner.config import RunConfig, find
@@ -97,11 +99,21 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
             mapping=mapping or None,
             progress=lambda count, done, total: progress.at(done, total, f"{count:,} rows"),
         )
-        path = folder / f"{report.corpus_hash[:20]}.duckdb"
+        path = folder / f"{report.corpus_hash[:20]}-{_originals_hash(temporary)}.duckdb"
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _originals_hash(path: Path) -> str:
+    """Of a corpus's original columns, which `corpus_hash` leaves out: exports read them, so a file with the
+    same conversations and other columns must not take this one's place."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        [(rows, schema)] = connection.execute(
+            "SELECT (SELECT bit_xor(hash(o)) FROM originals o), original_schema FROM provenance"
+        ).fetchall()
+    return hashlib.sha256(f"{rows}".encode() + (schema or b"")).hexdigest()[:12]
 
 
 def execute_on(corpus: Corpus, config: RunConfig, home: Path, machine: Machine, progress: Progress) -> Run:
@@ -274,8 +286,13 @@ def corpus_path(run: Run, home: Path) -> Path:
 
 
 def replayed(document: Mapping[str, Any]) -> RunConfig:
-    """The configuration in a run file. Raises UsageError when a method in it is not there any more."""
-    config = RunConfig(**document["config"])
+    """The configuration in a run file. Raises UsageError when it, or a method in it, is not known here."""
+    try:
+        config = RunConfig(**document["config"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UsageError(f"run file, {where or 'config'}: {problem['msg']}") from error
     for choice in config.methods:
         find(choice.name)
         choice.parsed()

@@ -66,7 +66,7 @@ def _select(
 def _within_tokens(
     signals: Signals, method: Method[Any], scores: Columns, budget: int, options: Any, seed: int
 ) -> Selection:
-    """The largest selection of the method's whose kept response tokens fit the budget."""
+    """The largest selection of the method's whose kept response tokens fit the budget, found by bisection."""
     n = len(signals)
     best: Selection | None = None
     low, high = 1, n
@@ -79,7 +79,7 @@ def _within_tokens(
             high = count - 1
     if best is None:
         raise UsageError(
-            f"no sample fits a budget of {budget} tokens",
+            f"a budget of {budget} tokens does not hold even the one sample that {method.name} puts first",
             remedy="raise the token budget or keep a count of samples",
         )
     return best

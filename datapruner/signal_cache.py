@@ -18,19 +18,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from scorers.signals import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Signals
+from scorers.signals import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
 
 # A sample's means have the names of the token columns they are means of; shards keep the two apart.
 _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
-_COUNTS = {
-    "n_tokens": pl.col("input_ids").list.len(),
-    "n_response_tokens": pl.col("position").list.len(),
-    "n_prompt_tokens": pl.col("input_ids").list.len() - pl.col("position").list.len(),
-}
+_N_TOKENS = pl.col("input_ids").list.len().cast(pl.Int64)  # counted unsigned, whose differences wrap around
+_N_RESPONSE = pl.col("position").list.len().cast(pl.Int64)
+_COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
+_INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.Int64, "line": pl.Int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class SignalCache:
     def __init__(self, home: Path, key: ProxyKey) -> None:
         self.key = key
         self.folder = home / "signals" / key.digest()
+        self._known: list[Path] = []
+        self._located = pl.DataFrame(schema=_INDEX)
 
     def create(self) -> None:
         """Make the folder, with its key spelled out."""
@@ -78,38 +82,37 @@ class SignalCache:
         """Every published shard, by name."""
         return sorted(self.folder.glob("[!.]*.parquet"))
 
-    def _scan(self) -> pl.LazyFrame | None:
+    def _index(self) -> pl.DataFrame:
+        """Where each sample is: sample_id, error, shard (number in `shards()`), line (in the shard)."""
         shards = self.shards()
-        return pl.scan_parquet(shards) if shards else None
+        if shards != self._known:
+            # glob off: a home called "runs[1]" is no pattern
+            found = pl.read_parquet(shards, columns=["sample_id", "error"], glob=False)
+            starts = _starts(shards)
+            at = np.arange(len(found))
+            shard = np.searchsorted(starts, at, side="right") - 1
+            found = found.with_columns(shard=pl.Series(shard), line=pl.Series(at - starts[shard]))
+            self._located = found.unique("sample_id", keep="first", maintain_order=True)
+            self._known = shards
+        return self._located
 
     def status(self, ids: Sequence[str]) -> pl.DataFrame:
         """Of these samples, the measured ones: columns sample_id, error (null when measured well)."""
-        wanted = pl.DataFrame({"sample_id": ids}, schema={"sample_id": pl.String})
-        scan = self._scan()
-        if scan is None:
-            return wanted.clear().with_columns(error=pl.lit(None, dtype=pl.String))
-        return (
-            scan.select("sample_id", "error")
-            .unique("sample_id", keep="first", maintain_order=True)
-            .join(wanted.lazy(), on="sample_id", how="semi")
-            .collect()
-        )
+        return self._index().select("sample_id", "error").join(_wanted(ids), on="sample_id", how="semi")
 
     def columns(self, ids: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
-        """Shard columns of measured samples, in the order of `ids`. All of them must be there."""
-        wanted = pl.DataFrame({"sample_id": ids}, schema={"sample_id": pl.String})
-        scan = self._scan()
-        assert scan is not None, f"no signals in {self.folder}"
-        found = (
-            scan.filter(pl.col("error").is_null())
-            .select("sample_id", *(_COUNTS[n].alias(n) if n in _COUNTS else pl.col(n) for n in names))
-            .join(wanted.lazy(), on="sample_id", how="semi")
-            .unique("sample_id", keep="first", maintain_order=True)
-            .collect()
-        )
-        out = wanted.join(found, on="sample_id", how="left", maintain_order="left")
-        assert len(found) == len(wanted), f"{len(wanted) - len(found)} samples are not in {self.folder}"
-        return out
+        """Shard columns of measured samples, in the order of `ids`. All of them must be there.
+
+        Reads the shards that hold them, and of those the columns asked for.
+        """
+        places = self._index().filter(pl.col("error").is_null())
+        places = _wanted(ids).join(places, on="sample_id", how="inner", maintain_order="left")
+        assert len(places) == len(ids), f"{len(ids) - len(places)} samples are not in {self.folder}"
+        numbers, which = np.unique(places["shard"].to_numpy(), return_inverse=True)
+        files = [self._known[number] for number in numbers]
+        frame = pl.read_parquet(files, columns=["sample_id", *names], glob=False)
+        at = _starts(files)[which] + places["line"].to_numpy()
+        return frame if np.array_equal(at, np.arange(len(frame))) else frame[at]
 
     def signals(self, ids: Sequence[str], needs: frozenset[str]) -> Signals:
         """Signals of measured samples in the order of `ids`: those in `needs`, and the counts.
@@ -123,11 +126,27 @@ class SignalCache:
         assert not unknown, f"no such signals: {sorted(unknown)}"
         stored = [_MEANS.get(name, name) for name in samples]
         frame = self.columns(ids, list(dict.fromkeys([*stored, *tokens, *vectors])))
-        lengths = frame["n_response_tokens"].to_numpy().astype(np.int64)
+        lengths = frame["n_response_tokens"].to_numpy()
         return Signals(
             ids=np.array(ids, dtype=np.str_),
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
-            tokens={name: frame[name].explode().to_numpy() for name in tokens},
+            tokens={name: flatten(frame[name]) for name in tokens},
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             vectors={name: frame[name].to_numpy() for name in vectors},
         )
+
+
+def flatten(lists: pl.Series) -> NDArray[Any]:
+    """The values of a list column, one after another."""
+    flat: NDArray[Any] = lists.rechunk().to_arrow().flatten().to_numpy(zero_copy_only=False)
+    return flat
+
+
+def _starts(shards: Sequence[Path]) -> Ints:
+    """Rows before each shard, were they one table."""
+    heights = [pq.read_metadata(path).num_rows for path in shards]
+    return np.cumsum([0, *heights[:-1]], dtype=np.int64)
+
+
+def _wanted(ids: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": ids}, schema={"sample_id": pl.String})

@@ -1,6 +1,6 @@
 """Show what became of the planted defects: run after `datapruner prune examples/instructions.jsonl`.
 
-    python examples/show_defects.py demo-output/subset.parquet
+python examples/show_defects.py demo-output/subset.parquet
 """
 
 from __future__ import annotations

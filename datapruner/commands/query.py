@@ -7,7 +7,9 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,7 +50,7 @@ def sql(
     corpus = runs.corpus_path(found, home)
     databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
     limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
-    result = run_sql(query, databases, limits=limits)
+    result = _apart(run_sql(query, databases, limits=limits))
     output = Output(as_json=chosen == "json" and out is None)
     if out is not None:
         _write(out, chosen, result, found.run_id)
@@ -81,9 +83,18 @@ def _format(given_format: Format | None, out: Path | None, as_json: bool) -> For
 
 
 def _records(result: QueryResult) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows. Two columns of one name stay two."""
+    """Column names and rows."""
     columns = [column.to_pylist() for column in result.table.columns]
     return result.table.column_names, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _apart(result: QueryResult) -> QueryResult:
+    """The result with a number after names that other columns have too."""
+    names: list[str] = []
+    for name in result.table.column_names:
+        numbered = chain([name], (f"{name}_{number}" for number in count(1)))
+        names.append(next(each for each in numbered if each not in names))
+    return replace(result, table=result.table.rename_columns(names))
 
 
 def _document(result: QueryResult, run: str) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def _show(output: Output, result: QueryResult) -> None:
 
 
 def _csv(result: QueryResult) -> str:
-    """CSV, lists and structures as JSON in their cells."""
+    """CSV; lists, structures and booleans as JSON in their cells."""
     names, rows = _records(result)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -116,7 +127,8 @@ def _csv(result: QueryResult) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+    is_json = isinstance(value, list | dict | bool)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else value
 
 
 def _write(path: Path, kind: Format, result: QueryResult, run: str) -> None:
@@ -140,8 +152,6 @@ def list_runs(
     as_json: given.Json = False,
 ) -> None:
     """List the runs so far, the newest first."""
-    from itertools import islice
-
     from datapruner import runs, settings
 
     output = Output(as_json=as_json)
@@ -159,7 +169,7 @@ def list_runs(
                     if run.config.keep is None
                     else run.config.keep.model_dump(exclude_none=True),
                     "ingested": run.report.ingested,
-                    "kept": run.report.kept,
+                    "kept": None if run.config.keep is None else run.report.kept,
                     "database": str(run.database),
                 }
                 for run, published in found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -48,36 +49,41 @@ def document(result: Result, written: Written) -> dict[str, Any]:
     }
 
 
-def lines(result: Result, written: Written, width: int) -> Iterator[RenderableType]:
-    """The result for people, part by part."""
+def sections(result: Result, written: Written, width: int) -> Iterator[RenderableType]:
+    """The result for people, part by part, for a terminal of `width` characters."""
     run, scores = result.run, result.scores
-    pruned = run.config.keep is not None
     yield display.pairs(_heading(result))
-    yield _balance(run.report, pruned)
-    if pruned:
-        yield _tokens(run.report)
-    if pruned and "quadrant" in scores.columns:
-        yield _plane(run.report, scores)
-    if pruned and run.report.thresholds:
-        yield Text("Thresholds", style="bold")
-        yield Text(", ".join(f"{name} {display.number(cut)}" for name, cut in run.report.thresholds.items()))
-    if pruned:
-        yield _reasons(run.report)
-    else:
+    yield _balance(run.report, run.config.keep is not None)
+    if run.config.keep is None:
         yield _summary(scores)
+    else:
+        yield _tokens(run.report)
+        if {"ppl_low", "ppl_high", "entropy_low", "entropy_high"} <= set(run.report.thresholds):
+            yield _plane(run.report, scores)
+        if run.report.thresholds:
+            cuts = (f"{name} {display.number(cut)}" for name, cut in run.report.thresholds.items())
+            yield _listed("Thresholds", [", ".join(cuts)])
+        yield _reasons(run.report)
     for status, title in (("rejected", "Rejected rows"), ("error", "Rows that could not be measured")):
         found = scores.filter(pl.col("status") == status)
         if len(found):
             yield _examples(found, title)
     if written:
-        yield Text("Written", style="bold")
-        for what, (path, rows) in written.items():
-            yield Text(f"  {display.clean(str(path))}: {what}, {display.plural(rows, 'row')}")
-        for beside in sorted({str(path.with_suffix(".run.json")) for path, _ in written.values()}):
-            yield Text(f"  {display.clean(beside)}: settings and lineage; `datapruner replay` takes it")
-    yield Text("\nNext", style="bold")
-    for command in _next(result, written, width):
-        yield Text(f"  {command}")
+        yield _listed("Written", _files(written))
+    yield _listed("Next", _next(result, written, width))
+
+
+def _listed(title: str, lines: Iterable[str]) -> Group:
+    return Group(
+        Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2), expand=False) for line in lines)
+    )
+
+
+def _files(written: Written) -> Iterator[str]:
+    for what, (path, rows) in written.items():
+        yield f"{display.clean(str(path))}: {what}, {display.plural(rows, 'row')}"
+    for beside in sorted({str(path.with_suffix(".run.json")) for path, _ in written.values()}):
+        yield f"{display.clean(beside)}: settings and lineage, for `datapruner replay`"
 
 
 def _heading(result: Result) -> dict[str, Any]:
@@ -90,15 +96,15 @@ def _heading(result: Result) -> dict[str, Any]:
     )
     proxy = run.lineage["proxy"]
     if run.measured:
-        measured = f"{display.plural(run.measured, 'sample')} in {display.duration(run.seconds)}"
+        taken = f"{display.plural(run.measured, 'sample')} measured in {display.duration(run.seconds)}"
     else:
-        measured = "nothing: all signals were there already"
+        taken = "all there already, nothing measured"
     methods = ", ".join(
         f"{choice.name}{_settings(choice.options)}" for choice in run.config.methods
     ) + keep_text(run.config.keep)
     return {
         "Read": read,
-        "Measured": f"{measured}, by {proxy['model']} ({proxy['dtype']})",
+        "Signals": f"{taken}; {proxy['model']} in {proxy['dtype']}",
         "Method": methods,
         "Run": run.run_id,
     }
@@ -224,8 +230,8 @@ def _next(result: Result, written: Written, width: int) -> Iterator[str]:
     )
     yield subset if subset and len(subset) < width - 2 else f"datapruner explain {run.run_id[:12]} {sample}"
     if "quadrant" in scores.columns and run.config.keep is not None:
-        yield 'datapruner sql "select quadrant, count(*), avg(ppl) from sample_scores group by 1"'
+        yield 'datapruner sql "select quadrant, avg(ppl) from sample_scores group by 1"'
     else:
-        yield 'datapruner sql "select row, ppl, entropy from sample_scores order by ppl desc limit 9"'
+        yield 'datapruner sql "select row, ppl from sample_scores order by ppl desc limit 9"'
     if run.config.keep is not None and not written:
         yield "the same command with --out subset.parquet writes the subset; nothing is measured again"

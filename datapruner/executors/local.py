@@ -4,6 +4,7 @@ Notable choices:
 - a finished task is a file of the signal cache, so a crash at any moment costs the task in flight at most;
 - when a worker dies, the task is tried again in a new process; if it dies again, the task is cut in two and
   each half tried, until the one sample that kills it stands alone and is reported as failed;
+- when worker after worker dies before any task is done, it is not the samples' fault: measuring is given up;
 - workers are plain `python -m` subprocesses, so that a script that calls us needs no main guard, and the
   parent never imports torch.
 """
@@ -28,7 +29,13 @@ from datapruner.executors.spec import WorkerSpec, spec_line
 from datapruner.signal_cache import shard_name
 
 OnProgress = Callable[[int, int], None]
-"""Called with (rows, tokens) measured since the last call."""
+"""Called with (rows, tokens) measured since the last call; negative when a worker's death undid some."""
+
+WORKER = ("-m", "datapruner.executors.worker")
+"""Arguments of the Python interpreter that start a worker."""
+
+_HOPELESS = 16
+"""Deaths before the first finished task that end the run: more than isolating one sample of 256 takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +57,53 @@ class _DiedError(Exception):
 
 
 class _Process:
-    """One worker process."""
+    """One worker process, just started. Raises WorkerError when it cannot be."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, worker: Sequence[str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "datapruner.executors.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            text=True,
-            encoding="utf-8",
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, *worker],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError as error:
+            self._log.close()
+            raise WorkerError(f"cannot start a measuring process: {error}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in: IO[str] = self._process.stdin
         self._out: IO[str] = self._process.stdout
+
+    def load(self, spec: WorkerSpec) -> None:
+        """Have the model loaded. Raises ModelError when it cannot be, and _DiedError."""
         self._send(spec_line(spec))
         event = self._receive()
         if event["event"] == "refused":
-            self.close()
             raise ModelError(event["message"])
 
     def run(self, number: int, task: Task, on_progress: OnProgress) -> list[tuple[str, str]]:
-        """Measure a task; return the samples that failed, with reasons. Raises _DiedError."""
+        """Measure a task; return the samples that failed, with reasons. Raises WorkerError and _DiedError."""
         message = {"task": number, "out": str(task.out), "samples": task.samples}
-        self._send(json.dumps(message) + "\n")
-        while True:
-            event = self._receive()
-            if event["event"] == "done":
-                return [(sample_id, reason) for sample_id, reason in event["failed"]]
-            on_progress(event["rows"], event["tokens"])
+        rows = tokens = 0
+        try:
+            self._send(json.dumps(message) + "\n")
+            while True:
+                event = self._receive()
+                if event["event"] == "done":
+                    return [(sample_id, reason) for sample_id, reason in event["failed"]]
+                if event["event"] == "broken":
+                    raise WorkerError(event["message"])
+                rows, tokens = rows + event["rows"], tokens + event["tokens"]
+                on_progress(event["rows"], event["tokens"])
+        except _DiedError:
+            on_progress(-rows, -tokens)
+            raise
 
     def close(self) -> None:
         """Let the process end, or end it."""
@@ -123,14 +144,19 @@ class _Process:
 
 
 def measure(
-    spec: WorkerSpec, devices: Sequence[str], tasks: Iterable[Task], on_progress: OnProgress
+    spec: WorkerSpec,
+    devices: Sequence[str],
+    tasks: Iterable[Task],
+    on_progress: OnProgress,
+    worker: Sequence[str] = WORKER,
 ) -> Iterator[tuple[str, str]]:
     """Run every task, one worker per device, and yield (sample id, reason) of samples that failed.
 
     `tasks` is consumed as workers become free. Raises ModelError when the model cannot be loaded and
-    WorkerError when a worker cannot even start.
+    WorkerError when workers cannot start, keep dying, or cannot write what they measured. However it ends,
+    no worker outlives it.
     """
-    run = _Run(spec, iter(tasks), on_progress)
+    run = _Run(spec, iter(tasks), on_progress, worker)
     threads = [threading.Thread(target=run.drive, args=(device,), daemon=True) for device in devices]
     for thread in threads:
         thread.start()
@@ -153,14 +179,19 @@ def measure(
 class _Run:
     """State that the driving threads share."""
 
-    def __init__(self, spec: WorkerSpec, tasks: Iterator[Task], on_progress: OnProgress) -> None:
+    def __init__(
+        self, spec: WorkerSpec, tasks: Iterator[Task], on_progress: OnProgress, worker: Sequence[str]
+    ) -> None:
         self.results: queue.Queue[tuple[str, str] | BaseException | None] = queue.Queue()
         self._spec = spec
+        self._worker = worker
         self._tasks = tasks
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._again: list[Task] = []
         self._number = 0
+        self._deaths = 0
+        self._any_done = False
         self._stopped = False
         self._living: set[_Process] = set()
 
@@ -182,6 +213,7 @@ class _Run:
                 try:
                     for failure in process.run(number, task, self._count):
                         self.results.put(failure)
+                    self._any_done = True
                 except _DiedError as death:
                     self._forget(process)
                     process = None
@@ -194,12 +226,18 @@ class _Run:
             self.results.put(None)
 
     def _start(self, device: str) -> _Process:
-        try:
-            process = _Process(replace(self._spec, device=device))
-        except _DiedError as death:
-            raise WorkerError(f"cannot start measuring on {device}: {death}") from death
+        process = _Process(self._worker)
         with self._lock:
             self._living.add(process)
+            if self._stopped:
+                process.kill()
+        try:
+            process.load(replace(self._spec, device=device))
+        except BaseException as error:
+            self._forget(process)
+            if isinstance(error, _DiedError):
+                raise WorkerError(f"cannot start measuring on {device}: {error}") from error
+            raise
         return process
 
     def _forget(self, process: _Process) -> None:
@@ -222,10 +260,16 @@ class _Run:
         with self._lock:
             if self._stopped:
                 return
+            self._deaths += 1
+            if self._deaths == _HOPELESS and not self._any_done:
+                raise WorkerError(f"{_HOPELESS} measuring processes died before one task was done: {death}")
             if not task.suspect:
                 self._again.append(replace(task, suspect=True))
             elif len(samples) > 1:
                 middle = len(samples) // 2
                 self._again += [replace(task, samples=half) for half in (samples[middle:], samples[:middle])]
             else:
-                self.results.put((samples[0]["id"], f"{death.splitlines()[0]} on this sample, twice"))
+                how, *log = death.splitlines()
+                said = f": {log[-1]}" if log else ""
+                self.results.put((samples[0]["id"], f"{how} on this sample, more than once{said}"))
+                self._on_progress(1, 0)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scorers.chat import Encoded
-from scorers.forward import Measured
+if TYPE_CHECKING:
+    from scorers.chat import Encoded
+    from scorers.forward import Measured
 
+_COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens", "n_truncated", "n_tokens_full")
 _INTS, _FLOATS, _BOOLS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.bool_())
 
 
@@ -43,8 +45,7 @@ def schema(projection: int, hidden: int) -> pa.Schema:
             ("char_start", _INTS),
             ("char_end", _INTS),
             ("is_end", _BOOLS),
-            ("n_truncated", pa.int64()),
-            ("n_tokens_full", pa.int64()),
+            *((name, pa.int64()) for name in _COUNTS),
             ("nll", _FLOATS),
             ("entropy", _FLOATS),
             ("el2n", _FLOATS),
@@ -66,6 +67,9 @@ def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm
         "char_start": encoded.char_start,
         "char_end": encoded.char_end,
         "is_end": encoded.is_end,
+        "n_tokens": len(encoded.input_ids),
+        "n_prompt_tokens": len(encoded.input_ids) - len(encoded.position),
+        "n_response_tokens": len(encoded.position),
         "n_truncated": encoded.n_truncated,
         "n_tokens_full": encoded.n_tokens_full,
         "nll": measured.nll,
@@ -86,11 +90,19 @@ def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], shape: pa.Schema) -> None:
-    """Publish a shard: written under another name, made durable, then renamed."""
+    """Publish the rows of a finished task as a shard."""
     columns = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in shape]
+    publish(path, pa.Table.from_arrays(columns, schema=shape))
+
+
+def publish(path: Path, table: pa.Table) -> None:
+    """Make a shard appear: written under another name, made durable, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        pq.write_table(pa.Table.from_arrays(columns, schema=shape), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

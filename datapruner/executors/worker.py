@@ -5,7 +5,8 @@ Speaks JSON lines. In: the specification (`WorkerSpec`), then one task a line:
 "tools": ...}]}`.
 Out: `{"event": "ready", ...}`, `{"event": "progress", ...}` after every batch, `{"event": "done", "task": 3,
 "failed": [[id, reason], ...]}` once the shard is on disk, `{"event": "refused", "message": ...}` when the
-model cannot be used. Ends when standard input does.
+model cannot be used, `{"event": "broken", "message": ...}` when a shard cannot be written. Ends when standard
+input does.
 
 Notable choices:
 - anything that libraries print goes to standard error: the protocol has standard output for itself;
@@ -80,7 +81,11 @@ class Worker:
             yield {"event": "progress", "rows": 1, "tokens": len(sample.input_ids)}
         ordered = [rows[sample_id] for sample_id in ids if sample_id in rows]
         if ordered:
-            shards.write(Path(task["out"]), ordered, self.schema)
+            try:
+                shards.write(Path(task["out"]), ordered, self.schema)
+            except OSError as error:
+                yield {"event": "broken", "message": f"cannot write the signals to {task['out']}: {error}"}
+                return
         yield {"event": "done", "task": task["task"], "failed": failed}
 
 

@@ -13,8 +13,8 @@ Layers, in the order in which they are put on; each was found necessary or cheap
 - files are opened here and handed to DuckDB by number through `AttachedFiles`: DuckDB would show a real
   path in `duckdb_databases()` (it follows symbolic links and /dev/fd), and would keep it in `allowed_paths`,
   which external access does not close and where a COPY inside a CTE may write;
-- external access, then the local file system, then the configuration are closed, in this order: the first
-  setting cannot be changed without the second, and none after the third;
+- external access, then the local file system, then the configuration are closed, in this order: with
+  the file system disabled, external access can no longer be set, and nothing can after the third;
 - the kernel gives out no file descriptor from then on: no file, socket or pipe can be opened at all;
 - one statement of type SELECT is run; every other type is refused before it is planned.
 """

@@ -94,7 +94,7 @@ def run_sql(
     """
     request = _request(sql, databases, parameters, limits)
     command = [sys.executable, "-I", str(_CHILD)]
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -364,15 +364,17 @@ HARMLESS = """
 # Starting a process costs more than all the rest of a probe: these children are forked from one that waits,
 # and do exactly what a started one does from there.
 FORKING = """
-import io, json, os, runpy, sys
+import io, json, os, runpy, signal, sys
 child = runpy.run_path(sys.argv[1], run_name="child")
 for line in sys.stdin.buffer:
     if os.fork() == 0:
+        signal.alarm(20)
         out = io.BytesIO()
         child["answer"](json.loads(line), out)
         os.write(1, out.getvalue().hex().encode() + b"\\n")
         os._exit(0)
-    os.wait()
+    if os.wait()[1]:
+        os.write(1, b"\\n")
 """
 
 
@@ -397,7 +399,9 @@ def probe(sql: str, folder: Path, process: subprocess.Popen[bytes]) -> tuple[dic
     assert process.stdout is not None
     process.stdin.write(json.dumps(request).encode() + b"\n")
     process.stdin.flush()
-    started, event, body = bytes.fromhex(process.stdout.readline().decode()).split(b"\n", 2)
+    answer = bytes.fromhex(process.stdout.readline().decode())
+    assert answer, "the child ended without an answer"
+    started, event, body = answer.split(b"\n", 2)
     assert json.loads(started) == {"event": "started"}
     assert contents(folder) == before
     return json.loads(event), body

@@ -1,0 +1,531 @@
+"""The command line: exit codes, one line per error, one document with --json, and the main job end to end."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import polars as pl
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from datapruner import cli, config, errors, library
+from datapruner.commands import options
+from datapruner.commands import prune as pruning
+from tests.command_line import COMMAND, PrunedHome, Said, installed
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "Name a colour.", "output": "Blue."}\n')
+    return path
+
+
+# Start-up and help
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'polars', 'duckdb', 'pyarrow', 'numpy', 'datasets', 'torch', 'transformers', 'pydantic'}"
+    program = (
+        "import sys; from datapruner import cli; code = cli.main(['--help']); "
+        f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_documents_commands_and_exit_codes(command: Command) -> None:
+    said = command("--help")
+    assert said.code == 0
+    for name in ("prune", "score", "replay", "explain", "sql", "runs", "methods", "models", "doctor"):
+        assert re.search(rf"^│ {name} ", said.out, re.MULTILINE), name
+    text = " ".join(said.out.split())
+    for promise in ("0 fine", "1 our fault", "2 bad usage or input", "3 nothing survived", "130 interrupted"):
+        assert promise in text
+
+
+def test_without_a_command_the_help_is_shown(command: Command) -> None:
+    assert "Usage: datapruner" in command().out
+
+
+@pytest.mark.parametrize(
+    "name", ["prune", "score", "replay", "explain", "sql", "runs", "methods", "models", "doctor"]
+)
+def test_each_command_has_help_that_fits(command: Command, name: str) -> None:
+    said = command(name, "--help")
+    assert said.code == 0
+    assert max(map(len, said.out.splitlines())) <= 80
+
+
+def test_the_version_is_shown(command: Command) -> None:
+    assert re.fullmatch(r"datapruner \d+\.\d+\.\d+\n", command("--version").out)
+
+
+def test_the_default_model_is_that_of_the_library() -> None:
+    assert pruning.DEFAULT_MODEL == config.DEFAULT_MODEL
+    for name in ("dtype", "overflow", "train_on"):
+        kinds = get_type_hints(pruning.prune)[name]
+        assert kinds.__args__ == config.Measuring.model_fields[name].annotation.__args__  # type: ignore[union-attr]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prune"], "Missing argument 'SOURCE'"),
+        (["nope"], "No such command 'nope'"),
+        (["prune", "ROWS", "--nope"], "No such option"),
+        (["prune", "ROWS"], "give --keep 0.25, 25% or 500, --keep-tokens N, or --preset (paper-12.5x50"),
+        (["prune", "ROWS", "-m", "ppl"], "give --keep 0.25, 25% or 500, --keep-tokens N"),
+        (["prune", "ROWS", "--preset", "x"], "no preset 'x' (known: paper-12.5x50"),
+        (["prune", "ROWS", "--keep", "7x"], "keep '7x'"),
+        (["prune", "ROWS", "--keep", "0"], "keep 0"),
+        (["prune", "ROWS", "--keep", "1.5"], "keep 1.5"),
+        (["prune", "ROWS", "--keep", "0.5", "--keep-tokens", "5"], "--keep and --keep-tokens are both given"),
+        (["prune", "ROWS", "--keep", "0.5", "-m", "nope"], "unknown method 'nope'"),
+        (["prune", "ROWS", "--keep", "0.5", "-o", "nope=1"], "no option 'nope' (known: batch_size"),
+        (["prune", "ROWS", "--keep", "0.5", "-o", "exact"], "--option 'exact' is not NAME=VALUE"),
+        (["prune", "ROWS", "--keep", "0.5", "-o", "exact=1", "-o", "exact=0"], "exact is given twice"),
+        (["prune", "ROWS", "--keep", "0.5", "-o", "exact=maybe"], "allowed is true or false"),
+        (["prune", "ROWS", "--keep", "0.5", "--token-keep", "2"], "option token_keep is 2.0: allowed is"),
+        (["prune", "ROWS", "--keep", "0.5", "-m", "ppl", "--token-keep", "0.5"], "no option 'token_keep'"),
+        (["prune", "ROWS", "--keep", "0.5", "--overflow", "x"], "--overflow"),
+        (["prune", "ROWS", "--keep", "0.5", "--map", "x"], "--map 'x' is not NAME=VALUE"),
+        (["prune", "ROWS", "--keep", "0.5", "--device", "tpu"], "tpu"),
+        (["prune", "ROWS", "--keep", "0.5", "--out", "x.csv"], "x.csv: cannot write .csv"),
+        (["prune", "ROWS", "--keep", "0.5", "--out", "no/x.parquet"], "the folder no does not exist"),
+        (["prune", "ROWS", "--keep", "0.5", "--plain", "x.csv"], "x.csv: cannot write .csv"),
+        (["prune", "ROWS", "--keep", "0.5", "--out", "x.parquet", "--plain", "x.parquet"], "the same file"),
+        (["prune", "nope.json", "--keep", "0.5"], "nope.json: no such file or folder"),
+        (["score", "ROWS", "-m", "ppl", "-m", "donod", "-o", "prefer=low"], "write ppl.prefer=low"),
+        (["score", "ROWS", "-m", "ppl", "-o", "donod.don_sign=1"], "method donod is not among ppl"),
+        (["score", "ROWS", "--out", "x.txt"], "x.txt: cannot write .txt"),
+        (["replay", "ROWS"], "not a run file"),
+        (["explain", "latest", "row:0"], "there is no run yet"),
+        (["explain", "abc", "row:0"], "no run with an id that starts with 'abc'"),
+        (["sql", "select 1"], "there is no run yet"),
+        (["sql", "select 1", "--json", "--format", "csv"], "--json and --format csv are both given"),
+        (["sql", "select 1", "--format", "parquet"], "give --out FILE"),
+        (["sql", "select 1", "--format", "table", "--out", "x"], "a table does not go to a file"),
+        (["sql", "select 1", "--out", "x.txt"], "the suffix does not say how"),
+        (["methods", "nope"], "unknown method 'nope'"),
+        (["models", "pull", "nope"], "no alias called 'nope'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_two(
+    command: Command, rows: Path, arguments: list[str], said: str
+) -> None:
+    answer = command(*(str(rows) if each == "ROWS" else each for each in arguments))
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    if "--json" not in arguments:
+        assert answer.out == ""
+
+
+def test_a_mapping_with_an_unknown_role_is_refused_before_measuring(command: Command, rows: Path) -> None:
+    said = command("prune", rows, "--keep", "1.0", "--map", "nope=q")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "nope" in said.err
+
+
+def test_input_in_which_no_row_is_usable_is_an_input_error(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    said = command("prune", path, "--keep", "0.5")
+    assert said.code == 2
+    assert "empty.jsonl" in said.err
+
+
+def test_an_error_with_json_is_a_document_too(command: Command, rows: Path) -> None:
+    said = command("prune", rows, "--keep", "0.5", "-m", "nope", "--json")
+    assert said.code == 2
+    assert said.json == {
+        "error": {
+            "type": "UsageError",
+            "message": said.err.removeprefix("error: ").rstrip("\n"),
+            "remedy": "see `datapruner methods`",
+            "exit_code": 2,
+        }
+    }
+    assert command("prune", "--json").json["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (errors.UsageError("a\nb"), 2, "error: a b"),
+        (errors.InputError("x", remedy="y"), 2, "error: x (y)"),
+        (errors.ModelError("x"), 2, "error: x"),
+        (errors.NothingSurvivedError("x"), 3, "error: x"),
+        (errors.WorkerError("x"), 1, "error: x"),
+        (
+            errors.UsageError("Parser Error: no\n\nLINE 1: selec\n        ^^^^^ (do)"),
+            2,
+            "no LINE 1: selec (do)",
+        ),
+        (errors.UsageError("\x1b[2J"), 2, "error: ␛[2J"),
+        (PermissionError(13, "Permission denied", "/home"), 2, "cannot use /home: Permission denied"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "datapruner is at fault: FileNotFoundError"),
+        (ModuleNotFoundError("No module named 'x'"), 1, "see `datapruner doctor`"),
+        (KeyError("x"), 1, "DATAPRUNER_DEBUG=1"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code(
+    command: Command, rows: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(library, "prune", fail)
+    answer = command("prune", rows, "--keep", "0.5")
+    assert (answer.code, answer.out) == (code, "")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_the_traceback_is_shown_on_request(
+    command: Command, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATAPRUNER_DEBUG", "1")
+    said = command("prune", rows, "--keep", "0.5", "-m", "nope")
+    assert "Traceback" in said.err
+    assert said.err.endswith("(see `datapruner methods`)\n")
+
+
+def test_a_home_that_cannot_be_written_is_named(command: Command, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = command("prune", rows, "--keep", "0.5", home=tmp_path / "file" / "home")
+    assert said.code == 2
+    assert str(tmp_path / "file") in said.err
+
+
+# Option values
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "value"),
+    [
+        ("qtuning", {"token_keep": "0.5"}, 0.5),
+        ("qtuning", {"batch_size": "64"}, 64),
+        ("qtuning", {"exact": "yes"}, True),
+        ("qtuning", {"shuffle": "False"}, False),
+        ("qtuning", {"scope": "batch"}, "batch"),
+        ("donod", {"don_sign": "-1"}, -1),
+        ("donod", {"learning_rate": "1e-5"}, 1e-5),
+        ("qtuning", {"batch_size": "many"}, "many"),
+        ("qtuning", {"unheard": "1"}, "1"),
+    ],
+)
+def test_option_values_get_the_types_that_the_method_declares(
+    method: str, given: dict[str, str], value: object
+) -> None:
+    [read] = options.method_options(method, given).values()
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_values_may_hold_equals_signs() -> None:
+    assert options.assignments(["prompt=a=b", "x="], "--map") == {"prompt": "a=b", "x": ""}
+
+
+# What there is
+
+
+def test_methods_are_listed_with_papers_and_presets(command: Command) -> None:
+    said = command("methods")
+    assert said.code == 0
+    assert "arXiv 2509.23873" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
+    listed = command("methods", "--json").json["methods"]
+    assert [method["name"] for method in listed][:2] == ["qtuning", "donod"]
+
+
+def test_a_method_shows_its_options_and_presets(command: Command) -> None:
+    said = command("methods", "qtuning")
+    assert "token_keep" in said.out
+    assert "paper-25x50" in said.out
+    about = command("methods", "qtuning", "--json").json
+    option = {option["name"]: option for option in about["options"]}["token_keep"]
+    assert (option["default"], option["allowed"]) == (0.5, "a number over 0 and at most 1")
+    assert about["presets"]["paper-12.5x50"] == {"keep": 0.125, "token_keep": 0.5}
+
+
+def test_models_say_whether_they_are_here(command: Command) -> None:
+    assert "no" in command("models").out
+    assert command("models", "--json").json["models"][0]["path"] is None
+
+
+def test_pulling_a_model_that_is_there_does_nothing(command: Command, smollm2: Path) -> None:
+    home = smollm2.parent.parent
+    said = command("models", "pull", "smollm2-135m", "--json", home=home)
+    assert said.json == {"name": "smollm2-135m", "path": str(smollm2)}
+    assert "is in" in command("models", "pull", "smollm2-135m", home=home).out
+
+
+def test_no_runs_is_no_error(command: Command) -> None:
+    assert command("runs").out.startswith("no run in")
+    assert command("runs", "--json").json == {"runs": []}
+
+
+# The main job
+
+
+def run_lines(said: Said) -> list[str]:
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    return lines
+
+
+@pytest.mark.slow
+def test_pruning_says_all_that_a_script_needs(pruned_home: PrunedHome) -> None:
+    document = pruned_home.document
+    report = document["report"]
+    assert report["ingested"] == 8
+    assert report["ingested"] == sum(report[part] for part in ("kept", "pruned", "rejected", "errored"))
+    assert (report["rejected"], report["errored"], report["duplicates"]) == (2, 1, 1)
+    assert document["measured"] == 5
+    assert document["config"]["keep"]["share"] == 0.5
+    assert document["written"] == {"subset": {"path": str(pruned_home.subset), "rows": report["kept"]}}
+    assert pq.read_table(pruned_home.subset).num_rows == report["kept"]
+    assert pruned_home.subset.with_suffix(".run.json").is_file()
+    assert Path(document["database"]).is_file()
+
+
+@pytest.mark.slow
+def test_pruning_reports_for_people_without_measuring_again(pruned_home: PrunedHome, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.jsonl"
+    settings = ["--keep", "0.5", "--max-length", "64", "--overflow", "error"]
+    done = installed(["prune", str(pruned_home.rows), *settings, "--plain", str(plain)], pruned_home.home)
+    lines = run_lines(Said(done.returncode, done.stdout, done.stderr))
+    text = " ".join(done.stdout.split())
+    assert "5 rows of shape alpaca (instruction, input, output)" in text
+    assert "messages (messages)" in text
+    assert "nothing measured" in text
+    assert re.search(r"ingested 8 100\.0 % kept \d .* rejected 2 25\.0 % errored 1 12\.5 %", text)
+    assert "Trained tokens:" in text
+    for quadrant in ("Q1 harmful noise", "Q2 valuable misconception", "Q3 redundant", "Q4 calibration"):
+        assert quadrant in text
+    assert "'output' is empty" in text
+    assert "Rows that could not be measured" in text
+    assert plain.name in "".join(lines)
+    suggested = next(line.strip() for line in lines if line.strip().startswith("datapruner explain"))
+    again = installed(suggested.split()[1:], pruned_home.home)
+    assert again.returncode == 0, again.stderr
+    kept = [json.loads(line) for line in plain.read_text(encoding="utf-8").splitlines()]
+    assert len(kept) == pruned_home.document["report"]["kept"]
+
+
+@pytest.mark.slow
+def test_quiet_pruning_says_nothing(pruned_home: PrunedHome, command: Command) -> None:
+    settings = ["--keep", "2", "--max-length", "64", "--overflow", "error", "--quiet"]
+    said = command("prune", pruned_home.rows, *settings, home=pruned_home.home)
+    assert said == Said(0, "", "")
+
+
+@pytest.mark.slow
+def test_rows_from_standard_input_are_pruned(pruned_home: PrunedHome) -> None:
+    settings = ["--keep", "50%", "--max-length", "64", "--overflow", "error", "--json"]
+    text = pruned_home.rows.read_text(encoding="utf-8")
+    done = installed(["prune", "-", *settings], pruned_home.home, input=text)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["config"]["source"] is None
+    assert document["measured"] == 0
+    assert document["report"]["kept"] == pruned_home.document["report"]["kept"]
+
+
+@pytest.mark.slow
+def test_a_run_file_replays_to_the_same_bytes(
+    pruned_home: PrunedHome, command: Command, tmp_path: Path
+) -> None:
+    again = tmp_path / "again.parquet"
+    run_file = pruned_home.subset.with_suffix(".run.json")
+    said = command("replay", run_file, "--out", again, "--json", home=pruned_home.home)
+    assert said.json["run"] == pruned_home.run
+    assert again.read_bytes() == pruned_home.subset.read_bytes()
+
+
+@pytest.mark.slow
+def test_several_methods_score_together(pruned_home: PrunedHome, command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    arguments = ["score", pruned_home.rows, "-m", "qtuning", "-m", "donod", "-o", "donod.don_sign=-1"]
+    arguments += ["--max-length", "64", "--overflow", "error"]
+    document = command(*arguments, "--out", out, "--json", home=pruned_home.home).json
+    chosen = {each["name"]: each["options"] for each in document["config"]["methods"]}
+    assert chosen == {"qtuning": {}, "donod": {"don_sign": -1}}
+    assert document["measured"] == 0
+    scores = pl.read_parquet(out)
+    assert {"ppl", "entropy", "don", "nod", "donod"} <= set(scores.columns)
+    lines = run_lines(command(*arguments, home=pruned_home.home))
+    assert any(line.startswith("donod ") for line in lines)
+    assert any("scored" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_nothing_measured_is_exit_code_three(
+    pruned_home: PrunedHome, command: Command, tmp_path: Path
+) -> None:
+    rows = tmp_path / "long.jsonl"
+    rows.write_text(pruned_home.rows.read_text(encoding="utf-8").splitlines()[5] + "\n")
+    settings = ["--keep", "0.5", "--max-length", "64", "--overflow", "error", "--json"]
+    said = command("prune", rows, *settings, home=pruned_home.home)
+    assert said.code == 3
+    assert said.json["error"]["type"] == "NothingSurvivedError"
+
+
+# Questions afterwards
+
+
+@pytest.mark.slow
+def test_runs_are_listed_the_newest_first(pruned_home: PrunedHome, command: Command) -> None:
+    listed = command("runs", "--json", home=pruned_home.home).json["runs"]
+    assert pruned_home.run in {run["run"] for run in listed}
+    assert [run["published"] for run in listed] == sorted((r["published"] for r in listed), reverse=True)
+    lines = run_lines(command("runs", home=pruned_home.home))
+    assert any(line.startswith(pruned_home.run[:12]) and "rows.jsonl" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_sql_answers_as_table_json_csv_and_parquet(
+    pruned_home: PrunedHome, command: Command, tmp_path: Path
+) -> None:
+    def ask(query: str, *more: object) -> Said:
+        return command("sql", query, "--run", pruned_home.run[:8], *more, home=pruned_home.home)
+
+    query = (
+        "select sample_id, row, keep, kept_tokens from sample_scores left join masks using (row) order by row"
+    )
+    query = query.replace("sample_id", "sample_scores.sample_id")
+    expected = pl.read_parquet(pruned_home.subset)["row"].to_list()
+    answer = ask(query, "--json").json
+    assert answer["run"] == pruned_home.run
+    assert answer["columns"] == ["sample_id", "row", "keep", "kept_tokens"]
+    assert [row["row"] for row in answer["rows"] if row["keep"]] == expected
+    assert not answer["truncated"]
+    table = list(csv.DictReader(ask(query, "--format", "csv").out.splitlines()))
+    assert [int(row["row"]) for row in table if row["keep"] == "true"] == expected
+    assert json.loads(table[expected[0]]["kept_tokens"]) == answer["rows"][expected[0]]["kept_tokens"]
+    said = ask(query, "--out", tmp_path / "answer.parquet")
+    assert (said.out, "8 rows written" in said.err) == ("", True)
+    assert pl.read_parquet(tmp_path / "answer.parquet").height == 8
+    ask(query, "--out", tmp_path / "answer.json")
+    assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["rows"] == answer["rows"]
+    lines = run_lines(ask("select row, status from sample_scores order by row"))
+    assert lines[2].split() == ["0", "kept" if answer["rows"][0]["keep"] else "pruned"]
+
+
+@pytest.mark.slow
+def test_sql_reads_the_corpus_too_and_keeps_columns_of_one_name_apart(
+    pruned_home: PrunedHome, command: Command
+) -> None:
+    query = (
+        "select t.row, s.row from corpus.turns t join sample_scores s using (row) where turn = 0 order by 1"
+    )
+    answer = command("sql", query, "--run", pruned_home.run, "--json", home=pruned_home.home).json
+    assert answer["columns"] == ["row", "row_1"]
+    assert answer["rows"][0] == {"row": 0, "row_1": 0}
+
+
+@pytest.mark.slow
+def test_sql_says_when_rows_are_left_out(pruned_home: PrunedHome, command: Command) -> None:
+    said = command("sql", "from range(500)", "--rows", "3", "--json", home=pruned_home.home)
+    assert (len(said.json["rows"]), said.json["truncated"]) == (3, True)
+    assert "raise --rows" in said.err
+    lines = run_lines(command("sql", "from range(500)", home=pruned_home.home))
+    assert lines[-1] == "400 more rows; --format csv has them all"
+
+
+@pytest.mark.slow
+def test_sql_that_is_wrong_is_one_line(pruned_home: PrunedHome, command: Command) -> None:
+    said = command("sql", "selec 1", home=pruned_home.home)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "syntax error" in said.err
+    assert "^" not in said.err
+
+
+# A terminal and a user
+
+
+def on_terminal(arguments: list[str], home: Path, interrupt_at: bytes | None = None) -> tuple[int, str]:
+    """Run the installed command on a pseudo-terminal; interrupt it once `interrupt_at` is shown."""
+    environment = {**os.environ, "DATAPRUNER_HOME": str(home), "COLUMNS": "80", "TERM": "xterm-256color"}
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [COMMAND, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how reading ends when the terminal's last user has gone
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+            if interrupt_at is not None and interrupt_at in shown:
+                os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to the workers too
+                interrupt_at = None
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+def left_behind(home: Path) -> list[str]:
+    """Processes that still run for `home`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("DATAPRUNER_HOME") == str(home):
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_measuring_ends_in_one_line_and_leaves_no_worker(
+    smollm2: Path, rows: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(smollm2.parent)
+    code, shown = on_terminal(["prune", str(rows), "--keep", "1.0"], home, interrupt_at=b"measuring")
+    assert code == 130
+    assert "Traceback" not in shown
+    assert shown.rstrip().splitlines()[-1].endswith("interrupted")
+    assert "0/1 samples" in shown
+    assert not list(home.glob("runs/*"))
+    assert left_behind(home) == []
+
+
+@pytest.mark.slow
+def test_on_a_terminal_kept_tokens_are_green_and_pruned_ones_struck_through(pruned_home: PrunedHome) -> None:
+    code, shown = on_terminal(["explain", pruned_home.run, "row:3"], pruned_home.home)
+    assert code == 0
+    assert re.search(r"\x1b\[9;31mBlue is one of them\.\x1b\[0m", shown)
+
+
+def test_main_takes_the_arguments_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["datapruner", "--version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out.startswith("datapruner ")

@@ -1,0 +1,549 @@
+"""The whole job through the Python API, on a tiny proxy model that really runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+import transformers as tf
+
+import datapruner
+from datapruner.errors import (
+    InputError,
+    ModelError,
+    NothingSurvivedError,
+    UsageError,
+    WorkerError,
+)
+from datapruner.library import Result
+from scorers.registry import OWN
+from tests import reference, tiny_model
+from tests.pipeline import Prune
+from tests.proxies import Sample
+
+METHODS = [method.name for method in OWN]
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+def status_counts(result: Result) -> dict[str, int]:
+    return dict(result.scores["status"].value_counts().iter_rows())
+
+
+# What goes in comes out, one way or another
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_ingested_row_is_kept_pruned_rejected_or_errored(prune: Prune, method: str) -> None:
+    result = prune(method, 0.4)
+    report, scores = result.report, result.scores
+    assert scores["row"].to_list() == list(range(len(tiny_model.LINES)))
+    assert report.ingested == len(scores)
+    assert status_counts(result) == {
+        "kept": report.kept,
+        "pruned": report.pruned,
+        "rejected": report.rejected,
+        "error": report.errored,
+    }
+    assert report.ingested == report.kept + report.pruned + report.rejected + report.errored
+    assert (report.rejected, report.errored) == (len(tiny_model.REJECTED), len(tiny_model.TOO_LONG))
+    assert report.duplicates == len(tiny_model.COPIES)
+    assert report.kept >= round(0.4 * len(tiny_model.MEASURED))
+    assert scores.filter(pl.col("keep"))["status"].unique().to_list() == ["kept"]
+    assert scores["keep"].null_count() == scores["reason"].null_count() == 0
+    assert report.response_tokens == scores["n_response_tokens"].sum()
+    assert report.kept_tokens == scores["n_kept_tokens"].sum() == result.masks["kept_tokens"].list.len().sum()
+    assert scores.filter(~pl.col("keep"))["n_kept_tokens"].to_list() == [0] * (len(scores) - report.kept)
+
+
+def test_a_duplicate_is_pruned_with_the_scores_of_the_first_and_its_row_as_the_reason(prune: Prune) -> None:
+    scores = prune("ppl", 1.0).scores
+    for row, first in tiny_model.COPIES.items():
+        if first in tiny_model.TOO_LONG:
+            assert scores["status"][row] == scores["status"][first] == "error"
+            continue
+        assert (scores["status"][row], scores["reason"][row]) == ("pruned", f"exact duplicate of row {first}")
+        assert (scores["status"][first], scores["ppl"][first]) == ("kept", scores["ppl"][row])
+
+
+def test_a_duplicate_is_measured_once(first_run: Result) -> None:
+    unique = len(tiny_model.LINES) - len(tiny_model.REJECTED) - len(tiny_model.COPIES)
+    assert first_run.run.measured == unique
+    assert first_run.token_scores["sample_id"].n_unique() == len(tiny_model.MEASURED)
+
+
+def test_a_row_that_is_too_long_is_cut_and_what_it_lost_is_counted(
+    first_run: Result, fp64_model: Any
+) -> None:
+    ids, response = tiny_model.rendered(
+        fp64_model[1], tiny_model.messages_of(tiny_model.LINES[tiny_model.CUT])
+    )
+    row = first_run.scores.row(tiny_model.CUT, named=True)
+    assert row["n_prompt_tokens"] + row["n_response_tokens"] == tiny_model.POSITIONS == len(ids)
+    assert row["n_response_tokens"] == len(response)
+    assert row["n_truncated"] == first_run.report.truncated_tokens > 100
+
+
+def test_a_row_without_response_after_the_cut_is_an_error_with_a_remedy(first_run: Result) -> None:
+    for row in tiny_model.TOO_LONG:
+        found = first_run.scores.row(row, named=True)
+        assert (found["status"], found["keep"], found["ppl"]) == ("error", False, None)
+        assert "no response token left" in found["reason"]
+        assert "raise max_length" in found["reason"]
+
+
+def test_rejected_rows_say_what_is_wrong_and_what_to_do(first_run: Result) -> None:
+    reasons = first_run.scores["reason"]
+    empty, null, broken = (reasons[row] for row in tiny_model.REJECTED)
+    assert "'output' is empty (" in empty
+    assert "'output' is null (" in null
+    assert "not JSON" in broken
+    assert first_run.scores["sample_id"].null_count() == len(tiny_model.REJECTED)
+
+
+def test_with_overflow_error_long_rows_are_errors_and_nothing_is_cut(
+    corpus_file: Path, home: Path, options: dict[str, Any]
+) -> None:
+    result = datapruner.prune(
+        corpus_file, "length", 0.5, overflow="error", max_length=100, home=home, **options
+    )
+    errored = result.scores.filter(pl.col("status") == "error")
+    assert {tiny_model.CUT, *tiny_model.TOO_LONG} <= set(errored["row"])
+    assert errored["reason"].str.contains(r"\d+ tokens, more than max_length 100; raise max_length").all()
+    assert (result.report.errored, result.report.truncated_tokens) == (len(errored), 0)
+    assert max(result.token_scores["position"]) < 100
+
+
+# The numbers
+
+
+@pytest.fixture(scope="module")
+def fp64_model(tiny_folder: Path) -> tuple[Any, Any]:
+    """The model in fp64 and its tokenizer."""
+    model = tf.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float64)
+    return model.eval().requires_grad_(False), tf.AutoTokenizer.from_pretrained(tiny_folder)
+
+
+def test_every_score_equals_the_fp64_reference_on_the_same_tokens(
+    first_run: Result, fp64_model: tuple[Any, Any]
+) -> None:
+    model, tokenizer = fp64_model
+    scores, tokens = first_run.scores, first_run.token_scores
+    worst: dict[str, float] = {}
+    for row in tiny_model.MEASURED:
+        ids, response = tiny_model.rendered(tokenizer, tiny_model.messages_of(tiny_model.LINES[row]))
+        expected = reference.measure(model, Sample(np.array(ids), np.array(response)))
+        line, mine = scores.row(row, named=True), tokens.filter(pl.col("row") == row)
+        assert mine["position"].to_list() == response
+        assert (line["n_prompt_tokens"], line["n_response_tokens"]) == (
+            len(ids) - len(response),
+            len(response),
+        )
+        pairs = {
+            "ppl": (line["ppl"], np.exp(expected.nll.mean())),
+            "entropy": (line["entropy"], expected.entropy.mean()),
+            "el2n": (line["el2n"], expected.el2n.mean()),
+            "head_grad_norm": (line["head_grad_norm"], expected.grad.norm().item()),
+            "token nll": (mine["nll"], expected.nll),
+            "token entropy": (mine["entropy"], expected.entropy),
+            "token el2n": (mine["el2n"], expected.el2n),
+        }
+        dot = (expected.grad * expected.weight).sum().item()
+        scale = expected.grad.norm().item() * expected.weight.norm().item()
+        errors = {name: reference.relative(*pair) for name, pair in pairs.items()}
+        errors["head_grad_dot"] = abs(line["head_grad_dot"] - dot) / scale
+        worst = {name: max(error, worst.get(name, 0)) for name, error in errors.items()}
+        assert mine["top1"].to_list() == expected.top1.tolist()
+    assert max(worst.values()) < 2e-5, worst
+
+
+def test_the_tokens_are_those_of_the_chat_template(first_run: Result, fp64_model: tuple[Any, Any]) -> None:
+    for sample in first_run.subset.to_list():
+        messages = tiny_model.messages_of({k: v for k, v in sample.items() if v is not None})
+        assert sample["input_ids"] == tiny_model.rendered(fp64_model[1], messages)[0]
+
+
+# Nothing is measured twice
+
+
+@pytest.mark.parametrize(
+    ("method", "how_much"),
+    [("qtuning", {"keep": 0.2}), ("donod", {"keep": 5}), ("random", {"keep_tokens": 60})],
+)
+def test_another_method_or_amount_starts_no_worker(
+    prune: Prune, monkeypatch: pytest.MonkeyPatch, method: str, how_much: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    assert prune(method, **how_much).run.measured == 0
+
+
+def test_without_an_interpreter_a_corpus_that_is_not_measured_yet_is_an_error(
+    tmp_path: Path, corpus_file: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    with pytest.raises(WorkerError, match=r"cannot start a measuring process.*/there/is/no/python"):
+        datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path, **options)
+
+
+def test_only_rows_that_are_new_are_measured(prune: Prune, home: Path, options: dict[str, Any]) -> None:
+    rows = [line for line in tiny_model.LINES[:6] if isinstance(line, dict)]
+    new = {"instruction": "Something that the other rows do not ask.", "output": "A new answer."}
+    before = prune("ppl", 1.0).scores
+    result = datapruner.prune([new, *rows], "ppl", 1.0, home=home, **options)
+    assert result.run.measured == 1
+    assert result.scores["ppl"][1:].to_list() == before["ppl"][:6].to_list()
+
+
+# The same bytes again
+
+
+class Listener:
+    """Notes the stages and how far each came."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int | None]] = []
+        self.done: dict[str, int] = {}
+
+    def stage(self, name: str, total: int | None, unit: str) -> None:
+        self.stages.append((name, total))
+
+    def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.done[self.stages[-1][0]] = done
+
+
+@pytest.fixture(scope="module")
+def second_home(
+    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, options: dict[str, Any]
+) -> tuple[Path, Result, Listener]:
+    """Another home, in which the corpus was measured anew."""
+    home, listener = tmp_path_factory.mktemp("second-home"), Listener()
+    result = datapruner.prune(corpus_file, "qtuning", 0.5, home=home, progress=listener, **options)
+    return home, result, listener
+
+
+def test_two_fresh_homes_give_the_same_bytes(
+    first_run: Result, second_home: tuple[Path, Result, Listener], tmp_path: Path
+) -> None:
+    first_run.export(tmp_path / "a.parquet")
+    second_home[1].export(tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert (tmp_path / "a.run.json").read_bytes() == (tmp_path / "b.run.json").read_bytes()
+    assert first_run.run.run_id == second_home[1].run.run_id
+
+
+@pytest.mark.parametrize(
+    ("method", "amount", "given"),
+    [
+        (
+            "qtuning",
+            {"keep": 0.3},
+            {"token_keep": 0.7, "options": {"scope": "batch", "batch_size": 8, "shuffle": True}},
+        ),
+        ("donod", {"keep_tokens": 100}, {"options": {"don_sign": -1}}),
+        ("random", {"keep": 7}, {"seed": 3}),
+    ],
+)
+def test_the_run_file_replays_to_the_same_bytes_in_another_home(
+    prune: Prune,
+    second_home: tuple[Path, Result, Listener],
+    tmp_path: Path,
+    method: str,
+    amount: dict[str, Any],
+    given: dict[str, Any],
+) -> None:
+    prune(method, **amount, **given).export(tmp_path / "a.parquet")
+    again = datapruner.replay(tmp_path / "a.run.json", home=second_home[0], device="cpu")
+    again.export(tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_only_another_seed_draws_another_random_subset(prune: Prune) -> None:
+    kept = [prune("random", 0.4, seed=seed).masks["row"].to_list() for seed in (0, 0, 1)]
+    assert kept[0] == kept[1] != kept[2]
+    assert prune("donod", 0.4, seed=1).masks.equals(prune("donod", 0.4, seed=2).masks)
+
+
+def test_rows_from_python_are_replayed_when_they_are_given_again(
+    prune: Prune, home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prune("ppl", 0.5)
+    rows = [line for line in tiny_model.LINES if isinstance(line, dict)]
+    datapruner.prune(iter(rows), "ppl", 0.5, home=home, **options).export(tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"a.run.json does not name a source.*give the source"):
+        datapruner.replay(tmp_path / "a.run.json", home=home, device="cpu")
+    datapruner.replay(tmp_path / "a.run.json", rows, home=home, device="cpu").export(tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_files_with_the_same_chats_and_other_columns_do_not_take_each_others_place(
+    prune: Prune, home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prune("ppl", 0.5)
+    rows = [line for line in tiny_model.LINES[:8] if isinstance(line, dict)]
+    labelled = [{**row, "label": row["id"] * 10} for row in rows]
+    plain, other = (datapruner.prune(each, "ppl", 1.0, home=home, **options) for each in (rows, labelled))
+    assert "label" not in plain.subset.column_names
+    assert other.subset["label"] == [row["label"] for row in labelled]
+    assert plain.subset["input_ids"] == other.subset["input_ids"]
+
+
+# Sources and other ways to ask
+
+
+def test_a_dataset_a_table_and_standard_input_give_what_the_file_gives(
+    prune: Prune, home: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in tiny_model.LINES[:20] if isinstance(row, dict)]
+    expected = prune("ppl", 1.0).scores["ppl"][:20].to_list()
+    text = "".join(tiny_model.text_of(row) + "\n" for row in rows).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    for source in (datasets.Dataset.from_list(rows), pa.Table.from_pylist(rows), pl.DataFrame(rows), "-"):
+        result = datapruner.prune(source, "ppl", 1.0, home=home, **options)
+        assert (result.run.measured, result.run.config.source) == (0, None)
+        assert result.scores["ppl"].to_list() == expected
+        assert result.subset["output"] == [row["output"] for row in rows]
+
+
+def test_columns_with_other_names_are_read_through_a_mapping(
+    home: Path, prune: Prune, options: dict[str, Any]
+) -> None:
+    expected = prune("ppl", 1.0).scores
+    rows = [{"q": line["instruction"], "a": line["output"]} for line in tiny_model.LINES[:5]]  # type: ignore[index]
+    mapping = {"prompt": "q", "response": "a"}
+    result = datapruner.prune(rows, "ppl", 1.0, mapping=mapping, home=home, **options)
+    assert (result.run.measured, result.report.shapes) == (0, {"mapped": 5})
+    assert result.scores["ppl"].to_list() == expected["ppl"][:5].to_list()
+
+
+def test_scoring_prunes_nothing_and_has_the_columns_of_every_method(
+    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any]
+) -> None:
+    pruned = {name: prune(name, 0.5).scores for name in METHODS}
+    result = datapruner.score(corpus_file, METHODS, home=home, **options)
+    assert status_counts(result) == {
+        "scored": len(tiny_model.MEASURED) + 2,
+        "rejected": len(tiny_model.REJECTED),
+        "error": len(tiny_model.TOO_LONG),
+    }
+    assert result.report.kept == len(tiny_model.MEASURED) + 2
+    assert (result.report.pruned, result.report.kept_tokens) == (0, 0)
+    assert result.scores["keep"].is_null().all()
+    for name in METHODS:
+        own = [column for column in pruned[name].columns if column in result.scores.columns]
+        own = [column for column in own if column not in ("keep", "reason", "status", "n_kept_tokens")]
+        assert result.scores.select(own).equals(pruned[name].select(own))
+    assert {"don", "nod", "donod", "random", "length", "nominal_quadrant"} <= set(result.scores.columns)
+
+
+def test_a_run_that_pruned_nothing_has_scores_to_export_but_no_subset(
+    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    prune("ppl", 0.5)
+    result = datapruner.score(corpus_file, ["ppl"], home=home, **options)
+    for ask in (
+        lambda: result.subset,
+        lambda: result.masks,
+        lambda: result.export(tmp_path / "subset.parquet"),
+        lambda: result.export(tmp_path / "subset.jsonl", plain=True),
+    ):
+        with pytest.raises(UsageError, match=r"scored and did not prune \(use its scores, or prune\)"):
+            ask()
+    assert list(tmp_path.iterdir()) == []
+    assert result.export_scores(tmp_path / "scores.parquet") == len(tiny_model.LINES)
+    assert pl.read_parquet(tmp_path / "scores.parquet").equals(result.scores)
+    assert len(result.token_scores) == result.scores["n_response_tokens"].gather(tiny_model.MEASURED).sum()
+
+
+def test_the_tied_gradient_is_measured_only_when_a_method_asks_for_it(
+    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any], fp64_model: tuple[Any, Any]
+) -> None:
+    plain = prune("donod", 0.5)
+    tied = prune("donod", 0.5, options={"tied_exact": True})
+    assert plain.run.measured == 0
+    assert tied.run.measured > 0
+    ids, response = tiny_model.rendered(fp64_model[1], tiny_model.messages_of(tiny_model.LINES[5]))
+    expected = reference.measure(fp64_model[0], Sample(np.array(ids), np.array(response)), tied=True)
+    assert expected.tied_grad is not None
+    assert tied.scores["tied_grad_norm"][5] == pytest.approx(expected.tied_grad.norm().item(), rel=2e-5)
+    assert prune("donod", 0.2, options={"tied_exact": True}).run.measured == 0
+
+
+def test_a_preset_brings_its_share_and_options_and_given_ones_win(prune: Prune) -> None:
+    n = len(tiny_model.MEASURED)
+    paper = prune(preset="paper-25x70")
+    assert paper.run.config.methods[0].options == {"token_keep": 0.7}
+    assert n * 0.25 - 1 <= paper.report.kept < n * 0.5
+    changed = prune(preset="paper-25x70", keep=0.75, token_keep=0.2)
+    assert changed.report.kept >= n * 0.7
+    assert changed.run.config.methods[0].options == {"token_keep": 0.2}
+
+
+def test_progress_is_reported_in_stages_and_reaches_the_number_of_samples(
+    second_home: tuple[Path, Result, Listener],
+) -> None:
+    _, result, listener = second_home
+    assert [name for name, _ in listener.stages] == ["ingesting", "measuring", "selecting", "writing"]
+    assert dict(listener.stages)["measuring"] == listener.done["measuring"] == result.run.measured
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"method": "qtunning", "keep": 0.5},
+            "unknown method 'qtunning'; known are qtuning.*see `datapruner methods`",
+        ),
+        (
+            {"keep": 0.5, "options": {"tokenkeep": 1}},
+            "qtuning has no option 'tokenkeep' .known: .*token_keep",
+        ),
+        ({"keep": 0.5, "token_keep": 1.5}, "qtuning: option token_keep is 1.5: allowed is"),
+        ({"method": "ppl", "keep": 0.5, "token_keep": 0.5}, "ppl has no option 'token_keep'"),
+        ({"preset": "paper"}, "qtuning has no preset 'paper' .known: paper-12.5x50"),
+        ({}, "how much to keep is missing .give keep, keep_tokens, or a preset"),
+        ({"keep": 0.5, "keep_tokens": 10}, "not both"),
+        ({"keep": 1.5}, "keep 1.5: .*less than or equal to 1 .a share such as"),
+        (
+            {"keep": 999},
+            f"asked to keep 999 samples, but only {len(tiny_model.MEASURED)} were measured .keep fewer",
+        ),
+        (
+            {"method": "length", "keep_tokens": 1},
+            "budget of 1 tokens does not hold even the one sample that length",
+        ),
+        ({"keep": 0.5, "dtype": "int8"}, "dtype: .*'float32'"),
+        ({"keep": 0.5, "max_length": 1}, "max_length: .*greater than or equal to 2"),
+        ({"keep": 0.5, "seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"keep": 0.5, "device": "gpu"}, "no device is called 'gpu' .auto, cpu"),
+        ({"keep": 0.5, "device": ""}, "no device is called ''"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_a_remedy(
+    prune: Prune, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        prune(**arguments)
+
+
+def test_options_of_a_method_that_is_not_asked_for_are_refused(
+    corpus_file: Path, home: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="options for donod, which is not among the methods"):
+        datapruner.score(corpus_file, ["ppl"], options={"donod": {"don_sign": 1}}, home=home, **options)
+
+
+def test_a_home_that_cannot_be_made_is_a_usage_error(tmp_path: Path, corpus_file: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/home: cannot keep files there"):
+        datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path / "file" / "home")
+
+
+def test_a_source_that_is_not_there_is_an_input_error(home: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
+        datapruner.prune("nowhere.jsonl", "ppl", 0.5, home=home, **options)
+
+
+def test_a_model_that_is_not_there_is_a_model_error(corpus_file: Path, home: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model called '/nowhere/at/all'"):
+        datapruner.prune(corpus_file, "ppl", 0.5, home=home, model="/nowhere/at/all", device="cpu")
+
+
+def test_a_model_that_cannot_be_loaded_is_a_model_error(
+    corpus_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match="cannot load the model in .*incomplete metadata"):
+        datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path / "home", model=str(folder), device="cpu")
+
+
+def test_when_no_sample_can_be_measured_the_first_reason_is_told(home: Path, options: dict[str, Any]) -> None:
+    rows = [{"prompt": f"{i} " + "word " * 300, "completion": "yes"} for i in range(3)]
+    with pytest.raises(NothingSurvivedError, match=r"none of 3 samples.*the first: no response token left"):
+        datapruner.prune(rows, "ppl", 0.5, home=home, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("[]", InputError, "not a run file: it lacks run, config or lineage"),
+        ("{", InputError, "not a run file"),
+        ('{"run": "r", "lineage": {}, "config": {"methods": []}}', UsageError, "run file, methods"),
+        (
+            '{"run": "r", "lineage": {}, "config": {"methods": [{"name": "gone"}]}}',
+            UsageError,
+            "unknown method",
+        ),
+    ],
+)
+def test_a_run_file_that_cannot_be_replayed_says_why(
+    tmp_path: Path, content: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / "x.run.json").write_text(content)
+    with pytest.raises(error, match=message):
+        datapruner.replay(tmp_path / "x.run.json", home=tmp_path)
+
+
+# The real proxy model and real data
+
+
+@pytest.mark.slow
+def test_smollm2_prunes_a_few_real_answers(smollm2: Path, tmp_path: Path) -> None:
+    questions = {
+        "What is the capital of France?": "The capital of France is Paris.",
+        "Name the largest planet of the solar system.": "Jupiter is the largest planet of the solar system.",
+        "How many legs does a spider have?": "A spider has eight legs.",
+        "What colour is a ripe banana?": "A ripe banana is yellow.",
+        "Who wrote Romeo and Juliet?": "Lamp seven river quickly beneath orange, for the.",
+        "What do you call frozen water?": "Frozen water is called ice.",
+    }
+    rows = [{"instruction": question, "output": answer} for question, answer in questions.items()]
+    result = datapruner.prune(rows, "ppl", 5, home=tmp_path, model=str(smollm2), device="cpu")
+    assert result.scores.filter(~pl.col("keep"))["row"].to_list() == [4]
+    assert result.scores["ppl"].max() > 20 * result.scores["ppl"].median()
+    donod = datapruner.prune(rows, "donod", 5, home=tmp_path, model=str(smollm2), device="cpu")
+    assert donod.run.measured == 0
+    assert donod.scores.filter(~pl.col("keep"))["row"].to_list() == [4]
+
+
+def real_rows(name: str) -> list[dict[str, Any]]:
+    """Twelve short rows of a file of real data."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    rows = pl.read_parquet(path, n_rows=600).to_dicts()
+    return [row for row in rows if 60 < len(str(row)) < 500][:12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mapping"),
+    [
+        ("alpaca/alpaca_52k.parquet", None),
+        ("math/gsm8k_model_solutions_labelled.parquet", None),
+        ("chat/sharegpt_3k.parquet", None),
+    ],
+)
+def test_real_rows_go_through_with_their_columns_unchanged(
+    smollm2: Path, tmp_path: Path, name: str, mapping: dict[str, str] | None
+) -> None:
+    rows = real_rows(name)
+    result = datapruner.prune(rows, "qtuning", 0.5, home=tmp_path, model=str(smollm2), device="cpu")
+    assert (result.report.ingested, result.report.errored) == (12, 0)
+    assert result.report.kept >= 5
+    kept = result.subset.select_columns(list(rows[0])).to_list()
+    assert kept == [rows[row] for row in result.masks["row"]]
+    assert result.scores.filter(pl.col("status") != "rejected")["ppl"].is_finite().all()
