@@ -1,9 +1,9 @@
 """Find the samples, and the tokens inside them, that an SFT corpus is worth training on.
 
-    import datapruner
-    result = datapruner.prune("alpaca.json", method="qtuning", keep=0.25, token_keep=0.5)
-    result.subset      # datasets.Dataset with input_ids, labels and token_keep
-    result.scores      # one line per row: scores, quadrant, keep, reason
+import datapruner
+result = datapruner.prune("alpaca.json", method="qtuning", keep=0.25, token_keep=0.5)
+result.subset      # datasets.Dataset with input_ids, labels and token_keep
+result.scores      # one line per row: scores, quadrant, keep, reason
 """
 
 from __future__ import annotations

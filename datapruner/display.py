@@ -250,3 +250,6 @@ class Bars:
     def at(self, done: int, total: int | None = None, note: str = "") -> None:
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total, note=clean(note))
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(Text(clean(text)))

@@ -116,6 +116,7 @@ def measure(
 
     Raises ModelError when the model cannot be found or used, WorkerError when measuring cannot start.
     """
+    progress.stage("finding the proxy model", None, "steps")
     proxy, key = proxy_for(measuring, home, machine.devices, tied)
     cache = SignalCache(home, key)
     index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
@@ -137,6 +138,7 @@ def measure(
         threads=machine.threads or _threads(machine.devices),
     )
     progress.stage("measuring", len(missing), "samples")
+    progress.at(0, note="loading the model")
     counter = _Counter(progress)
     started = time.monotonic()
     tasks = _tasks(corpus, missing["row"].to_list(), cache.folder)

@@ -16,6 +16,10 @@ class Progress(Protocol):
         """`done` of the stage so far; `total` if it has become known; `note`: a few words, such as a rate."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something worth knowing now, such as how the input was understood."""
+        ...
+
 
 class Silent:
     """Listens and says nothing."""
@@ -24,4 +28,7 @@ class Silent:
         pass
 
     def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass

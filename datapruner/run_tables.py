@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +33,39 @@ _LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_en
 # Signals whose score column goes by the papers' name.
 _PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
 
-COLUMNS: Mapping[str, str] = {
-    "sample_id": "hash of the conversation; null for a rejected row",
-    "row": "0-based index in the input",
-    "n_prompt_tokens": "tokens not trained on",
-    "n_response_tokens": "tokens trained on, before pruning",
-    "n_kept_tokens": "tokens trained on after pruning; 0 unless kept",
-    "n_truncated": "response tokens lost to max_length",
-    "ppl": "response perplexity, exp of the mean nll",
-    "entropy": "mean entropy of the predicted distributions, nats",
-    "el2n": "mean distance of the predicted distribution from the token",
-    "head_grad_norm": "||G||: gradient of the mean response loss by the output head",
-    "head_grad_dot": "<W, G>",
-    "don": "DONOD: ||W|| - ||W'||",
-    "nod": "DONOD: ||W - W'||",
-    "donod": "DONOD: TOPSIS closeness of don and nod",
-    "quadrant": "Q-Tuning: Q1 to Q4, or band",
-    "keep": "whether the sample is in the subset",
-    "reason": "why",
-    "status": "kept, pruned, scored, rejected or error",
+COLUMNS: Mapping[str, tuple[type[pl.DataType], str]] = {
+    "sample_id": (pl.String, "hash of the conversation; null for a rejected row"),
+    "row": (pl.Int64, "0-based index in the input"),
+    "n_prompt_tokens": (pl.Int64, "tokens not trained on"),
+    "n_response_tokens": (pl.Int64, "tokens trained on, before pruning"),
+    "n_kept_tokens": (pl.Int64, "tokens trained on after pruning; 0 unless kept"),
+    "n_truncated": (pl.Int64, "response tokens lost to max_length"),
+    "ppl": (pl.Float64, "response perplexity, exp of the mean nll"),
+    "entropy": (pl.Float64, "mean entropy of the predicted distributions, nats"),
+    "el2n": (pl.Float64, "mean distance of the predicted distribution from the token"),
+    "head_grad_norm": (pl.Float64, "||G||: gradient of the mean response loss by the output head"),
+    "head_grad_dot": (pl.Float64, "<W, G>"),
+    "don": (pl.Float64, "DONOD: ||W|| - ||W'||"),
+    "nod": (pl.Float64, "DONOD: ||W - W'||"),
+    "donod": (pl.Float64, "DONOD: TOPSIS closeness of don and nod"),
+    "quadrant": (pl.String, "Q-Tuning: Q1 to Q4, or band"),
+    "keep": (pl.Boolean, "whether the sample is in the subset"),
+    "reason": (pl.String, "why"),
+    "status": (pl.String, "kept, pruned, scored, rejected or error"),
 }
+
+
+_TABLES = """
+CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
+                    kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[]);
+CREATE TABLE token_lists (sample_id VARCHAR, row BIGINT, position INTEGER[], turn INTEGER[],
+                          char_start INTEGER[], char_end INTEGER[], is_end BOOLEAN[],
+                          nll FLOAT[], entropy FLOAT[], qtuning FLOAT[], keep BOOLEAN[]);
+CREATE VIEW token_scores AS SELECT sample_id, row, unnest(position) AS position, unnest(turn) AS turn,
+    unnest(char_start) AS char_start, unnest(char_end) AS char_end, unnest(is_end) AS is_end,
+    unnest(nll) AS nll, unnest(entropy) AS entropy, unnest(qtuning) AS qtuning, unnest(keep) AS keep
+    FROM token_lists;
+"""
 
 
 def sample_scores(
@@ -115,9 +128,12 @@ def sample_scores(
         keep=pl.lit(False if selection is not None else None, pl.Boolean),
     )
     table = pl.concat([rows.drop("duplicate_of", "failure"), refused], how="diagonal").sort("row")
-    leading = [name for name in COLUMNS if name in table.columns and name not in ("keep", "reason", "status")]
+    absent = [
+        pl.lit(None, kind).alias(name) for name, (kind, _) in COLUMNS.items() if name not in table.columns
+    ]
+    last = ("keep", "reason", "status")
     others = [name for name in table.columns if name not in COLUMNS]
-    return table.select(*leading, *others, "keep", "reason", "status")
+    return table.with_columns(absent).select(*(n for n in COLUMNS if n not in last), *others, *last)
 
 
 def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints) -> pl.DataFrame:
@@ -195,21 +211,12 @@ def write(
         table = scores.to_arrow()
         connection.register("incoming", table)
         connection.execute("CREATE TABLE sample_scores AS FROM incoming")
-        for name, description in COLUMNS.items():
-            if name in scores.columns:
-                connection.execute(
-                    f"COMMENT ON COLUMN sample_scores.{name} IS '{description.replace(chr(39), chr(39) * 2)}'"
-                )
-        made: set[str] = set()
-        columns: Sequence[str] = []
+        for name, (_, description) in COLUMNS.items():
+            text = description.replace("'", "''")
+            connection.execute(f"COMMENT ON COLUMN sample_scores.{name} IS '{text}'")
+        connection.execute(_TABLES)
         for lists, mask in chunks:
             for target, frame in (("token_lists", lists), ("masks", mask)):
-                if frame is None:
-                    continue
-                connection.register("incoming", frame.to_arrow())
-                verb = f"INSERT INTO {target}" if target in made else f"CREATE TABLE {target} AS"
-                connection.execute(f"{verb} FROM incoming")
-                made.add(target)
-            columns = [name for name in lists.columns if name not in ("sample_id", "row")]
-        unnested = ", ".join(f'unnest("{name}") AS "{name}"' for name in columns)
-        connection.execute(f"CREATE VIEW token_scores AS SELECT sample_id, row, {unnested} FROM token_lists")
+                if frame is not None:
+                    connection.register("incoming", frame.to_arrow())
+                    connection.execute(f"INSERT INTO {target} BY NAME FROM incoming")

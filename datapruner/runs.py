@@ -99,6 +99,11 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
             mapping=mapping or None,
             progress=lambda count, done, total: progress.at(done, total, f"{count:,} rows"),
         )
+        columns = "; ".join(
+            f"{count:,} {shape} ({', '.join(report.columns.get(shape, []))})"
+            for shape, count in report.shapes.items()
+        )
+        progress.note(f"{report.rows:,} rows: {columns}; {report.rejected:,} rejected")
         path = folder / f"{report.corpus_hash[:20]}-{_originals_hash(temporary)}.duckdb"
         temporary.replace(path)
     finally:

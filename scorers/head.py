@@ -302,7 +302,7 @@ def _norms(g: Tensor, hidden: Tensor, bounds: np.ndarray, dim: int) -> Tensor:
 def _gram(g: Tensor) -> Tensor:
     """`g g^T` of (T, V) rows. The sum over V is cut in parallel parts, as BLAS does not."""
     width = g.shape[1] // _GRAM_PARTS
-    parts = g[:, : width * _GRAM_PARTS].unflatten(1, (_GRAM_PARTS, width)).transpose(0, 1)  # (16, T, w)
+    parts = g[:, : width * _GRAM_PARTS].view(len(g), _GRAM_PARTS, width).transpose(0, 1)  # (16, T, w)
     rest = g[:, width * _GRAM_PARTS :]
     return torch.bmm(parts, parts.transpose(1, 2)).sum(0) + rest @ rest.T
 

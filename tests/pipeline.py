@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import datapruner
 from datapruner.library import Result
 from tests.tiny_model import save_tiny_model, write_corpus
 
-Prune = Callable[..., Result]
+Prune = partial[Result]
 
 
 @pytest.fixture(scope="session")

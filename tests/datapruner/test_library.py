@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -466,14 +465,16 @@ def test_a_model_that_cannot_be_loaded_is_a_model_error(
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(ModelError, match="cannot load the model in .*incomplete metadata"):
+    with pytest.raises(ModelError, match=r"cannot load the model in .*incomplete metadata"):
         datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path / "home", model=str(folder), device="cpu")
 
 
-def test_when_no_sample_can_be_measured_the_first_reason_is_told(home: Path, options: dict[str, Any]) -> None:
-    rows = [{"prompt": f"{i} " + "word " * 300, "completion": "yes"} for i in range(3)]
-    with pytest.raises(NothingSurvivedError, match=r"none of 3 samples.*the first: no response token left"):
-        datapruner.prune(rows, "ppl", 0.5, home=home, **options)
+def test_when_no_sample_can_be_measured_the_first_reason_is_told(prune: Prune) -> None:
+    rows = [tiny_model.LINES[row] for row in tiny_model.TOO_LONG]
+    with pytest.raises(NothingSurvivedError, match=r"none of 1 samples .*the first: no response token left"):
+        datapruner.prune(
+            rows, "ppl", 0.5, **{key: prune.keywords[key] for key in ("home", "model", "device")}
+        )
 
 
 @pytest.mark.parametrize(
@@ -499,50 +500,57 @@ def test_a_run_file_that_cannot_be_replayed_says_why(
 
 # The real proxy model and real data
 
-
-@pytest.mark.slow
-def test_smollm2_prunes_a_few_real_answers(smollm2: Path, tmp_path: Path) -> None:
-    questions = {
-        "What is the capital of France?": "The capital of France is Paris.",
-        "Name the largest planet of the solar system.": "Jupiter is the largest planet of the solar system.",
-        "How many legs does a spider have?": "A spider has eight legs.",
-        "What colour is a ripe banana?": "A ripe banana is yellow.",
-        "Who wrote Romeo and Juliet?": "Lamp seven river quickly beneath orange, for the.",
-        "What do you call frozen water?": "Frozen water is called ice.",
-    }
-    rows = [{"instruction": question, "output": answer} for question, answer in questions.items()]
-    result = datapruner.prune(rows, "ppl", 5, home=tmp_path, model=str(smollm2), device="cpu")
-    assert result.scores.filter(~pl.col("keep"))["row"].to_list() == [4]
-    assert result.scores["ppl"].max() > 20 * result.scores["ppl"].median()
-    donod = datapruner.prune(rows, "donod", 5, home=tmp_path, model=str(smollm2), device="cpu")
-    assert donod.run.measured == 0
-    assert donod.scores.filter(~pl.col("keep"))["row"].to_list() == [4]
+QUESTIONS = {
+    "What is the capital of France?": "The capital of France is Paris.",
+    "Name the largest planet of the solar system.": "Jupiter is the largest planet of the solar system.",
+    "How many legs does a spider have?": "A spider has eight legs.",
+    "What colour is a ripe banana?": "A ripe banana is yellow.",
+    "Who wrote Romeo and Juliet?": "Lamp seven river quickly beneath orange, for the.",
+    "What do you call frozen water?": "Frozen water is called ice.",
+}
+REAL = [
+    "alpaca/alpaca_52k.parquet",
+    "math/gsm8k_model_solutions_labelled.parquet",
+    "chat/sharegpt_3k.parquet",
+]
 
 
 def real_rows(name: str) -> list[dict[str, Any]]:
-    """Twelve short rows of a file of real data."""
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    rows = pl.read_parquet(path, n_rows=600).to_dicts()
+    """Twelve short rows of a file of real data, none where it is absent."""
+    if not (DATA / name).exists():
+        return []
+    rows = pl.read_parquet(DATA / name, n_rows=600).to_dicts()
     return [row for row in rows if 60 < len(str(row)) < 500][:12]
 
 
+@pytest.fixture(scope="module")
+def real_home(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Where SmolLM2 has measured all rows of the tests below, in one go."""
+    given = {"home": tmp_path_factory.mktemp("real-home"), "model": str(smollm2), "device": "cpu"}
+    rows = [{"instruction": question, "output": answer} for question, answer in QUESTIONS.items()]
+    datapruner.score([*rows, *(row for name in REAL for row in real_rows(name))], **given)
+    return given
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "mapping"),
-    [
-        ("alpaca/alpaca_52k.parquet", None),
-        ("math/gsm8k_model_solutions_labelled.parquet", None),
-        ("chat/sharegpt_3k.parquet", None),
-    ],
-)
+def test_smollm2_finds_the_answer_that_makes_no_sense(real_home: dict[str, Any]) -> None:
+    rows = [{"instruction": question, "output": answer} for question, answer in QUESTIONS.items()]
+    result = datapruner.prune(rows, "ppl", 5, **real_home)
+    assert result.scores.filter(~pl.col("keep"))["row"].to_list() == [4]
+    assert result.scores["ppl"][4] > 20 * result.scores["ppl"].median()
+    assert result.subset["output"] == [row["output"] for row in rows if "Lamp" not in row["output"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["qtuning", "donod"])
+@pytest.mark.parametrize("name", REAL)
 def test_real_rows_go_through_with_their_columns_unchanged(
-    smollm2: Path, tmp_path: Path, name: str, mapping: dict[str, str] | None
+    real_home: dict[str, Any], name: str, method: str
 ) -> None:
-    rows = real_rows(name)
-    result = datapruner.prune(rows, "qtuning", 0.5, home=tmp_path, model=str(smollm2), device="cpu")
-    assert (result.report.ingested, result.report.errored) == (12, 0)
+    if not (rows := real_rows(name)):
+        pytest.skip(f"needs {DATA / name}")
+    result = datapruner.prune(rows, method, 0.5, **real_home)
+    assert (result.run.measured, result.report.ingested, result.report.errored) == (0, 12, 0)
     assert result.report.kept >= 5
     kept = result.subset.select_columns(list(rows[0])).to_list()
     assert kept == [rows[row] for row in result.masks["row"]]
