@@ -10,8 +10,6 @@ lineage under `datapruner`.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +22,7 @@ import pyarrow.parquet as pq
 
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
+from datapruner.files import publishing
 from datapruner.runs import Run
 from datapruner.signal_cache import ProxyKey, SignalCache, flatten
 
@@ -186,17 +185,10 @@ def _write_lines(file: BinaryIO, lines: Iterator[bytes]) -> int:
 
 
 def _publish(path: Path, write: Callable[[BinaryIO], int]) -> int:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("wb") as file:
-            count = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with publishing(path) as file:
+            return write(file)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count

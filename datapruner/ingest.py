@@ -27,7 +27,7 @@ from datapruner.readers import Batch, Record, Source, open_sources
 
 Progress = Callable[[int, int, int | None], None]
 
-_FLUSH_ROWS = 4096
+_FLUSH_ROWS = 8192
 _FLUSH_CHARS = 8 << 20
 _EXCERPT = 200
 _PACKAGES = ("duckdb", "orjson", "polars", "pyarrow")

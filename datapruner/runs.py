@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from datapruner import run_tables
 from datapruner.config import RunConfig, find
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.files import publishing
 from datapruner.ingest import ingest
 from datapruner.measure import Machine, Measurement, measure
 from datapruner.progress import Progress
@@ -223,13 +223,9 @@ def _lineage(corpus: Corpus, measurement: Measurement) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Publish a small JSON file: durable, then renamed."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Publish a small JSON file."""
+    with publishing(path) as file:
+        file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def load(run_id: str, home: Path) -> Run:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.files import publishing
 from scorers.signals import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
 
 # A sample's means have the names of the token columns they are means of; shards keep the two apart.
@@ -74,9 +74,8 @@ class SignalCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         about = self.folder / "key.json"
         if not about.exists():
-            temporary = about.with_name(f".key.{os.getpid()}")
-            temporary.write_text(json.dumps(asdict(self.key), indent=2) + "\n")
-            temporary.replace(about)
+            with publishing(about) as file:
+                file.write(json.dumps(asdict(self.key), indent=2).encode() + b"\n")
 
     def shards(self) -> list[Path]:
         """Every published shard, by name."""

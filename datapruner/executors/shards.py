@@ -6,7 +6,6 @@ cannot be measured has `error` set and every other column null. Column meanings:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from datapruner.files import publishing
 
 if TYPE_CHECKING:
     from scorers.chat import Encoded
@@ -96,13 +97,6 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], shape: pa.Schema) -> No
 
 
 def publish(path: Path, table: pa.Table) -> None:
-    """Make a shard appear: written under another name, made durable, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Make a shard appear."""
+    with publishing(path) as file:
+        pq.write_table(table, file, compression="zstd")

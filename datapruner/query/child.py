@@ -38,7 +38,7 @@ if __name__ == "__main__":
 
 import duckdb
 import pyarrow as pa
-from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+from fsspec import AbstractFileSystem
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30

@@ -36,8 +36,11 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Records in input order, to be gone through once. `table` has one row per record without a fault, in the same order, when
-    the source is read typed; None when the records carry JSON text instead."""
+    """Records in input order, to be gone through once.
+
+    `table` has one row per record without a fault, in the same order, when the source is read typed; it
+    is None when the records carry JSON text instead.
+    """
 
     records: Iterable[Record]
     table: pa.RecordBatch | None = None

@@ -48,7 +48,7 @@ def test_an_amount_out_of_range_is_refused_with_examples(value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "half", "25 percent", "%", "0,25", "1/4", "--5", "nan", "²"])
 def test_text_that_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="^keep "):
+    with pytest.raises(UsageError, match=r"^keep "):
         parse_keep(text)
 
 

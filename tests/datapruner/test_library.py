@@ -154,14 +154,12 @@ def test_every_score_equals_the_fp64_reference_on_the_same_tokens(
             "head_grad_norm": (line["head_grad_norm"], expected.grad.norm().item()),
             "token nll": (mine["nll"], expected.nll),
             "token entropy": (mine["entropy"], expected.entropy),
-            "token el2n": (mine["el2n"], expected.el2n),
         }
         dot = (expected.grad * expected.weight).sum().item()
         scale = expected.grad.norm().item() * expected.weight.norm().item()
         errors = {name: reference.relative(*pair) for name, pair in pairs.items()}
         errors["head_grad_dot"] = abs(line["head_grad_dot"] - dot) / scale
         worst = {name: max(error, worst.get(name, 0)) for name, error in errors.items()}
-        assert mine["top1"].to_list() == expected.top1.tolist()
     assert max(worst.values()) < 2e-5, worst
 
 
@@ -211,12 +209,16 @@ class Listener:
     def __init__(self) -> None:
         self.stages: list[tuple[str, int | None]] = []
         self.done: dict[str, int] = {}
+        self.notes: list[str] = []
 
     def stage(self, name: str, total: int | None, unit: str) -> None:
         self.stages.append((name, total))
 
     def at(self, done: int, total: int | None = None, note: str = "") -> None:
         self.done[self.stages[-1][0]] = done
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +392,15 @@ def test_progress_is_reported_in_stages_and_reaches_the_number_of_samples(
     second_home: tuple[Path, Result, Listener],
 ) -> None:
     _, result, listener = second_home
-    assert [name for name, _ in listener.stages] == ["ingesting", "measuring", "selecting", "writing"]
+    assert [name for name, _ in listener.stages] == [
+        "ingesting",
+        "finding the proxy model",
+        "measuring",
+        "selecting",
+        "writing",
+    ]
+    assert listener.notes[0].startswith("31 rows: 26 alpaca (instruction, input, output)")
+    assert listener.notes[0].endswith("3 rejected")
     assert dict(listener.stages)["measuring"] == listener.done["measuring"] == result.run.measured
 
 

@@ -75,7 +75,7 @@ def test_a_token_budget_is_never_exceeded(n: int, seed: int, budget: int, name: 
 
 
 @pytest.mark.parametrize("name", RANKED)
-@pytest.mark.parametrize("budget", [25, 77, 150, 300])
+@pytest.mark.parametrize("budget", [40, 77, 150, 300])
 def test_a_token_budget_has_no_room_for_one_more_sample(name: str, budget: int) -> None:
     signals = make_signals(60)
     selection = selected(signals, name, Keep(tokens=budget))

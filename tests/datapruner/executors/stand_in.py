@@ -1,0 +1,72 @@
+"""A worker that speaks the protocol without a model, and does what the text of a sample tells it to.
+
+Its shards have the columns sample_id, error and `n_truncated`, the length of the text. Run as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def say(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def obey(text: str) -> None:
+    """DIE; DIE-ONCE file; EXIT; HANG file."""
+    command, _, path = text.partition(" ")
+    if command == "DIE" or (command == "DIE-ONCE" and not Path(path).exists()):
+        if path:
+            Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if command == "EXIT":
+        print("first line\nMemoryError: the last word", file=sys.stderr)
+        sys.exit(3)
+    if command == "HANG":
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(60)
+
+
+def main(mode: str = "") -> None:
+    spec = json.loads(sys.stdin.readline())
+    if mode == "refuse":
+        say(event="refused", message="this model cannot be used")
+        return
+    if mode == "die":
+        print("no room for the model", file=sys.stderr)
+        sys.exit(9)
+    if mode.startswith("hang"):
+        obey(mode.replace("hang", "HANG"))
+    say(event="ready", device=spec["device"])
+    for line in sys.stdin:
+        task = json.loads(line)
+        rows, failed = [], []
+        for sample in task["samples"]:
+            text = sample["turns"][-1][1]
+            obey(text)
+            if text == "FAIL":
+                failed.append((sample["id"], "out of memory"))
+            else:
+                reason = "cannot be rendered" if text == "REFUSE" else None
+                rows.append({"sample_id": sample["id"], "error": reason, "n_truncated": len(text)})
+            say(event="progress", rows=1, tokens=len(text))
+        if mode == "broken":
+            say(event="broken", message="cannot write: No space left on device")
+            return
+        schema = pa.schema([("sample_id", pa.string()), ("error", pa.string()), ("n_truncated", pa.int64())])
+        if rows:
+            pq.write_table(pa.Table.from_pylist(rows, schema), task["out"])
+        say(event="done", task=task["task"], failed=failed)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
