@@ -168,9 +168,7 @@ def main() -> None:
     print(f"\n{'':38}{'tokens/s':>10}{'seconds':>10}{'time against batches':>22}")
     for name, value in seconds.items():
         print(f"{name:38}{tokens / value:10.0f}{value:10.2f}{value / batched:22.2f}")
-    print(
-        f"all signals: {ours / batched:.2f} of the batched time, {one / ours:.2f} x the row loop's speed"
-    )
+    print(f"all signals: {ours / batched:.2f} of the batched time, {one / ours:.2f} x the row loop's speed")
 
     few = samples[:: max(1, len(samples) // 12)][:12]
     steps = rounds(donod_variants(run, few), arguments.repeats, proxy.device)

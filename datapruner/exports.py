@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import duckdb
 import numpy as np
@@ -165,14 +166,12 @@ def _check_suffix(path: Path, *suffixes: str) -> None:
 
 
 def _write_tables(file: BinaryIO, tables: Iterator[pa.Table]) -> int:
-    writer: Any = None
+    first = next(tables)
     count = 0
-    for table in tables:
-        writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd")
-        writer.write_table(table)
-        count += table.num_rows
-    assert writer is not None, "nothing to write"
-    writer.close()
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+            count += table.num_rows
     return count
 
 

@@ -170,8 +170,14 @@ class _Counter:
 
 
 def _threads(devices: Sequence[str]) -> int | None:
-    """Share the processors among CPU workers; one GPU worker needs few and takes torch's default."""
-    return max(1, (os.cpu_count() or 1) // len(devices)) if devices[0].startswith("cpu") else None
+    """Share the processors that are ours among CPU workers, unless OMP_NUM_THREADS says otherwise.
+
+    None is torch's default, which reads that variable, and enough for a worker on a GPU.
+    """
+    if not devices[0].startswith("cpu") or "OMP_NUM_THREADS" in os.environ:
+        return None
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, ours // len(devices))
 
 
 def _tasks(corpus: Corpus, rows: Sequence[int], folder: Path) -> Iterator[local.Task]:

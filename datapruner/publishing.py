@@ -203,7 +203,7 @@ class CorpusWriter:
     def _write(self, tables: dict[str, pa.Table]) -> None:
         # DuckDB finds `chunk` among the local names. Registering it instead would put a view into the
         # catalog, and the open transaction would keep every dropped view and its rows to the end.
-        for name, chunk in tables.items():  # noqa: B007
+        for name, chunk in tables.items():  # noqa: B007, PERF102
             self._connection.execute(f"INSERT INTO {name} SELECT * FROM chunk").fetchall()  # noqa: S608
 
 

@@ -34,8 +34,14 @@ OnProgress = Callable[[int, int], None]
 WORKER = ("-m", "datapruner.executors.worker")
 """Arguments of the Python interpreter that start a worker."""
 
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait must not spin: beside any other busy process, spinning halves a worker's speed."""
+
 _HOPELESS = 16
 """Deaths before the first finished task that end the run: more than isolating one sample of 256 takes."""
+
+_WAKE_SECONDS = 0.2
+"""How often the waiting thread looks up: polars' signal handler keeps Ctrl-C from ending an endless wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class _Process:
 
     def __init__(self, worker: Sequence[str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment = _PATIENT | os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *worker],
@@ -163,7 +169,10 @@ def measure(
     living = len(threads)
     try:
         while living:
-            item = run.results.get()
+            try:
+                item = run.results.get(timeout=_WAKE_SECONDS)
+            except queue.Empty:
+                continue
             if item is None:
                 living -= 1
             elif isinstance(item, BaseException):

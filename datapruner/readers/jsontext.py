@@ -182,11 +182,15 @@ class _ArrayReader:
         self._move(end)
         if "\n" in shown or "\r" in shown:
             shown = "".join([part.strip() for part in shown.replace("\r", "\n").split("\n")])
-        text = shown.encode(errors="surrogateescape")
+        try:
+            text = shown.encode()
+        except UnicodeEncodeError:
+            text = shown.encode(errors="surrogateescape")
+            return Record.faulty(line, diagnose(text, ""), _show(text))
         if len(text) > self.limits.max_row_bytes:
             return Record.faulty(line, too_large(len(text), self.limits), _show(text))
-        if not shown.isascii() or "\\ud" in shown or "\\uD" in shown:
-            try:  # the scanner lets half characters pass, orjson does not
+        if "\\ud" in shown or "\\uD" in shown:
+            try:  # the scanner lets half a surrogate pair pass, orjson does not
                 orjson.loads(text)
             except orjson.JSONDecodeError as error:
                 return Record.faulty(line, diagnose(text, error.msg), _show(text))

@@ -13,9 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 
 def say(**event: Any) -> None:
     print(json.dumps(event), flush=True)
@@ -34,6 +31,14 @@ def obey(text: str) -> None:
     if command == "HANG":
         Path(path).write_text(str(os.getpid()))
         time.sleep(60)
+
+
+def publish(rows: list[dict[str, Any]], path: str) -> None:
+    import pyarrow as pa  # most stand-ins die before they need it
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("sample_id", pa.string()), ("error", pa.string()), ("n_truncated", pa.int64())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
 
 def main(mode: str = "") -> None:
@@ -62,9 +67,8 @@ def main(mode: str = "") -> None:
         if mode == "broken":
             say(event="broken", message="cannot write: No space left on device")
             return
-        schema = pa.schema([("sample_id", pa.string()), ("error", pa.string()), ("n_truncated", pa.int64())])
         if rows:
-            pq.write_table(pa.Table.from_pylist(rows, schema), task["out"])
+            publish(rows, task["out"])
         say(event="done", task=task["task"], failed=failed)
 
 

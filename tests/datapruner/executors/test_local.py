@@ -281,7 +281,7 @@ def test_a_poisonous_row_is_an_error_and_is_tried_again_another_day(
 def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    total, home = 1500, tmp_path / "home"
+    total, home = 1000, tmp_path / "home"
     rows = [{"prompt": f"What is {i} plus {i}?", "completion": f"It is {2 * i}."} for i in range(total)]
     path = tmp_path / "rows.parquet"
     pl.DataFrame(rows).write_parquet(path)

@@ -1,0 +1,235 @@
+"""Which samples are measured, with which model, under which key, in which tasks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datapruner import measure as measuring_module
+from datapruner.config import Measuring
+from datapruner.corpus import Corpus
+from datapruner.errors import ModelError, UsageError
+from datapruner.executors import local
+from datapruner.ingest import ingest
+from datapruner.measure import Machine, Measurement, find_devices, measure, proxy_for
+from datapruner.progress import Silent
+from datapruner.signal_cache import ProxyKey
+
+STAND_IN = Path(__file__).parent / "executors" / "stand_in.py"
+
+
+def corpus_of(folder: Path, rows: list[dict[str, Any]]) -> Corpus:
+    ingest(rows, out=folder / "c.duckdb")
+    return Corpus(folder / "c.duckdb")
+
+
+def pairs(*responses: str) -> list[dict[str, str]]:
+    return [{"prompt": f"p{i}", "completion": text} for i, text in enumerate(responses)]
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that measure nothing and do what the text of a sample says."""
+    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(STAND_IN),)))
+
+
+def measured(corpus: Corpus, home: Path, folder: Path) -> Measurement:
+    wanted = Measuring(model=str(folder))
+    return measure(corpus, wanted, home, Machine(["cpu"]), tied=False, progress=Silent())
+
+
+# What is measured
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_errors_that_will_stay_are_remembered_and_passing_ones_tried_again(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    with corpus_of(tmp_path, pairs("fine", "FAIL", "REFUSE")) as corpus:
+        ids = corpus.sample_index()["sample_id"].to_list()
+        first = measured(corpus, tmp_path, tiny_folder)
+        second = measured(corpus, tmp_path, tiny_folder)
+    assert (first.measured, second.measured) == (3, 1)
+    assert first.errors == second.errors == {ids[1]: "out of memory", ids[2]: "cannot be rendered"}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_is_measured_already_starts_no_worker(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with corpus_of(tmp_path, pairs("a", "b", "REFUSE", "a")) as corpus:
+        assert measured(corpus, tmp_path, tiny_folder).measured == 4
+        monkeypatch.setattr(local, "measure", None)
+        again = measured(corpus, tmp_path, tiny_folder)
+    assert (again.measured, again.tokens, again.seconds) == (0, 0, 0.0)
+    assert list(again.errors.values()) == ["cannot be rendered"]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_copies_are_not_measured(tmp_path: Path, tiny_folder: Path) -> None:
+    rows = pairs("a", "b")
+    with corpus_of(tmp_path, [*rows, *rows, rows[1]]) as corpus:
+        found = measured(corpus, tmp_path, tiny_folder)
+    assert (found.measured, found.tokens, found.errors) == (2, 2, {})
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_sample_that_failed_here_and_was_measured_elsewhere_meanwhile_is_no_error(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with corpus_of(tmp_path, pairs("a", "b")) as corpus:
+        first, second = corpus.sample_index()["sample_id"].to_list()
+        real = local.measure
+
+        def with_company(*args: Any) -> Any:
+            yield from real(*args)  # which is where another run on this home measures `first` as well
+            yield first, "out of memory"
+
+        monkeypatch.setattr(local, "measure", with_company)
+        found = measured(corpus, tmp_path, tiny_folder)
+    assert found.errors == {}
+    assert set(found.cache.status([first, second])["sample_id"]) == {first, second}
+
+
+# Tasks
+
+
+def test_tasks_hold_every_sample_once_sorted_by_length_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring_module, "WINDOW_ROWS", 40)
+    monkeypatch.setattr(measuring_module, "TASK_ROWS", 16)
+    monkeypatch.setattr(measuring_module, "TASK_CHARACTERS", 500)
+    rows = pairs(*(f"{'x' * (i * 37 % 90 + 1)}{i}" for i in range(100)), "y" * 900)
+    with corpus_of(tmp_path, rows) as corpus:
+        index = corpus.sample_index()
+        tasks = list(measuring_module._tasks(corpus, index["row"].to_list(), tmp_path))
+    sizes = [[sum(len(turn[1]) for turn in each["turns"]) for each in task.samples] for task in tasks]
+    assert sorted(each["id"] for task in tasks for each in task.samples) == sorted(index["sample_id"])
+    assert all(size == sorted(size) for size in sizes)
+    assert max(map(len, sizes)) <= 16
+    assert all(sum(size) - size[-1] <= 500 for size in sizes)
+    assert len({task.out for task in tasks}) == len(tasks)
+
+
+def test_turns_calls_and_tools_are_on_the_wire(tmp_path: Path) -> None:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    messages = [
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "1"},
+        {"role": "assistant", "content": "one"},
+    ]
+    tools = [{"name": "f"}]
+    with corpus_of(tmp_path, [{"messages": messages, "tools": tools}]) as corpus:
+        ((task),) = measuring_module._tasks(corpus, [0], tmp_path)
+    (sample,) = json.loads(json.dumps(task.samples))
+    assert [turn[:2] for turn in sample["turns"]] == [[m["role"], m["content"]] for m in messages]
+    assert json.loads(sample["turns"][1][2])[0]["name"] == "f"
+    assert json.loads(sample["tools"]) == tools
+
+
+# The key
+
+
+def key_for(
+    folder: Path, home: Path, tied: bool = False, devices: tuple[str, ...] = ("cpu",), **given: Any
+) -> ProxyKey:
+    return proxy_for(Measuring(model=str(folder), **given), home, devices, tied)[1]
+
+
+def test_what_decides_a_number_decides_the_key(tmp_path: Path, tiny_folder: Path) -> None:
+    plain = key_for(tiny_folder, tmp_path)
+    variants = [
+        key_for(tiny_folder, tmp_path, dtype="bfloat16"),
+        key_for(tiny_folder, tmp_path, max_length=64),
+        key_for(tiny_folder, tmp_path, overflow="error"),
+        key_for(tiny_folder, tmp_path, train_on="last"),
+        key_for(tiny_folder, tmp_path, tied=True),
+        key_for(tiny_folder, tmp_path, devices=("cuda:0",)),
+    ]
+    assert len({key.digest() for key in [plain, *variants]}) == 1 + len(variants) - 1  # bfloat16 comes twice
+    assert variants[0].digest() == variants[-1].digest()
+    assert key_for(tiny_folder, tmp_path, dtype="float32").digest() == plain.digest()
+
+
+def test_the_dtype_left_open_is_float32_on_a_processor_and_bfloat16_on_a_gpu(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    assert key_for(tiny_folder, tmp_path).dtype == "float32"
+    assert key_for(tiny_folder, tmp_path, devices=("cuda:0", "cuda:1")).dtype == "bfloat16"
+    assert key_for(tiny_folder, tmp_path, devices=("cuda:0",), dtype="float16").dtype == "float16"
+
+
+def test_a_copy_of_a_model_shares_its_signals_and_an_edited_one_does_not(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    plain = key_for(tiny_folder, tmp_path)
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    assert key_for(copy, tmp_path).digest() == plain.digest()
+    template = copy / "chat_template.jinja"
+    text = template.read_text()
+    template.write_text(text.replace("<|im_end|>", "<|im_end|> "))
+    other_template = key_for(copy, tmp_path)
+    template.write_text(text)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(bytes(weights))
+    other_weights = key_for(copy, tmp_path)
+    assert replace(other_template, template_hash=plain.template_hash, model=plain.model) == plain
+    assert replace(other_weights, revision=plain.revision, model=plain.model) == plain
+    assert len({key.digest() for key in (plain, other_template, other_weights)}) == 3
+
+
+def test_a_folder_that_is_no_model_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is not a model folder: no config\.json"):
+        key_for(tmp_path, tmp_path)
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("cpu", ("cpu",)),
+        ("cuda:1", ("cuda:1",)),
+        ("cuda:0, cuda:1", ("cuda:0", "cuda:1")),
+        ("cpu,cpu", ("cpu", "cpu")),
+    ],
+)
+def test_devices_are_taken_as_named(wanted: str, found: tuple[str, ...]) -> None:
+    assert find_devices(wanted) == found
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "", "cuda:", "cuda:x", "cpu,", "0", "CPU"])
+def test_a_device_that_does_not_exist_is_a_usage_error(wanted: str) -> None:
+    with pytest.raises(UsageError, match=r"no device is called .* \(auto, cpu, cuda"):
+        find_devices(wanted)
+
+
+def test_the_processors_that_are_ours_are_shared_among_workers_on_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    ours = os.sched_getaffinity(0)
+    assert measuring_module._threads(["cpu"]) == len(ours)
+    assert measuring_module._threads(["cpu"] * 1000) == 1
+    assert measuring_module._threads(["cuda:0"]) is None
+    try:
+        os.sched_setaffinity(0, {min(ours)})
+        assert measuring_module._threads(["cpu"]) == 1
+    finally:
+        os.sched_setaffinity(0, ours)
+
+
+def test_the_number_of_threads_can_be_given_in_the_usual_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert measuring_module._threads(["cpu"]) is None
