@@ -61,10 +61,6 @@ CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
 CREATE TABLE token_lists (sample_id VARCHAR, row BIGINT, position INTEGER[], turn INTEGER[],
                           char_start INTEGER[], char_end INTEGER[], is_end BOOLEAN[],
                           nll FLOAT[], entropy FLOAT[], qtuning FLOAT[], keep BOOLEAN[]);
-CREATE VIEW token_scores AS SELECT sample_id, row, unnest(position) AS position, unnest(turn) AS turn,
-    unnest(char_start) AS char_start, unnest(char_end) AS char_end, unnest(is_end) AS is_end,
-    unnest(nll) AS nll, unnest(entropy) AS entropy, unnest(qtuning) AS qtuning, unnest(keep) AS keep
-    FROM token_lists;
 """
 
 
@@ -216,7 +212,12 @@ def write(
             connection.execute(f"COMMENT ON COLUMN sample_scores.{name} IS '{text}'")
         connection.execute(_TABLES)
         for lists, mask in chunks:
+            for name in lists.columns:  # a method from outside may bring a token score of its own
+                connection.execute(f'ALTER TABLE token_lists ADD COLUMN IF NOT EXISTS "{name}" FLOAT[]')
             for target, frame in (("token_lists", lists), ("masks", mask)):
                 if frame is not None:
                     connection.register("incoming", frame.to_arrow())
                     connection.execute(f"INSERT INTO {target} BY NAME FROM incoming")
+        columns = [row[0] for row in connection.execute("DESCRIBE token_lists").fetchall()]
+        tokens = ", ".join(f'unnest("{c}") AS "{c}"' for c in columns if c not in ("sample_id", "row"))
+        connection.execute(f"CREATE VIEW token_scores AS SELECT sample_id, row, {tokens} FROM token_lists")  # noqa: S608

@@ -258,6 +258,7 @@ def head_signals(
 
 _NOTHING = torch.empty(0)
 _GRAM_PARTS = 16
+_GRAM_ROWS = 64
 
 
 def _chunks(lengths: Sequence[int], limit: int) -> list[tuple[range, slice]]:
@@ -290,7 +291,7 @@ def _norms(g: Tensor, hidden: Tensor, bounds: np.ndarray, dim: int) -> Tensor:
     for i, (a, b) in enumerate(pairwise(bounds)):
         g_i, h_i = g[a:b], hidden[a:b]
         if b - a <= dim:
-            out[i] = (_gram(g_i) * (h_i @ h_i.T)).sum(dtype=torch.float64)
+            out[i] = _gram_sum(g_i, h_i)
         else:
             out[i] = sum(
                 (block.T @ h_i).square().sum(dtype=torch.float64)
@@ -299,12 +300,22 @@ def _norms(g: Tensor, hidden: Tensor, bounds: np.ndarray, dim: int) -> Tensor:
     return out.clamp_(min=0)
 
 
-def _gram(g: Tensor) -> Tensor:
-    """`g g^T` of (T, V) rows. The sum over V is cut in parallel parts, as BLAS does not."""
-    width = g.shape[1] // _GRAM_PARTS
-    parts = g[:, : width * _GRAM_PARTS].view(len(g), _GRAM_PARTS, width).transpose(0, 1)  # (16, T, w)
-    rest = g[:, width * _GRAM_PARTS :]
-    return torch.bmm(parts, parts.transpose(1, 2)).sum(0) + rest @ rest.T
+def _gram_sum(g: Tensor, hidden: Tensor) -> Tensor:
+    """sum over t, s of (g_t.g_s)(h_t.h_s), fp64. The matrices are symmetric: no pair is multiplied twice."""
+    if len(g) <= _GRAM_ROWS:
+        return (_gram(g, g) * (hidden @ hidden.T)).sum(dtype=torch.float64)
+    half = len(g) // 2
+    across = (_gram(g[:half], g[half:]) * (hidden[:half] @ hidden[half:].T)).sum(dtype=torch.float64)
+    return _gram_sum(g[:half], hidden[:half]) + _gram_sum(g[half:], hidden[half:]) + 2 * across
+
+
+def _gram(a: Tensor, b: Tensor) -> Tensor:
+    """`a b^T` of (T, V) and (S, V) rows. The sum over V is cut in parallel parts, as BLAS does not."""
+    width = a.shape[1] // _GRAM_PARTS
+    left, right = (x[:, : width * _GRAM_PARTS].view(len(x), _GRAM_PARTS, width) for x in (a, b))
+    rest = width * _GRAM_PARTS
+    parts = torch.bmm(left.transpose(0, 1), right.permute(1, 2, 0)).sum(0)  # (16, T, w) (16, w, S)
+    return parts + a[:, rest:] @ b[:, rest:].T
 
 
 def _long_norm2(
@@ -329,7 +340,7 @@ def _long_norm2(
         g[rows, targets[rows] - low] = torch.expm1(-token["nll"][rows])
         g = _through_logits(head, g, z)
         if gram is not None:
-            gram += _gram(g)
+            gram += _gram(g, g)
         else:
             norm2 += (g.T @ hidden32).square().sum(dtype=torch.float64)
     if gram is not None:

@@ -109,17 +109,18 @@ def test_rejected_rows_say_what_is_wrong_and_what_to_do(first_run: Result) -> No
     assert first_run.scores["sample_id"].null_count() == len(tiny_model.REJECTED)
 
 
-def test_with_overflow_error_long_rows_are_errors_and_nothing_is_cut(
-    corpus_file: Path, home: Path, options: dict[str, Any]
-) -> None:
-    result = datapruner.prune(
-        corpus_file, "length", 0.5, overflow="error", max_length=100, home=home, **options
-    )
-    errored = result.scores.filter(pl.col("status") == "error")
+@pytest.fixture(scope="module")
+def strict_run(prune: Prune) -> Result:
+    """With another proxy key: a limit that may not be exceeded, and the gradient of the tied head."""
+    return prune("donod", 0.5, options={"tied_exact": True}, overflow="error", max_length=100)
+
+
+def test_with_overflow_error_long_rows_are_errors_and_nothing_is_cut(strict_run: Result) -> None:
+    errored = strict_run.scores.filter(pl.col("status") == "error")
     assert {tiny_model.CUT, *tiny_model.TOO_LONG} <= set(errored["row"])
     assert errored["reason"].str.contains(r"\d+ tokens, more than max_length 100; raise max_length").all()
-    assert (result.report.errored, result.report.truncated_tokens) == (len(errored), 0)
-    assert max(result.token_scores["position"]) < 100
+    assert (strict_run.report.errored, strict_run.report.truncated_tokens) == (len(errored), 0)
+    assert max(strict_run.token_scores["position"]) < 100
 
 
 # The numbers
@@ -191,6 +192,7 @@ def test_without_an_interpreter_a_corpus_that_is_not_measured_yet_is_an_error(
         datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_only_rows_that_are_new_are_measured(prune: Prune, home: Path, options: dict[str, Any]) -> None:
     rows = [line for line in tiny_model.LINES[:6] if isinstance(line, dict)]
     new = {"instruction": "Something that the other rows do not ask.", "output": "A new answer."}
@@ -365,17 +367,14 @@ def test_a_run_that_pruned_nothing_has_scores_to_export_but_no_subset(
 
 
 def test_the_tied_gradient_is_measured_only_when_a_method_asks_for_it(
-    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any], fp64_model: tuple[Any, Any]
+    prune: Prune, strict_run: Result, fp64_model: tuple[Any, Any]
 ) -> None:
-    plain = prune("donod", 0.5)
-    tied = prune("donod", 0.5, options={"tied_exact": True})
-    assert plain.run.measured == 0
-    assert tied.run.measured > 0
+    assert strict_run.run.measured > 0
+    assert "tied_grad_norm" not in prune("donod", 0.5).scores.columns
     ids, response = tiny_model.rendered(fp64_model[1], tiny_model.messages_of(tiny_model.LINES[5]))
     expected = reference.measure(fp64_model[0], Sample(np.array(ids), np.array(response)), tied=True)
     assert expected.tied_grad is not None
-    assert tied.scores["tied_grad_norm"][5] == pytest.approx(expected.tied_grad.norm().item(), rel=2e-5)
-    assert prune("donod", 0.2, options={"tied_exact": True}).run.measured == 0
+    assert strict_run.scores["tied_grad_norm"][5] == pytest.approx(expected.tied_grad.norm().item(), rel=2e-5)
 
 
 def test_a_preset_brings_its_share_and_options_and_given_ones_win(prune: Prune) -> None:
@@ -469,6 +468,7 @@ def test_a_model_that_is_not_there_is_a_model_error(corpus_file: Path, home: Pat
         datapruner.prune(corpus_file, "ppl", 0.5, home=home, model="/nowhere/at/all", device="cpu")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_a_model_error(
     corpus_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

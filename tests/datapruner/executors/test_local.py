@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import psutil
 import pytest
@@ -22,7 +20,6 @@ from datapruner.errors import ModelError, WorkerError
 from datapruner.executors import local
 from datapruner.executors.spec import WorkerSpec
 from datapruner.library import Result
-from tests import tiny_model
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 PERILOUS = Path(__file__).with_name("perilous.py")
@@ -262,19 +259,16 @@ def test_after_a_death_in_the_middle_the_subset_has_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_poisonous_row_is_an_error_and_is_tried_again_another_day(
+def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"prompt": "Say a word.", "completion": word} for word in ("one", "poison it is")]
-    with monkeypatch.context() as patch:
-        poisonous = functools.partial(local.measure, worker=(str(PERILOUS), "poison"))
-        patch.setattr(local, "measure", poisonous)
-        result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
+    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(PERILOUS), "poison")))
+    result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
     assert result.scores["status"].to_list() == ["kept", "error"]
     assert "killed by signal 9 on this sample" in result.scores["reason"][1]
+    assert result.scores["ppl"][0] > 1
     assert (result.report.kept, result.report.errored) == (1, 1)
-    again = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
-    assert (again.run.measured, again.scores["status"].to_list()) == (1, ["kept", "kept"])
 
 
 @pytest.mark.slow
@@ -313,22 +307,3 @@ def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     assert result.scores["ppl"].is_finite().all()
     shards = pl.concat([pl.read_parquet(shard, columns=["sample_id"]) for shard in published()])
     assert shards["sample_id"].n_unique() == len(shards) == total
-
-
-def test_the_stand_in_and_the_real_worker_are_given_the_same_wire_format(
-    first_run: Result, home: Path, tiny_folder: Path
-) -> None:
-    """A row goes through `local.measure` by hand as it does in a run, and gets the same numbers."""
-    messages = tiny_model.messages_of(tiny_model.LINES[4])  # type: ignore[arg-type]
-    sample = {"id": "by hand", "turns": [[m["role"], m["content"], None] for m in messages], "tools": None}
-    folder = home / "by hand"
-    folder.mkdir(exist_ok=True)
-    spec = WorkerSpec(str(tiny_folder), "float32", None, "truncate", "all", False, "cpu", None, 1)
-    seen: list[tuple[int, int]] = []
-    run = local.measure(spec, ["cpu"], [local.Task([sample], folder)], lambda *each: seen.append(each))
-    assert dict(run) == {}
-    (shard,) = folder.glob("*.parquet")
-    found = pl.read_parquet(shard).row(0, named=True)
-    assert np.exp(found["nll_mean"]) == pytest.approx(first_run.scores["ppl"][4], rel=1e-5)
-    assert np.sum(seen, axis=0).tolist() == [1, len(found["input_ids"])]
-    assert os.fspath(shard.name) == local.shard_name(["by hand"])
