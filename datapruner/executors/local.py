@@ -164,10 +164,10 @@ def measure(
     """
     run = _Run(spec, iter(tasks), on_progress, worker)
     threads = [threading.Thread(target=run.drive, args=(device,), daemon=True) for device in devices]
-    for thread in threads:
-        thread.start()
     living = len(threads)
     try:
+        for thread in threads:
+            thread.start()
         while living:
             try:
                 item = run.results.get(timeout=_WAKE_SECONDS)
@@ -182,7 +182,8 @@ def measure(
     finally:
         run.stop()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # Ctrl-C may come before all of them have started
+                thread.join()
 
 
 class _Run:

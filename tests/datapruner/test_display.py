@@ -18,7 +18,9 @@ from datapruner.display import Bars, Output
 
 def on_terminal(width: int = 80) -> tuple[Console, io.StringIO]:
     text = io.StringIO()
-    return Console(file=text, width=width, force_terminal=True, markup=False), text
+    environment = {"TERM": "xterm-256color"}  # whatever terminal the tests run in
+    console = Console(file=text, width=width, force_terminal=True, markup=False, _environ=environment)
+    return console, text
 
 
 def rendered(*parts: Any, width: int = 80) -> str:
