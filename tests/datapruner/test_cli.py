@@ -508,7 +508,7 @@ def test_ctrl_c_while_measuring_ends_in_one_line_and_leaves_no_worker(
     home.mkdir()
     (home / "models").symlink_to(smollm2.parent)
     code, shown = on_terminal(["prune", str(rows), "--keep", "1.0"], home, interrupt_at=b"measuring")
-    assert code == 130
+    assert code == 130, shown
     assert "Traceback" not in shown
     assert shown.rstrip().splitlines()[-1].endswith("interrupted")
     assert "0/1 samples" in shown
