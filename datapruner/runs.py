@@ -39,7 +39,7 @@ _PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
 class Report:
     """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
 
-    `duplicates` are among the pruned, `filled` says how many rows each reason accounts for. Tokens are
+    `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
     response tokens; `kept_tokens` those still trained on.
     """
 
