@@ -39,7 +39,7 @@ from scorers.conversation import Conversation
 from scorers.sources import ModelSourceError, resolve
 
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
-_SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools"}
+_SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "removed"}
 
 
 def explain(target: str, sample: str, home: Path) -> Explanation:

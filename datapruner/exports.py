@@ -7,18 +7,17 @@ one of our names, ours is called `datapruner_<name>`. The schema's metadata has 
 lineage under `datapruner`.
 
 A run that rewrote reasoning has `messages` instead, the conversations to train on, as token ids and masks
-are of the texts before; beside it are `rewrite_status`, `rewrite_reason`, `level`, `tokens_before` and
-`tokens_after` (of the reasoning), and `tools` where there are any. The columns that held the conversations
-could be taken for what to train on: they are called `original_<name>`, and plain rows do without them.
+are of the texts before, and what is said of each beside it. Which columns are called `original_<name>` there,
+and in its plain rows, is said in `datapruner.rewriting.training`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import duckdb
 import numpy as np
@@ -29,8 +28,7 @@ import pyarrow.parquet as pq
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.files import publishing
-from datapruner.readers.tables import render_json
-from datapruner.rewriting import tables
+from datapruner.rewriting.training import TrainingRows
 from datapruner.runs import Run
 from datapruner.signal_cache import ProxyKey, SignalCache, flatten
 
@@ -69,56 +67,31 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Iterator[pa.Table]:
 
 def _rewritten(run: Run, corpus: Corpus) -> Iterator[pa.Table]:
     """`canonical` of a run that rewrote."""
-    scores = kept_scores(run)
-    read, has_tools = _read_columns(corpus), corpus.has_tools()
-    for start in range(0, len(scores), _BATCH):
-        part = scores.slice(start, _BATCH)
-        rows = part["row"].to_list()
-        original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
-        original = original.rename_columns(
-            [f"original_{name}" if name in read else name for name in original.column_names]
-        )
-        trained, about = _conversations(run, corpus, rows, has_tools)
+    scores, done = kept_scores(run), 0
+    for batch in _training(run, corpus).batches():
+        part = scores.slice(done, len(batch.rows))
+        done += len(part)
         ours = part.to_arrow().cast(_scores_schema(part))
-        yield _beside(original, ours, trained | about, _metadata(run))
+        about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
+        yield _beside(batch.original, ours, batch.trained | about, _metadata(run))
 
 
-def _rewritten_plain(run: Run, corpus: Corpus) -> Iterator[pa.Table]:
-    """The rows of a run that rewrote, with the conversations to train on."""
-    rows = kept_scores(run)["row"].to_list()
-    read, has_tools = _read_columns(corpus), corpus.has_tools()
-    for start in range(0, len(rows), _BATCH):
-        some = rows[start : start + _BATCH]
-        original = pa.Table.from_batches(list(corpus.originals(some, _BATCH)))
-        left = [name for name in original.column_names if name not in read]
-        trained, _ = _conversations(run, corpus, some, has_tools)
-        yield pa.table(trained | {name: original[name] for name in left})
+def _training(run: Run, corpus: Corpus) -> TrainingRows:
+    """What to train on of a run that rewrote."""
+    assert run.config.rewrite is not None, run.run_id
+    return TrainingRows(run.database, corpus, kept_scores(run)["row"].to_list(), run.config.rewrite.pattern)
 
 
-def _read_columns(corpus: Corpus) -> set[str]:
-    """Original columns that held conversations, or would be taken for what takes their place."""
-    used = {name for names in corpus.provenance.columns.values() for name in names}
-    return used | {"messages", *(("tools",) if corpus.has_tools() else ())}
+def with_what_is_said(training: TrainingRows) -> Iterator[pa.Table]:
+    """Rewritten rows with what is said of each beside them, all with one schema."""
+    for batch in training.batches():
+        yield _before(batch.trained | batch.about, batch.original)
 
 
-def _conversations(
-    run: Run, corpus: Corpus, rows: list[int], has_tools: bool
-) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
-    """What to train on, and what rewriting says of it, of these rows in order."""
-    said = tables.read(
-        run.database,
-        "SELECT text, status AS rewrite_status, reason AS rewrite_reason, level, tokens_before, tokens_after "
-        "FROM rewrites WHERE text IS NOT NULL AND row BETWEEN ? AND ? ORDER BY row",
-        [rows[0], rows[-1]],
-    )
-    found = [each for batch in corpus.conversations(rows, _BATCH) for _, _, each in batch]
-    texts = said["text"].to_pylist()
-    made = [tables.messages(conversation, text) for conversation, text in zip(found, texts, strict=True)]
-    trained = {"messages": pa.array(made, tables.MESSAGES)}
-    if has_tools:
-        trained["tools"] = pa.array([conversation.tools for conversation in found], pa.string())
-    about = {name: said[name].combine_chunks() for name in said.column_names if name != "text"}
-    return trained, about
+def _before(ours: dict[str, pa.Array], original: pa.Table) -> pa.Table:
+    """Our columns, then the original ones, which have names of their own."""
+    columns = [*ours.values(), *original.columns]
+    return pa.table(columns, names=[*ours, *original.column_names])
 
 
 def kept_scores(run: Run) -> pl.DataFrame:
@@ -198,22 +171,32 @@ def write_canonical(path: Path, run: Run, corpus: Corpus, home: Path, on_rows: O
 def write_plain(path: Path, run: Run, corpus: Corpus, on_rows: OnRows = _unheard) -> int:
     """Write the kept rows alone, unchanged: Parquet, or JSON lines for a `.jsonl` name. Raises UsageError.
 
-    Of a run that rewrote, `messages` takes the place of the columns that held the conversation. `on_rows` as
-    for `write_canonical`.
+    Of a run that rewrote they are its `TrainingRows`. `on_rows` as for `write_canonical`.
     """
     if run.config.rewrite is not None:
-        _check_suffix(path, ".parquet", ".jsonl")
-        rewritten = _rewritten_plain(run, corpus)
-        if path.suffix == ".parquet":
-            return _publish(path, lambda file: _write_tables(file, rewritten, on_rows))
-        batches = (batch for table in rewritten for batch in table.combine_chunks().to_batches())
-        lines = (line for batch in batches for line in render_json(batch, str(corpus.path)))
-        return _publish(path, lambda file: _write_lines(file, lines, on_rows))
+        training = _training(run, corpus)
+        parts = (_before(batch.trained, batch.original) for batch in training.batches())
+        return _write_rewritten(path, parts, training.lines(), on_rows)
     rows = kept_scores(run)["row"].to_list()
     if path.suffix == ".jsonl":
         return _publish(path, lambda file: _write_lines(file, corpus.originals_json(rows, _BATCH), on_rows))
     _check_suffix(path, ".parquet", ".jsonl")
     parts = (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH))
+    return _publish(path, lambda file: _write_tables(file, parts, on_rows))
+
+
+def write_rewritten(path: Path, training: TrainingRows, about: Mapping[str, Any]) -> int:
+    """Write rewritten rows with what is said of each: Parquet, with what made them, `about`, in its metadata,
+    or JSON lines for a `.jsonl` name; how many. Raises UsageError."""
+    metadata = {b"datapruner": json.dumps(about, sort_keys=True).encode()}
+    parts = (table.replace_schema_metadata(metadata) for table in with_what_is_said(training))
+    return _write_rewritten(path, parts, training.lines(about=True), _unheard)
+
+
+def _write_rewritten(path: Path, parts: Iterator[pa.Table], lines: Iterator[bytes], on_rows: OnRows) -> int:
+    if path.suffix == ".jsonl":
+        return _publish(path, lambda file: _write_lines(file, lines, on_rows))
+    _check_suffix(path, ".parquet", ".jsonl")
     return _publish(path, lambda file: _write_tables(file, parts, on_rows))
 
 

@@ -21,6 +21,7 @@ from datapruner.progress import Progress, Silent
 from datapruner.rewriting import run as rewriting
 from datapruner.rewriting import tables
 from datapruner.rewriting.rehearsal import rehearse
+from datapruner.rewriting.training import TrainingRows
 from datapruner.teacher import Estimate, TeacherSettings
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ class Rewrites:
 
     @cached_property
     def rows(self) -> datasets.Dataset:
-        """The rows to train on: `messages`, what was rewritten and why, and the original columns."""
+        """The rows to train on: `messages`, what was rewritten and why, and what they came with
+        (`datapruner.rewriting.training`)."""
         import datasets  # a second of imports that only this needs
 
         with self._corpus() as corpus:
-            return datasets.Dataset(pa.concat_tables(tables.training_rows(self.run.database, corpus)))
+            return datasets.Dataset(pa.concat_tables(exports.with_what_is_said(self._training(corpus))))
 
     def export(self, path: str | Path) -> int:
         """Write the rows to train on as .parquet or .jsonl, with `<name>.rewrite.json` beside it; how many.
@@ -63,9 +65,13 @@ class Rewrites:
         exports.check_target(target, ".parquet", ".jsonl")
         document = self.run.document()
         with self._corpus() as corpus:
-            count = tables.export(target, self.run.database, corpus, document)
+            count = exports.write_rewritten(target, self._training(corpus), document)
         runs.write_json(target.with_suffix(".rewrite.json"), document)
         return count
+
+    def _training(self, corpus: Corpus) -> TrainingRows:
+        kept = self.table.filter(pl.col("text").is_not_null())["row"].to_list()
+        return TrainingRows(self.run.database, corpus, kept, self.run.config.pattern)
 
     def _corpus(self) -> Corpus:
         return Corpus(self.home / "corpora" / f"{self.run.lineage['corpus']}.duckdb")

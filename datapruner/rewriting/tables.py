@@ -1,4 +1,4 @@
-"""The `rewrites` table of a rewriting run: one line per ingested row, and the training file made from it.
+"""The `rewrites` table of a rewriting run: one line per ingested row.
 
 `status` partitions the input. Spans are characters of the reasoning as found, which begins at
 `reasoning_start` of turn `reasoning_turn`; both are null where no reasoning was found.
@@ -6,25 +6,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from datapruner.corpus import Corpus
-from datapruner.errors import UsageError
-from datapruner.files import publishing
-from datapruner.reasoning import last_assistant
 from datapruner.rewriting.outcomes import Rewritten
-from scorers.conversation import Conversation
 
-_BATCH = 1024
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 _STEP = pa.struct(
     [
@@ -35,9 +26,6 @@ _STEP = pa.struct(
         ("why", pa.string()),
     ]
 )
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())]))
-"""Arrow type of a conversation."""
-
 COLUMNS: Mapping[str, tuple[pa.DataType, str]] = {
     "row": (pa.int64(), "0-based index in the input"),
     "sample_id": (pa.string(), "hash of the conversation as read; null for a rejected row"),
@@ -112,79 +100,3 @@ def read(path: Path, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
     """The answer to an SQL query of a run's file."""
     with duckdb.connect(str(path), read_only=True) as connection:
         return connection.sql(query, params=list(parameters)).to_arrow_table()
-
-
-def training_rows(database: Path, corpus: Corpus) -> Iterator[pa.Table]:
-    """The rows that have a text, in row order, all with one schema.
-
-    `messages` is the conversation to train on, then come the table's other columns and the original ones; an
-    original column with one of our names is called `original_<name>`.
-    """
-    rows = read(database, "SELECT row FROM rewrites WHERE text IS NOT NULL ORDER BY row")["row"].to_pylist()
-    for start in range(0, len(rows), _BATCH):
-        chosen = rows[start : start + _BATCH]
-        ours = read(
-            database,
-            "SELECT * EXCLUDE (reasoning_turn, reasoning_start) FROM rewrites "
-            "WHERE text IS NOT NULL AND row BETWEEN ? AND ? ORDER BY row",
-            [chosen[0], chosen[-1]],
-        )
-        texts = ours["text"].to_pylist()
-        conversations = [
-            conversation for batch in corpus.conversations(chosen, _BATCH) for _, _, conversation in batch
-        ]
-        made = [messages(conversation, text) for conversation, text in zip(conversations, texts, strict=True)]
-        columns: dict[str, Any] = {"messages": pa.array(made, MESSAGES)}
-        ours = ours.drop_columns(["text"])
-        columns |= dict(zip(ours.column_names, ours.columns, strict=True))
-        original = pa.Table.from_batches(list(corpus.originals(chosen, _BATCH)))
-        for name, column in zip(original.column_names, original.columns, strict=True):
-            free = name
-            while free in columns:
-                free = f"original_{free}"
-            columns[free] = column
-        yield pa.table(columns)
-
-
-def messages(conversation: Conversation, text: str) -> list[dict[str, str | None]]:
-    """The conversation with `text` as its last response."""
-    at = last_assistant(conversation)
-    return [
-        {
-            "role": turn.role,
-            "content": text if index == at else turn.content,
-            "tool_calls": turn.tool_calls,
-        }
-        for index, turn in enumerate(conversation.turns)
-    ]
-
-
-def export(path: Path, database: Path, corpus: Corpus, about: Mapping[str, Any]) -> int:
-    """Write the training rows to a .parquet or .jsonl file; how many. Published by rename.
-
-    about: what made them, kept in the Parquet's metadata. Raises UsageError when it cannot be written.
-    """
-    tables = training_rows(database, corpus)
-    first = next(tables, None)
-    assert first is not None, "a run with nothing to train on is not published"
-    metadata = {b"datapruner": json.dumps(about, sort_keys=True).encode()}
-    schema = first.schema.with_metadata(metadata)
-    count = 0
-    try:
-        with publishing(path) as file:
-            if path.suffix == ".jsonl":
-                for table in chain([first], tables):
-                    frame = pl.from_arrow(table)
-                    assert isinstance(frame, pl.DataFrame), type(frame)
-                    frame.write_ndjson(file)
-                    count += table.num_rows
-            else:
-                with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                    for table in chain([first], tables):
-                        writer.write_table(table.replace_schema_metadata(metadata))
-                        count += table.num_rows
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
-        ) from error
-    return count

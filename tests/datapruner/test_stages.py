@@ -216,7 +216,7 @@ def test_kept_reasoning_is_rewritten_and_the_rest_stays(whole: Result) -> None:
 
 
 def test_exports_of_a_run_that_rewrote_hold_the_conversations_to_train_on(
-    whole: Result, folder: Path
+    whole: Result, folder: Path, tiny_folder: Path
 ) -> None:
     table = pq.read_table(folder / "out.parquet")
     texts = {line["row"]: line["text"] for line in whole.rewrites.to_dicts()}
@@ -226,7 +226,13 @@ def test_exports_of_a_run_that_rewrote_hold_the_conversations_to_train_on(
     assert not {"output", "labels", "input_ids", "token_keep"} & set(table.column_names)
     plain = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [line["messages"][-1]["content"] for line in plain] == answers
-    assert all(set(line) == {"messages"} for line in plain)
+    moved = {"messages", "original_instruction", "original_output"}
+    assert all(set(line) == moved for line in plain)
+    command = datapruner.rewrite(
+        folder / "rows.jsonl", max_token_ratio=0.5, model=str(tiny_folder), home=folder / "home", device="cpu"
+    )
+    names = set(command.rows.column_names)
+    assert moved < names < set(table.column_names)  # which has the scores besides
     assert plain[5]["messages"][0]["content"] == "What is 2 plus 2?"
     assert len(plain[5]["messages"][-1]["content"]) < len(REASONED[0]["output"])
     assert len(pl.read_csv(folder / "out.csv")) == len(ROWS)

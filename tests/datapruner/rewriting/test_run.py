@@ -222,7 +222,7 @@ def test_what_is_asked_wrongly_is_refused_before_anything_is_read(
 # What is written
 
 
-def test_the_training_file_has_the_new_conversations_and_the_original_columns(
+def test_the_training_file_has_the_new_conversations_beside_what_the_rows_came_with(
     halved: datapruner.Rewrites, tmp_path: Path
 ) -> None:
     path = tmp_path / "out.parquet"
@@ -231,7 +231,10 @@ def test_the_training_file_has_the_new_conversations_and_the_original_columns(
     assert written["row"].to_list() == [0, 1, 2, 5, 6]
     texts = halved.table.filter(pl.col("text").is_not_null())["text"].to_list()
     assert [messages[-1]["content"] for messages in written["messages"].to_list()] == texts
-    assert written["thinking"][0] == REASONING
+    assert written["original_thinking"][0] == REASONING
+    assert not {"question", "thinking", "answer"} & set(written.columns)
+    statuses = halved.table.filter(pl.col("text").is_not_null())["status"]
+    assert written["rewrite_status"].to_list() == statuses.to_list()
     assert written["original_messages"][4][3]["content"] == ROWS[6]["messages"][3]["content"]
     assert written["gold"].to_list() == ["blue", None, "a copy of row 0", None, None]
     metadata = json.loads((pq.read_schema(path).metadata or {})[b"datapruner"])
