@@ -1,4 +1,4 @@
-"""Rewritten rows to train on: one truth in each, whatever shape they came in and whatever form they go out in."""
+"""Rewritten rows to train on: one truth in each, whatever they came as and are written as."""
 
 from __future__ import annotations
 
