@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner import display
+from datapruner import display, outlets
 from datapruner.commands import (
     about,
     access,
@@ -83,7 +83,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"datapruner {version('datapruner')}")
+        print(f"datapruner {version('datapruner')}")
         raise typer.Exit
 
 
@@ -99,18 +99,17 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. `arguments` are by default those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
-    try:
-        code = typer.main.get_command(app).main(given, prog_name="datapruner", standalone_mode=False)
-    except Exception as error:
-        return _failed(error, as_json="--json" in given)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        print("interrupted", file=sys.stderr)
-    return code if isinstance(code, int) else 0
+    with outlets.outliving_readers():
+        try:
+            code = typer.main.get_command(app).main(given, prog_name="datapruner", standalone_mode=False)
+            sys.stdout.flush()
+        except Exception as error:
+            return _failed(error, as_json="--json" in given)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        if code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)
+        return code if isinstance(code, int) else 0
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:
