@@ -3,7 +3,8 @@
 Notable choices:
 - results go to standard output, notes and progress to standard error, so that a pipe gets results only;
 - text of samples is untrusted: control characters are made visible, for a row must not steer the terminal;
-- a table that would not fit is shown as one block per row.
+- on a terminal, a table that would not fit is shown as one block per row, and ids are cut short;
+- elsewhere, in a pipe or a file, nothing is wrapped or cut, however long: lines are for other programs there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from decimal import Decimal
 from typing import Any, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -31,6 +33,8 @@ _ID_LENGTH = 12
 _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _CONTROL |= {0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD)}
 _MIN_COLUMN = 9  # narrower columns than this are not worth reading
+_MAX_ALIGNED = 48  # characters up to which columns are aligned without a terminal
+_ENDLESS = 1 << 30  # characters of a line where there is no terminal
 _SPEED_WINDOW = 120  # seconds of history behind an estimate: batches of long rows are slow and uneven
 
 
@@ -96,7 +100,7 @@ def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) ->
     """An empty table; the columns in `right` are aligned to the right."""
     made = Table(
         box=box.SIMPLE_HEAD,
-        title=title,
+        title=None if title is None else whole(title),
         title_justify="left",
         title_style="bold",
         pad_edge=False,
@@ -105,6 +109,11 @@ def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) ->
     for name in columns:
         made.add_column(clean(name), justify="right" if name in right else "left", overflow="fold")
     return made
+
+
+def whole(text: str) -> Text:
+    """Text that stays in one line where a table would fold it to its own width: titles, captions."""
+    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def pairs(values: Mapping[str, Any]) -> Table:
@@ -117,18 +126,24 @@ def pairs(values: Mapping[str, Any]) -> Table:
     return made
 
 
-def rows_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> list[RenderableType]:
-    """Any rows as a table, or as one block per row where `width` characters are too few for the columns."""
+def rows_table(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None
+) -> list[RenderableType]:
+    """Any rows as a table, or as one block per row where `width` characters are too few for the columns.
+
+    Without a width each row is one line: nothing is cut, and breaks inside of values become visible signs.
+    """
     shortened = {
         at: short_ids(row[at] for row in rows if isinstance(row[at], str))
         for at, name in enumerate(names)
-        if name == "sample_id"
+        if name == "sample_id" and width is not None
     }
     shown = [
         [shortened[at].get(v, number(v)) if at in shortened else number(v) for at, v in enumerate(row)]
         for row in rows
     ]
-    if sum(min(_MIN_COLUMN, _widest(name, shown, at)) + 2 for at, name in enumerate(names)) > width:
+    least = sum(min(_MIN_COLUMN, _widest(name, shown, at)) + 2 for at, name in enumerate(names))
+    if width is not None and least > width:
         return [Padding(pairs(dict(zip(names, map(Text, row), strict=True))), (0, 0, 1, 0)) for row in shown]
     numeric = (int, float, Decimal)
     right = [
@@ -136,10 +151,27 @@ def rows_table(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) 
         for at, name in enumerate(names)
         if any(isinstance(row[at], numeric) and not isinstance(row[at], bool) for row in rows)
     ]
+    if width is None:
+        return [_aligned(names, shown, right)]
     made = table(*names, right=right)
     for row in shown:
         made.add_row(*map(Text, row))
     return [made]
+
+
+def _aligned(names: Sequence[str], shown: Sequence[Sequence[str]], right: Sequence[str]) -> Text:
+    """A line per row. What is long is not waited for by the rows around it: a column of texts would fill a
+    pipe with spaces."""
+    lines = [list(map(clean, names)), *([cell.replace("\n", "␊") for cell in row] for row in shown)]
+    widths = [min(_MAX_ALIGNED, max(cell_len(line[at]) for line in lines)) for at in range(len(names))]
+    lines.insert(1, ["─" * width for width in widths])
+    padded = []
+    for line in lines:
+        spaces = [" " * (width - cell_len(cell)) for width, cell in zip(widths, line, strict=True)]
+        cells = zip(names, line, spaces, strict=True)
+        row = (space + cell if name in right else cell + space for name, cell, space in cells)
+        padded.append("   ".join(row).rstrip())
+    return Text("\n".join(padded))
 
 
 def _widest(name: str, shown: Sequence[Sequence[str]], at: int) -> int:
@@ -154,6 +186,11 @@ class Output:
         self.quiet = quiet
         self.console = console(sys.stdout)
         self._errors = console(sys.stderr)
+
+    @property
+    def width(self) -> int | None:
+        """Characters of a line of the terminal; None where standard output is none."""
+        return None if self.console.width == _ENDLESS else self.console.width
 
     def show(self, *parts: RenderableType) -> None:
         """Print for people; silent with --json or --quiet."""
@@ -182,8 +219,10 @@ class Output:
 
 
 def console(stream: TextIO) -> Console:
-    """A console that prints text as it is: no markup, no emoji codes, no guessed colours."""
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
+    """A console that prints text as it is: no markup, no emoji codes, no guessed colours, and without a
+    terminal no line breaks of its own."""
+    width = None if stream.isatty() else _ENDLESS
+    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 def as_json(document: Any) -> str:

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from datapruner import runs, settings
+from datapruner import display, runs, settings
 from datapruner.library import Result
 
 ROWS = Path(__file__).with_name("instructions.jsonl")
@@ -63,7 +62,7 @@ def show(rows: pl.DataFrame) -> None:
         truth = (part["planted"] == label).to_numpy()
         found = (roc_auc_score(truth, np.asarray(part[signal])) for signal in SIGNALS)
         areas.add_row(label, *(f"{area:.2f}" for area in found))
-    console = Console()
+    console = display.console(sys.stdout)
     console.print(table)
     console.print(areas)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rich.text import Text
 
@@ -52,9 +53,17 @@ def deleted(output: Output, what: str, about: Deleted) -> None:
     output.show(Text(f"{what} {verb}{f', with {with_it}' if with_it else ''}"))
 
 
-def when(moment: datetime | None) -> str | None:
-    """A time as people here read it."""
-    return None if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+def when(moment: datetime, zone: str | None = None) -> str:
+    """A time on the wall clock of a zone of the tz database, which is named; by default on the clock here.
+
+    The offset from UTC is there in both cases. A zone that is not known here is shown in UTC.
+    """
+    try:
+        local = moment.astimezone(None if zone is None else ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # a service may know more of them
+        local, zone = moment.astimezone(UTC), None
+    shown = local.isoformat(" ", "minutes")
+    return shown if zone is None else f"{shown} {zone}"
 
 
 def _cell(value: object) -> object:

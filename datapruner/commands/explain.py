@@ -57,10 +57,11 @@ def explain(
     if as_json:
         output.document(asdict(explanation))
     else:
-        output.show(*_lines(explanation, colour=output.console.color_system is not None))
+        colour = output.console.color_system is not None
+        output.show(*_lines(explanation, colour=colour, whole=output.width is None))
 
 
-def _lines(found: Explanation, *, colour: bool) -> Iterator[RenderableType]:
+def _lines(found: Explanation, *, colour: bool, whole: bool) -> Iterator[RenderableType]:
     status = Text(found.status, style={"kept": "bold green", "pruned": "bold red"}.get(found.status, "bold"))
     about: dict[str, object] = {
         "Sample": found.sample_id,
@@ -87,7 +88,7 @@ def _lines(found: Explanation, *, colour: bool) -> Iterator[RenderableType]:
         yield _scores(found)
     if found.steps:
         yield ""
-        yield _steps(found)
+        yield _steps(found, None if whole else _BEGINNING)
     if found.tokens:
         yield ""
         yield _hardest(found)
@@ -115,14 +116,14 @@ def _scores(found: Explanation) -> RenderableType:
     return made
 
 
-def _steps(found: Explanation) -> RenderableType:
-    """The steps of a rewritten row's reasoning, each by its beginning."""
+def _steps(found: Explanation, length: int | None) -> RenderableType:
+    """The steps of a rewritten row's reasoning, each by its first `length` characters."""
     made = display.table(
         "step", "surprisal", "kept", "why", "begins", title="Steps", right=("step", "surprisal")
     )
     for number, step in enumerate(found.steps, start=1):
         words = " ".join(step.text.split())
-        begins = words if len(words) <= _BEGINNING else f"{words[:_BEGINNING]}…"
+        begins = words if length is None or len(words) <= length else f"{words[:length]}…"
         made.add_row(
             *map(display.number, (number, step.surprisal, step.kept, step.why)), Text(display.clean(begins))
         )

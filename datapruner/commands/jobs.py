@@ -93,6 +93,8 @@ def _show_job(output: Output, job: JobAnswer) -> None:
     if job.error is not None:
         about["Error"] = job.error.detail
         about["Remedy"] = job.error.remedy
+    if job.result is not None:
+        about |= {"New rows": job.result.new_rows, "Measured": job.result.measured}
     about |= {name.capitalize(): path for name, path in job.links.items() if name not in ("self", "events")}
     answers.details(output, job, about)
 
@@ -110,8 +112,7 @@ def list_schedules(limit: given.Limit = 20, url: given.Url = None, as_json: give
                 "schedule": lambda schedule: schedule.name,
                 "dataset": lambda schedule: schedule.dataset,
                 "cron": lambda schedule: schedule.cron,
-                "time zone": lambda schedule: schedule.timezone,
-                "next": lambda schedule: "paused" if schedule.paused else schedule.next_fire_at,
+                "next": _next_fire,
             },
         )
 
@@ -201,13 +202,14 @@ def fires(
 ) -> None:
     """List when a schedule fired, and what came of it."""
     with given.client(url) as client:
+        zone = client.schedules.get(schedule).timezone
         answers.listing(
             Output(as_json=as_json),
             "fires",
             client.schedules.fires(schedule),
             limit,
             {
-                "at": lambda fire: fire.fire_at,
+                "at": lambda fire: answers.when(fire.fire_at, zone),
                 "outcome": lambda fire: fire.outcome,
                 "job": lambda fire: fire.job_id,
                 "state": lambda fire: fire.state,
@@ -222,13 +224,20 @@ def delete_schedule(schedule: Schedule, url: given.Url = None, as_json: given.Js
         answers.deleted(Output(as_json=as_json), f"schedule {schedule}", client.schedules.delete(schedule))
 
 
+def _next_fire(schedule: ScheduleAnswer) -> str | None:
+    """When it fires next, on the clock that its cron is read by."""
+    if schedule.paused or schedule.next_fire_at is None:
+        return "paused" if schedule.paused else None
+    return answers.when(schedule.next_fire_at, schedule.timezone)
+
+
 def _show_schedule(output: Output, schedule: ScheduleAnswer, more: dict[str, Any] | None = None) -> None:
-    next_fires = [answers.when(moment) for moment in schedule.next_fires]
+    next_fires = [answers.when(moment, schedule.timezone) for moment in schedule.next_fires]
     about: dict[str, object] = {
         "Schedule": schedule.name,
         "Dataset": schedule.dataset,
         "Cron": f"{schedule.cron} ({schedule.timezone})",
-        "Next": "paused" if schedule.paused else next_fires or schedule.next_fire_at,
+        "Next": next_fires or _next_fire(schedule),
         "Method": "+".join(display.clean(choice["name"]) for choice in schedule.run["methods"]),
         "Webhook": schedule.webhook_url,
     }

@@ -271,5 +271,5 @@ def finish(output: Output, result: Result, written: dict[str, tuple[Path, int]])
 
     output.document(report.document(result, written))
     if not (output.as_json or output.quiet):
-        for section in report.sections(result, written, output.console.width):
+        for section in report.sections(result, written, output.width):
             output.show(section, "")

@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from datapruner import display
+from datapruner.commands import answers
 from datapruner.commands import options as given
 from datapruner.display import Output
 from datapruner.errors import UsageError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "csv", "json", "parquet"]
 _SHOWN_ROWS = 100
+_SHOWN_ID = 12  # characters
 
 
 def sql(
@@ -122,8 +124,9 @@ def _document(result: Found, origin: dict[str, str]) -> dict[str, Any]:
 
 def _show(output: Output, result: Found) -> None:
     names, rows = _records(result)
-    output.show(*display.rows_table(names, rows[:_SHOWN_ROWS], output.console.width))
-    rest = len(rows) - _SHOWN_ROWS
+    shown = rows if output.width is None else rows[:_SHOWN_ROWS]
+    output.show(*display.rows_table(names, shown, output.width))
+    rest = len(rows) - len(shown)
     if rest > 0:
         output.show(Text(f"{rest:,} more rows; --format csv has them all", style="dim"))
 
@@ -180,7 +183,7 @@ def list_runs(
             "runs": [
                 {
                     "run": run.run_id,
-                    "published": published.astimezone().isoformat(timespec="seconds"),
+                    "published": published.isoformat(timespec="seconds"),
                     "source": run.config.source,
                     "methods": [choice.model_dump(mode="json") for choice in run.config.methods],
                     "keep": None
@@ -202,8 +205,9 @@ def list_runs(
         methods = "+".join(choice.name for choice in run.config.methods)
         source = "(rows)" if run.config.source is None else Path(run.config.source).name or run.config.source
         kept = "–" if run.config.keep is None else f"{run.report.kept:,}"
-        when = published.strftime("%Y-%m-%d %H:%M")
-        cells: Sequence[str] = (run.run_id[:12], when, source, methods, f"{run.report.ingested:,}", kept)
+        when = answers.when(published)
+        run_id = run.run_id if output.width is None else run.run_id[:_SHOWN_ID]
+        cells: Sequence[str] = (run_id, when, source, methods, f"{run.report.ingested:,}", kept)
         made.add_row(*map(display.clean, cells))
     output.show(made)
 

@@ -49,8 +49,8 @@ def document(result: Result, written: Written) -> dict[str, Any]:
     }
 
 
-def sections(result: Result, written: Written, width: int) -> Iterator[RenderableType]:
-    """The result for people, part by part, for a terminal of `width` characters."""
+def sections(result: Result, written: Written, width: int | None) -> Iterator[RenderableType]:
+    """The result for people, part by part, for a terminal of `width` characters if there is one."""
     run, scores = result.run, result.scores
     yield display.pairs(_heading(result))
     yield balance(run.report, run.config.keep is not None)
@@ -142,12 +142,13 @@ def balance(report: runs.Report, pruned: bool) -> Table:
 
 
 def stages(report: runs.Report) -> Group:
-    """What the stages of a recipe did."""
-    counts = {
-        stage: ", ".join(f"{count:,} {display.clean(name)}" for name, count in found.items() if count)
-        for stage, found in report.stages.items()
-    }
-    return listed("Stages", [f"{stage}: {text or 'nothing'}" for stage, text in counts.items()])
+    """What the stages of a recipe did: the rows that each dropped, and what else it counted."""
+    lines = []
+    for stage, found in report.stages.items():
+        others = [f"{display.clean(name)} {count:,}" for name, count in found.items() if name != "dropped"]
+        dropped = f"{display.plural(found['dropped'], 'row')} dropped" if "dropped" in found else ""
+        lines.append(f"{stage}: {'; '.join(filter(None, (dropped, ', '.join(others))))}")
+    return listed("Stages", lines)
 
 
 def tokens(report: runs.Report) -> Text:
@@ -172,10 +173,10 @@ def _plane(report: runs.Report, scores: pl.DataFrame) -> Table:
         box=box.SQUARE,
         show_lines=True,
         show_header=False,
-        title="The error-uncertainty plane: samples kept of all",
+        title=display.whole("The error-uncertainty plane: samples kept of all"),
         title_justify="left",
         title_style="bold",
-        caption=f"between the thresholds: {middle:,} of {total:,} kept, to reach the target",
+        caption=display.whole(f"between the thresholds: {middle:,} of {total:,} kept, to reach the target"),
         caption_justify="left",
     )
     for _ in range(3):
@@ -229,7 +230,7 @@ def _examples(found: pl.DataFrame, title: str) -> Table:
     return made
 
 
-def _next(result: Result, written: Written, width: int) -> Iterator[str]:
+def _next(result: Result, written: Written, width: int | None) -> Iterator[str]:
     """Commands with which to go on, each with a sample that shows something."""
     scores, run = result.scores, result.run
     short = display.short_ids(scores["sample_id"])
@@ -239,7 +240,8 @@ def _next(result: Result, written: Written, width: int) -> Iterator[str]:
     subset = (
         f"datapruner explain {shlex.quote(str(written['subset'][0]))} {sample}" if "subset" in written else ""
     )
-    yield subset if subset and len(subset) < width - 2 else f"datapruner explain {run.run_id[:12]} {sample}"
+    fits = bool(subset) and (width is None or len(subset) < width - 2)
+    yield subset if fits else f"datapruner explain {run.run_id[:12]} {sample}"
     if scores["quadrant"].count() and run.config.keep is not None:
         yield 'datapruner sql "select quadrant, avg(ppl) from sample_scores group by 1"'
     else:

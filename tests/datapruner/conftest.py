@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,14 +30,20 @@ def pruned_home(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Prun
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Said]:
-    """Run the command line in this process: `command("prune", path, home=...)`, on 80 columns."""
+    """Run the command line in this process: `command("prune", path, home=...)`.
+
+    Its output is a file; with `terminal`, one of 80 columns without colours.
+    """
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
-    def run(*arguments: object, home: Path | None = None) -> Said:
+    def run(*arguments: object, home: Path | None = None, terminal: bool = False) -> Said:
         monkeypatch.setenv("DATAPRUNER_HOME", str(home or tmp_path / "home"))
         capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.stdout, "isatty", lambda: terminal)
+            code = cli.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -252,7 +253,7 @@ def test_values_may_hold_equals_signs() -> None:
 
 
 def test_methods_are_listed_with_papers_and_presets(command: Command) -> None:
-    said = command("methods")
+    said = command("methods", terminal=True)
     assert said.code == 0
     assert "arXiv 2509.23873" in said.out
     assert max(map(len, said.out.splitlines())) <= 80
@@ -292,9 +293,7 @@ def test_no_runs_is_no_error(command: Command) -> None:
 
 def run_lines(said: Said) -> list[str]:
     assert (said.code, said.err) == (0, "")
-    lines = said.out.splitlines()
-    assert max(map(len, lines)) <= 80
-    return lines
+    return said.out.splitlines()
 
 
 @pytest.mark.slow
@@ -328,12 +327,21 @@ def test_pruning_reports_for_people_without_measuring_again(pruned_home: PrunedH
         assert quadrant in text
     assert "'output' is empty" in text
     assert "Rows that could not be measured" in text
-    assert plain.name in "".join(line.strip() for line in lines)  # a long path is broken
+    kept_rows = pruned_home.document["report"]["kept"]
+    assert f"  {plain}: plain rows, {kept_rows} rows" in lines
     suggested = next(line.strip() for line in lines if line.strip().startswith("datapruner explain"))
     again = installed(suggested.split()[1:], pruned_home.home)
     assert again.returncode == 0, again.stderr
     kept = [json.loads(line) for line in plain.read_text(encoding="utf-8").splitlines()]
     assert len(kept) == pruned_home.document["report"]["kept"]
+
+
+@pytest.mark.slow
+def test_all_of_a_report_fits_the_terminal(pruned_home: PrunedHome, command: Command, tmp_path: Path) -> None:
+    settings = ["--keep", "0.5", "--max-length", "64", "--overflow", "error"]
+    written = ["--plain", tmp_path / "plain.jsonl"]
+    said = command("prune", pruned_home.rows, *settings, *written, home=pruned_home.home, terminal=True)
+    assert max(map(len, run_lines(said))) <= 80
 
 
 @pytest.mark.slow
@@ -403,7 +411,10 @@ def test_runs_are_listed_the_newest_first(pruned_home: PrunedHome, command: Comm
     assert pruned_home.run in {run["run"] for run in listed}
     assert [run["published"] for run in listed] == sorted((r["published"] for r in listed), reverse=True)
     lines = run_lines(command("runs", home=pruned_home.home))
-    assert any(line.startswith(pruned_home.run[:12]) and "rows.jsonl" in line for line in lines)
+    assert any(line.startswith(pruned_home.run) and "rows.jsonl" in line for line in lines)
+    short = command("runs", home=pruned_home.home, terminal=True).out
+    assert pruned_home.run[:12] in short
+    assert max(map(len, short.splitlines())) <= 80
 
 
 @pytest.mark.slow
@@ -452,8 +463,17 @@ def test_sql_says_when_rows_are_left_out(pruned_home: PrunedHome, command: Comma
     said = command("sql", "from range(500)", "--rows", "3", "--json", home=pruned_home.home)
     assert (len(said.json["rows"]), said.json["truncated"]) == (3, True)
     assert "raise --rows" in said.err
-    lines = run_lines(command("sql", "from range(500)", home=pruned_home.home))
+    lines = run_lines(command("sql", "from range(500)", home=pruned_home.home, terminal=True))
     assert lines[-1] == "400 more rows; --format csv has them all"
+
+
+@pytest.mark.slow
+def test_without_a_terminal_every_row_is_a_whole_line(pruned_home: PrunedHome, command: Command) -> None:
+    query = "select sample_id, repeat('long ', 50) || chr(10) || 'end' as text, range as n from range(150), "
+    query += "(select sample_id from sample_scores where row = 0)"
+    lines = run_lines(command("sql", query, "--run", pruned_home.run, home=pruned_home.home))
+    assert len(lines) == 2 + 150
+    assert re.fullmatch(rf"[0-9a-f]{{32}}   {'long ' * 50}␊end   149", lines[-1])
 
 
 @pytest.mark.slow
@@ -464,7 +484,64 @@ def test_sql_that_is_wrong_is_one_line(pruned_home: PrunedHome, command: Command
     assert "^" not in said.err
 
 
-# A terminal and a user
+# A pipe, a terminal and a user
+
+
+def test_a_closed_pipe_changes_no_exit_code(pruned_home: PrunedHome) -> None:
+    """Of any command that runs here, each way that it says things; all in one process, as each would be."""
+    program = """
+import contextlib, json, os, sys
+from datapruner import cli
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, 1)
+    os.close(writing)
+    codes.append(cli.main(arguments))
+print(json.dumps(codes), file=sys.stderr)
+"""
+    home, run, rows = pruned_home.home, pruned_home.run, str(pruned_home.rows)
+    asked = [["--keep", "0.5"], ["--max-length", "64"], ["--overflow", "error"]]
+    commands: list[tuple[list[str], int]] = [
+        (["prune", rows, *chain(*asked)], 0),
+        (["score", rows, *chain(*asked[1:])], 0),
+        (["replay", str(pruned_home.subset.with_suffix(".run.json"))], 0),
+        (["dedup", rows], 0),
+        (["explain", run, "row:0"], 0),
+        (["sql", "from range(9999)"], 0),
+        (["sql", "from range(9999)", "--format", "csv"], 0),
+        (["runs"], 0),
+        (["methods"], 0),
+        (["methods", "qtuning"], 0),
+        (["models"], 0),
+        (["db", "current"], 0),
+        (["doctor"], 0),
+        (["--help"], 0),
+        (["prune", "--help"], 0),
+        (["--version"], 0),
+        (["explain", run, "row:999"], 2),
+    ]
+    wanted = [(each, code) for each, code in commands]
+    wanted += [
+        ([*each, "--json"], code) for each, code in commands if "-" not in each[-1][:1] and "csv" not in each
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([each for each, _ in wanted])],
+        env={**os.environ, "DATAPRUNER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stderr.splitlines()[-1]) == [code for _, code in wanted], done.stderr
+    assert "Broken pipe" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_failure_of_the_command(command: Command, tmp_path: Path) -> None:
+    script = f'{COMMAND} methods | head -n 1; echo "${{PIPESTATUS[@]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["0 0"]
+    assert done.stderr == ""
 
 
 def on_terminal(arguments: list[str], home: Path, interrupt_at: bytes | None = None) -> tuple[int, str]:

@@ -111,6 +111,30 @@ def test_with_json_only_the_document_reaches_standard_output(capsys: pytest.Capt
     assert said.err == "beside\n"
 
 
+def test_without_a_terminal_no_table_is_folded_or_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    made = display.table("id", "why", title="A title that is longer than all of the table under it is wide")
+    made.add_row("f" * 300, "because " * 40)
+    output = Output()
+    output.show(made, display.pairs({"Name": "x" * 500}), "y" * 500)
+    output.note("z" * 500)
+    said = capsys.readouterr()
+    title, _, _, row, pair, text = (line.strip() for line in said.out.splitlines())
+    assert title.endswith("it is wide")
+    assert row == f"{'f' * 300}   {('because ' * 40).strip()}"
+    assert (pair, text, said.err) == (f"Name  {'x' * 500}", "y" * 500, "z" * 500 + "\n")
+    assert output.width is None
+
+
+def test_rows_without_a_terminal_are_lines_with_all_of_their_ids() -> None:
+    ids = ["0" * 32, "1" * 32]
+    [text] = display.rows_table(
+        ["sample_id", "text", "n"], [[ids[0], "a\nb", 1], [ids[1], "c" * 99, 10]], None
+    )
+    lines = rendered(text, width=1 << 20).splitlines()
+    assert lines[2] == f"{ids[0]}   a␊b{' ' * 45}    1"
+    assert lines[3] == f"{ids[1]}   {'c' * 99}   10"
+
+
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(quiet=True)
     output.show("for people")

@@ -233,7 +233,7 @@ def test_a_run_whose_corpus_is_gone_still_shows_scores(pruned_home: PrunedHome, 
 def test_every_kind_of_row_is_shown_within_the_terminal(
     pruned_home: PrunedHome, command: Callable[..., Said], row: int
 ) -> None:
-    said = command("explain", pruned_home.subset, f"row:{row}", home=pruned_home.home)
+    said = command("explain", pruned_home.subset, f"row:{row}", home=pruned_home.home, terminal=True)
     assert (said.code, said.err) == (0, "")
     assert max(map(len, said.out.splitlines())) <= 80
     assert "\x1b" not in said.out
