@@ -50,7 +50,7 @@ class Report:
 
     `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
     response tokens; `kept_tokens` those still trained on, before rewriting. `stages`: counts of a recipe's
-    stages, by stage and name.
+    stages, by stage and name; of each, `dropped` are the rows that it took away.
     """
 
     ingested: int
@@ -187,14 +187,16 @@ def execute_on(
         combine=config.combine,
         coverage=config.coverage,
     )
+    selected = scored
     if config.calibrate is not None:
         scored = stages.calibrated(scored, signals, views.base, config, home, machine, progress)
+    counts = stages.dropped_by(config, dropped, left_out, selected, scored)
     lineage = _lineage(corpus, target, views)
     if dropped.evaluations:
         lineage["contamination"] = dropped.evaluations
     if teacher is not None:
         lineage["teacher"] = teacher.settings.model
-    found = _Found(views, dropped, index, chosen, signals, scored, left_out)
+    found = _Found(views, dropped, index, chosen, signals, scored, left_out, counts)
     return _publish(corpus, config, found, lineage, teacher, out or home / "runs", progress)
 
 
@@ -209,6 +211,7 @@ class _Found:
     signals: Signals
     scored: Scored
     left_out: run_tables.LeftOut | None
+    counts: dict[str, dict[str, int]]
 
 
 def _publish(
@@ -226,9 +229,7 @@ def _publish(
     folder = out / run_id
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{secrets.token_hex(8)}.duckdb"
-    errors, counts, rewritten = views.errors, dict(found.dropped.notes), frozenset[str]()
-    if found.left_out is not None:
-        counts["filter"] = {"left out": len(found.left_out.columns)}
+    errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
     try:
         if config.rewrite is not None:
             assert scored.selection is not None, "only what is kept is rewritten"

@@ -113,13 +113,17 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
 
 
 def _add(dropped: Dropped, corpus: Corpus, found: Verdicts) -> None:
-    """Add what a stage says of the samples that none before it has dropped."""
+    """Add what a stage says of the samples that none before it has dropped.
+
+    Exact copies are dropped in any case; their rows are counted where duplicates are looked for.
+    """
     first = corpus.sample_index().filter(pl.col("duplicate_of").is_null()).select("row")
     lines = found.table.filter(status="dropped").join(first, on="row", how="semi", maintain_order="left")
     before = len(dropped.reasons)
     for sample_id, reason in lines.select("sample_id", "reason").iter_rows():
         dropped.reasons.setdefault(sample_id, reason)
-    dropped.notes[found.step] = {"dropped": len(dropped.reasons) - before, **found.notes}
+    copies = corpus.counts().duplicates if found.step == "dedup" else 0
+    dropped.notes[found.step] = {"dropped": len(dropped.reasons) - before + copies, **found.notes}
 
 
 def _identity(each: EvaluationSet) -> dict[str, Any]:
@@ -196,6 +200,25 @@ def calibrated(
     return replace(scored, samples=scored.samples | columns, selection=changed)
 
 
+def dropped_by(
+    config: RunConfig, before: Dropped, left_out: LeftOut | None, selected: Scored, scored: Scored
+) -> dict[str, dict[str, int]]:
+    """Rows that each stage up to calibration took away, and what else there is to count of it.
+
+    `selected` are the scores before calibration. Nothing of a run that only selects: its report says it all.
+    """
+    counts = dict(before.notes)
+    if left_out is not None:
+        counts["filter"] = {"dropped": len(left_out.columns)}
+    if selected.selection is None or not (counts or config.calibrate or config.rewrite):
+        return counts
+    counts["keep"] = {"dropped": int((~selected.selection.keep).sum())}
+    if config.calibrate is not None:
+        assert scored.selection is not None, "nothing was selected"
+        counts["calibrate"] = {"dropped": int((selected.selection.keep & ~scored.selection.keep).sum())}
+    return counts
+
+
 # Rewriting
 
 
@@ -242,7 +265,8 @@ def rewriting_counts(path: Path) -> dict[str, int]:
         "WHERE text IS NOT NULL",
     ).to_pylist()
     found: dict[str, int] = {line["status"]: line["rows"] for line in counts.to_pylist()}
-    return found | {f"reasoning tokens {when}": int(value or 0) for when, value in totals.items()}
+    tokens = {f"reasoning tokens {when}": int(value or 0) for when, value in totals.items()}
+    return {"dropped": 0} | found | tokens
 
 
 def without_lost(scored: Scored, signals: Signals, outcomes: pl.DataFrame) -> tuple[Scored, dict[str, str]]:

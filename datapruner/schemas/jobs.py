@@ -29,7 +29,8 @@ class Progress(BaseModel):
 
 
 class JobResult(BaseModel):
-    """Ids of what came of a job. `new_rows` is null when nothing was ingested."""
+    """Ids of what came of a job. `new_rows` is null when nothing was ingested. `measured`: samples that this
+    job measured, 0 when a schedule found nothing new and its last run stands."""
 
     dataset_id: str | None = None
     version_id: str | None = None

@@ -61,7 +61,8 @@ def perform(context: Context, lease: jobs.Lease, progress: Progress) -> JobResul
             if run.published_at is None:
                 run = _measure(context, lease, run, scratch, progress)
             result.dataset_id, result.version_id = run.dataset_id, run.version_id
-            result.run_id, result.measured = run.id, run.measured
+            result.run_id = run.id
+            result.measured = run.measured if run.job_id == lease.job_id else 0
         if "export" in payload:
             export = _export_of(context, lease, payload["export"], run)
             if export.published_at is None:

@@ -47,6 +47,7 @@ def test_the_second_night_measures_the_new_rows_only(tmp_path: Path, tiny_folder
         assert [result["version"] for result in results] == [1, 2, 2]
         runs = [server.client.get(f"/v1/runs/{result['run_id']}").json() for result in results]
         assert [run["measured"] for run in runs[:2]] == [ROWS, NEW]
+        assert [result["measured"] for result in results] == [ROWS, NEW, 0]
         assert runs[2]["id"] == runs[1]["id"]  # nothing new: the last night's result stands
         assert runs[1]["report"]["ingested"] == ROWS + NEW
         assert runs[1]["seconds"] < runs[0]["seconds"] / 5, [run["seconds"] for run in runs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import datapruner
+from datapruner import display
+from datapruner.commands.report import stages
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explain import explain
 from datapruner.library import Result
@@ -121,9 +124,33 @@ def test_every_row_is_accounted_for_with_the_reason_of_the_stage_that_dropped_it
     assert report.reasons["near duplicate"] == 1
     assert report.reasons["holds text of quiz"] == 1
     assert report.reasons["exact duplicate"] == 1
-    assert report.stages["dedup"]["dropped"] == 1
+    assert report.stages["dedup"]["dropped"] == 2
     assert report.stages["contamination"]["quiz: found"] == 1
-    assert report.stages["filter"] == {"left out": 2}
+    assert report.stages["filter"] == {"dropped": 2}
+
+
+def test_each_stage_says_how_many_rows_it_dropped_and_they_add_up(whole: Result) -> None:
+    dropped = {stage: counts["dropped"] for stage, counts in whole.report.stages.items()}
+    assert list(dropped) == ["dedup", "contamination", "filter", "keep", "rewrite"]
+    assert sum(dropped.values()) == whole.report.pruned
+    said = io.StringIO()
+    display.console(said).print(stages(whole.report))
+    assert [line.strip().partition(";")[0] for line in said.getvalue().splitlines()[1:]] == [
+        "dedup: 2 rows dropped",
+        "contamination: 1 row dropped",
+        "filter: 2 rows dropped",
+        f"keep: {dropped['keep']} rows dropped",
+        "rewrite: 0 rows dropped",
+    ]
+
+
+def test_what_calibration_drops_is_counted_beside_the_selection(run: Run) -> None:
+    report = run(calibrate={"batches": 2, "size": 2, "held_out": 2}, methods=["ppl"], combine=None).report
+    dropped = {stage: counts["dropped"] for stage, counts in report.stages.items()}
+    assert list(dropped) == ["dedup", "contamination", "keep", "calibrate"]
+    assert report.kept == 2
+    assert dropped["calibrate"] > 0
+    assert sum(dropped.values()) == report.pruned
 
 
 def test_what_is_dropped_before_is_never_measured(whole: Result, folder: Path) -> None:
