@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from datapruner.corpus import Corpus, Counts, Provenance
 from datapruner.errors import WorkerError
+from datapruner.space import needed
 
 _MEMORY = "512MB"
 _BATCH = 8192
@@ -69,11 +70,26 @@ def append(base: Path, addition: Path, out: Path, *, only_new: bool) -> Appended
 
     With `only_new`, samples that `base` has, repetitions inside `addition`, and rejected rows that were
     rejected before for the same reason are left out; when nothing is left, `out` is not written. Raises
-    InputError when a file is no corpus, WorkerError when DuckDB or the disk fails.
+    InputError when a file is no corpus, NoSpaceError for want of space, WorkerError when DuckDB or the disk
+    fails otherwise.
     """
     with Corpus(base) as earlier, Corpus(addition) as later:
         first, second = earlier.provenance, later.provenance
         alike = _schema_bytes(first) == _schema_bytes(second)
+    with needed("the corpus"):
+        return _append(base, addition, out, first, second, alike=alike, only_new=only_new)
+
+
+def _append(
+    base: Path,
+    addition: Path,
+    out: Path,
+    first: Provenance,
+    second: Provenance,
+    *,
+    alike: bool,
+    only_new: bool,
+) -> Appended:
     try:
         shutil.copyfile(base, out)
         with duckdb.connect(str(out)) as connection:
@@ -93,9 +109,7 @@ def append(base: Path, addition: Path, out: Path, *, only_new: bool) -> Appended
             out.unlink()
     except (duckdb.Error, OSError) as error:
         out.unlink(missing_ok=True)
-        raise WorkerError(
-            f"the corpus cannot be written: {error}", remedy="check the disk's space"
-        ) from error
+        raise WorkerError(f"the corpus cannot be written: {error}") from error
     finally:
         shutil.rmtree(out.with_suffix(".spill"), ignore_errors=True)
         out.with_name(f"{out.name}.wal").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner import display, outlets
+from datapruner import display, outlets, space
 from datapruner.commands import (
     about,
     access,
@@ -35,6 +35,7 @@ from datapruner.commands import (
     service,
 )
 from datapruner.errors import DataprunerError, UsageError
+from datapruner.space import NoSpaceError
 
 INTERRUPTED = 130
 _DEBUG = "DATAPRUNER_DEBUG"
@@ -133,6 +134,8 @@ def _known(error: Exception) -> DataprunerError:
         return UsageError(error.format_message(), remedy="see --help")
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return UsageError(f"cannot use {error.filename or 'a file'}: {error.strerror}")
+    if isinstance(wanting := space.told(error), NoSpaceError):
+        return wanting
     if isinstance(error, ModuleNotFoundError):
         return DataprunerError(str(error), remedy="see `datapruner doctor`")
     return DataprunerError(

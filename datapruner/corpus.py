@@ -24,7 +24,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from datapruner.errors import InputError, UsageError
+from datapruner.errors import InputError, UsageError, without_paths
 from datapruner.originals import json_column_types, restore, restored_schema
 from datapruner.readers.tables import render_json
 from scorers.conversation import Conversation, Turn
@@ -75,11 +75,11 @@ class Corpus:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise InputError(f"{self.path}: no such corpus", remedy="ingest the data first")
+            raise InputError(f"{self.path.name}: no such corpus", remedy="ingest the data first")
         try:
             self._connection = duckdb.connect(str(self.path), read_only=True)
         except duckdb.Error as error:
-            raise InputError(f"{self.path}: not a corpus file: {error}") from error
+            raise InputError(f"{self.path.name}: not a corpus file: {without_paths(str(error))}") from error
         try:
             self.provenance = self._read_provenance()
         except (duckdb.Error, InputError):
@@ -104,11 +104,11 @@ class Corpus:
                 "versions, original_schema FROM provenance"
             ).fetchall()
         except duckdb.CatalogException as error:
-            raise InputError(f"{self.path}: a DuckDB file, but not a corpus") from error
+            raise InputError(f"{self.path.name}: a DuckDB file, but not a corpus") from error
         version, corpus_hash, *documents, schema = found[0]
         if version != FORMAT_VERSION:
             raise InputError(
-                f"{self.path}: corpus format {version}, this version reads {FORMAT_VERSION}",
+                f"{self.path.name}: corpus format {version}, this version reads {FORMAT_VERSION}",
                 remedy="ingest the data again",
             )
         sources, mapping, limits, counts, shapes, columns, versions = map(json.loads, documents)
@@ -190,7 +190,9 @@ class Corpus:
             "SELECT min(row) FROM samples WHERE sample_id = ?", [sample_id]
         ).fetchall()
         if found[0][0] is None:
-            raise UsageError(f"{self.path}: no sample {sample_id}", remedy="ids are listed by sample_index()")
+            raise UsageError(
+                f"{self.path.name}: no sample {sample_id}", remedy="ids are listed by sample_index()"
+            )
         [[(_, _, conversation)]] = self.conversations([found[0][0]])
         return conversation
 
@@ -215,7 +217,7 @@ class Corpus:
         """Each of these rows as one line of JSON, in row order; verbatim where the source was JSON."""
         if self.provenance.schema is not None:
             for table in self.originals(rows, batch):
-                yield from render_json(table, str(self.path))
+                yield from render_json(table, self.path.name)
             return
         for chosen in self._chunks(rows, batch, duplicates=True):
             texts = self._select("SELECT o.json FROM originals o", "o", chosen).column(0)
@@ -264,7 +266,7 @@ class Corpus:
             ).fetchall()
         if missing:
             raise UsageError(
-                f"{self.path}: the corpus has no sample at row {missing[0][0]}",
+                f"{self.path.name}: the corpus has no sample at row {missing[0][0]}",
                 remedy="rejected rows have none; see sample_index()",
             )
 

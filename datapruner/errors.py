@@ -19,10 +19,24 @@ Each message says what is wrong, where (file, row, field), and what to do about 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datapruner.schemas.common import Problem
+
+_PATH = re.compile(
+    r"""(?P<quote>["'])(?:/|projects/)[^"'\n]*/(?P<quoted>[^/"'\n]+)/?(?P=quote)"""
+    r"""|(?:(?<=:///)|(?<=://)|(?<![\w.:/~-])~?)(?:/[^\s/:;,"'()]+|projects)(?:/[^\s/:;,"'()]+)*/(?P<bare>[^\s/:;,"'()]+)/?"""
+)
+
+
+def without_paths(text: str) -> str:
+    """`text` with every absolute path, and every key of our storage, told by its last part.
+
+    For whoever sees what a service says: where its files lie is not theirs to know.
+    """
+    return _PATH.sub(r"\g<quote>\g<quoted>\g<bare>\g<quote>", text)
 
 
 class DataprunerError(Exception):

@@ -28,10 +28,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from datapruner.errors import UsageError, WorkerError
+from datapruner.errors import StorageError, WorkerError
 from datapruner.formats import Sample
 from datapruner.formats.messages import RawTurn
 from datapruner.originals import column_names, quote, store, stored_field
+from datapruner.space import needed
 
 _ROW_GROUP = 8192
 _MEMORY = "512MB"
@@ -211,15 +212,21 @@ class CorpusWriter:
 def building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
     """A writer to a new file that becomes `out` when the block ends well; a failure leaves no trace.
 
-    Raises UsageError when the folder cannot be written, WorkerError when DuckDB fails.
+    Raises StorageError when the folder cannot be written, NoSpaceError for want of space, WorkerError when
+    DuckDB fails.
     """
+    with needed("the corpus"):
+        yield from _building(out, schema)
+
+
+def _building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
     token = f".{out.name}.{secrets.token_hex(4)}.tmp"
     path, spill = out.parent / token, out.parent / f"{token}.d"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         spill.mkdir()
     except OSError as error:
-        raise UsageError(f"{out.parent}: cannot be written: {error.strerror}") from error
+        raise StorageError(f"{out.parent}: cannot be written: {error.strerror}") from error
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from datapruner.selection import Scored
 from datapruner.signal_cache import SignalCache, flatten
+from datapruner.space import needed
 from scorers.method import Columns
 from scorers.ppl import perplexity
 from scorers.signals import Bools, Ints, Signals
@@ -278,8 +279,11 @@ def token_lists(
 def write(
     path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]
 ) -> None:
-    """Build the DuckDB file of a run at `path`, which must not have any of these tables."""
-    with duckdb.connect(str(path)) as connection:
+    """Build the DuckDB file of a run at `path`, which must not have any of these tables.
+
+    Raises NoSpaceError.
+    """
+    with needed("the run"), duckdb.connect(str(path)) as connection:
         connection.execute("SET threads = 2")
         table = scores.to_arrow()
         connection.register("incoming", table)

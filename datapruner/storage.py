@@ -143,7 +143,7 @@ class FolderStorage:
     def check(self) -> None:
         probe = self.root / f".probe.{secrets.token_hex(4)}"
         try:
-            with _refusing(str(self.root)):
+            with _refusing("the storage"):
                 self.root.mkdir(parents=True, exist_ok=True)
                 probe.write_bytes(b"datapruner")
         finally:
@@ -218,7 +218,7 @@ class ObjectStorage:
 
     def check(self) -> None:
         probe = f"{self._root}/.probe-{secrets.token_hex(4)}"
-        with self._asking(f"{self._root}: cannot be written"):
+        with self._asking("the storage cannot be written"):
             self._files.pipe_file(probe, b"datapruner")
             self._files.rm_file(probe)
 

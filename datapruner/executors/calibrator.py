@@ -62,7 +62,7 @@ class Calibrator:
             with publishing(Path(task["out"])) as file:
                 file.write(json.dumps(found).encode())
         except OSError as error:
-            yield {"event": "broken", "message": f"cannot write {task['out']}: {error}"}
+            yield protocol.unwritten("the divergences", error)
             return
         yield {"event": "done", "task": task["task"], "failed": []}
 

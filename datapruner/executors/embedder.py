@@ -52,7 +52,7 @@ class Embedder:
         try:
             shards.write(Path(task["out"]), rows, self.schema)
         except OSError as error:
-            yield {"event": "broken", "message": f"cannot write the embeddings to {task['out']}: {error}"}
+            yield protocol.unwritten("the embeddings", error)
             return
         yield {"event": "done", "task": task["task"], "failed": []}
 

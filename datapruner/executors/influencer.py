@@ -49,7 +49,6 @@ class Influencer:
             reason = next(text.reason for text in rendered if isinstance(text, RenderError))
             yield {"event": "broken", "message": f"a sample that was measured cannot be rendered: {reason}"}
             return
-        out = Path(task["out"])
         do: Callable[[Surrogate, dict[str, Any]], Iterator[Event]] = {
             "gradients": _gradients,
             "steps": _steps,
@@ -62,7 +61,7 @@ class Influencer:
             yield {"event": "refused", "message": str(error)}
             return
         except OSError as error:
-            yield {"event": "broken", "message": f"cannot write {out}: {error}"}
+            yield protocol.unwritten("the influence", error)
             return
         yield {"event": "done", "task": task["task"], "failed": []}
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from datapruner.errors import ModelError, UsageError, WorkerError
+from datapruner import space
+from datapruner.errors import ModelError, UsageError, WorkerError, without_paths
 from datapruner.executors.spec import WorkerSpec, spec_line
 from datapruner.signal_cache import shard_name
 
@@ -159,7 +160,7 @@ class _Process:
                 if event["event"] == "done":
                     return [(sample_id, reason) for sample_id, reason in event["failed"]]
                 if event["event"] == "broken":
-                    raise WorkerError(event["message"])
+                    raise _broken(event)
                 if event["event"] == "refused":
                     raise UsageError(event["message"])
                 rows, tokens = rows + event["rows"], tokens + event["tokens"]
@@ -206,6 +207,14 @@ class _Process:
         return _DiedError("\n".join([f"the measuring process {how}", *tail]))
 
 
+def _broken(event: Mapping[str, Any]) -> Exception:
+    """What a process could not write, as WorkerError, or NoSpaceError where that is why."""
+    number = event.get("errno")
+    error = WorkerError(event["message"])
+    error.__cause__ = None if number is None else OSError(number, os.strerror(number))
+    return space.told(error)
+
+
 def measure(
     spec: WorkerSpec,
     devices: Sequence[str],
@@ -219,8 +228,9 @@ def measure(
 
     `tasks` is consumed as workers become free; `on_wait` is called every now and then, also while models are
     loaded, and may raise to end it all. Raises ModelError when the model cannot be loaded, UsageError when it
-    cannot do what a task is about, and WorkerError when workers cannot start, keep dying, or cannot write
-    what they measured. However it ends, no worker outlives it, but those left to `idle` when all went well.
+    cannot do what a task is about, WorkerError when workers cannot start, keep dying, or cannot write what
+    they measured, and NoSpaceError when that is for want of space. However it ends, no worker outlives it,
+    but those left to `idle` when all went well.
     """
     run = _Run(spec, iter(tasks), on_progress, worker, idle)
     threads = [threading.Thread(target=run.drive, args=(device,), daemon=True) for device in devices]
@@ -366,6 +376,6 @@ class _Run:
                 self._again += [replace(task, samples=half) for half in (samples[middle:], samples[:middle])]
             else:
                 how, *log = death.splitlines()
-                said = f": {log[-1]}" if log else ""
+                said = f": {without_paths(log[-1])}" if log else ""
                 self.results.put((samples[0]["id"], f"{how} on this sample, more than once{said}"))
                 self._on_progress(1, 0)

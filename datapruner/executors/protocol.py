@@ -6,7 +6,8 @@ conversation, and whatever else the task is about.
 Out: `{"event": "ready", ...}`, `{"event": "progress", "rows": 1, "tokens": 20}` after every batch,
 `{"event": "done", "task": 3, "failed": [[id, reason], ...]}` once the result is on disk, `{"event":
 "refused", "message": ...}` when the model, or what a task asks for, cannot be used, `{"event": "broken",
-"message": ...}` when a result cannot be written. Ends when standard input does.
+"message": ..., "errno": 28}` when a result cannot be written, with the system's number if it has one. Ends
+when standard input does.
 
 Notable choice: anything that libraries print goes to standard error: the protocol has standard output for
 itself.
@@ -37,6 +38,16 @@ class Runner(Protocol):
     def run(self, task: dict[str, Any]) -> Iterator[Event]:
         """Do a task, yielding events."""
         ...
+
+
+def unwritten(what: str, error: OSError) -> Event:
+    """That a result cannot be written, and why; without its path, as people read it who have no business
+    there."""
+    return {
+        "event": "broken",
+        "message": f"cannot write {what}: {error.strerror or error}",
+        "errno": error.errno,
+    }
 
 
 def serve(start: Callable[[WorkerSpec], Runner], lines: Iterable[str], out: TextIO) -> None:

@@ -63,7 +63,7 @@ class Worker:
             try:
                 shards.write(Path(task["out"]), ordered, self.schema)
             except OSError as error:
-                yield {"event": "broken", "message": f"cannot write the signals to {task['out']}: {error}"}
+                yield protocol.unwritten("the signals", error)
                 return
         yield {"event": "done", "task": task["task"], "failed": failed}
 

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.space import needed
 
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 _STEP = pa.struct(
@@ -73,11 +74,12 @@ def write(
     """Build the DuckDB file of a run at `path`, which must not exist.
 
     lines: batches, one line for each sample that is no copy; a copy gets the line of the sample it copies.
+    Raises NoSpaceError.
     """
     why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
     refused = rejects.select("row", status=pl.lit("rejected"), reason=why).to_arrow()
     copies = index.filter(pl.col("duplicate_of").is_not_null()).select("row", "duplicate_of").to_arrow()
-    with duckdb.connect(str(path)) as connection:
+    with needed("the rewritten rows"), duckdb.connect(str(path)) as connection:
         connection.execute("SET threads = 2")
         connection.register("incoming", SCHEMA.empty_table())
         connection.execute("CREATE TABLE rewrites AS FROM incoming")

@@ -63,7 +63,7 @@ def allowed_path(settings: Settings, path: str) -> list[Path]:
             _check(item, roots, path)
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no UTF-8
         raise InputError(
-            f"{path}: cannot be read: {error}", remedy="check the path", field="source.path"
+            f"{path}: cannot be read: {_reason(error)}", remedy="check the path", field="source.path"
         ) from error
     if not found:
         raise InputError(
@@ -72,6 +72,11 @@ def allowed_path(settings: Settings, path: str) -> list[Path]:
             field="source.path",
         )
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Without the path as it was resolved, which is not the client's to know."""
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def _find(path: str, roots: list[Path]) -> list[Path]:

@@ -47,6 +47,8 @@ from datapruner.errors import WorkerError
 from datapruner.service.problems import problem
 
 BACKOFF_SECONDS = 2.0
+SPACE_SECONDS = 120.0
+"""The pause after a failure for want of space: somebody has to make room first."""
 MAX_BACKOFF_SECONDS = 300.0
 _OPEN = ("queued", "running")
 _DEDUPE_INDEX = "uq_jobs_open_dedupe_key"
@@ -263,9 +265,11 @@ def finish(
         _end(session, job, "succeeded")
 
 
-def fail(db: Database, lease: Lease, error: dict[str, Any], retry: bool) -> None:
+def fail(
+    db: Database, lease: Lease, error: dict[str, Any], retry: bool, pause: float = BACKOFF_SECONDS
+) -> None:
     """The attempt failed; `error` is a problem document. With `retry` it waits and is tried again, unless it
-    was tried often enough or is to be cancelled. Raises LeaseLostError."""
+    was tried often enough or is to be cancelled. `pause` is as for `backoff`. Raises LeaseLostError."""
     with db.write() as session:
         job = guard(session, lease)
         job.error = error
@@ -275,7 +279,7 @@ def fail(db: Database, lease: Lease, error: dict[str, Any], retry: bool) -> None
         elif job.cancel_requested:
             _end(session, job, "cancelled")
         else:
-            _requeue(job, after=backoff(job.failures))
+            _requeue(job, after=backoff(job.failures, pause))
 
 
 def cancelled(db: Database, lease: Lease) -> None:
@@ -308,9 +312,10 @@ def request_cancel(session: Session, job: Job) -> Job:
     return job
 
 
-def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures: twice as long each time, less a random part of up to half."""
-    longest = min(BACKOFF_SECONDS * 2.0 ** (failures - 1), MAX_BACKOFF_SECONDS)
+def backoff(failures: int, pause: float = BACKOFF_SECONDS) -> float:
+    """Seconds to wait after so many failures: `pause`, twice as long each time, less a random part of up to
+    half."""
+    longest = min(pause * 2.0 ** (failures - 1), MAX_BACKOFF_SECONDS)
     return random.uniform(longest / 2, longest)  # noqa: S311  # spreads retries, guards nothing
 
 

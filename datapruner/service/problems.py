@@ -1,13 +1,16 @@
 """Errors as problem documents (RFC 9457): one mapping for what the API answers and what a job keeps.
 
 `type` is `/problems/<kind>`; the kinds never change their meaning, so a client may decide by them.
+
+Notable choice: no message tells where files lie on the service's machine, whoever wrote it: paths are left
+out here, where every error passes. One that is about a field of the request quotes the client, and stays.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from datapruner import errors
+from datapruner import errors, space
 
 MEDIA_TYPE = "application/problem+json"
 _INTERNAL = ("internal", "The service failed", 500)
@@ -28,15 +31,20 @@ _KINDS: dict[type[Exception], tuple[str, str, int]] = {
 }
 
 
-def problem(error: BaseException) -> dict[str, Any]:
+def problem(error: Exception) -> dict[str, Any]:
     """`error` as a problem document with the keys of `schemas.common.Problem`, without a request id.
 
-    Only errors of our own tree tell their message; what else may have gone wrong is for the logs.
+    Only errors of our own tree tell their message, and want of space is one wherever it was met; what else
+    may have gone wrong is for the logs.
     """
+    error = space.told(error)
     kind, title, status = next((_KINDS[each] for each in type(error).__mro__ if each in _KINDS), _INTERNAL)
     if not isinstance(error, errors.DataprunerError):
         return document("internal", title, status, "an unexpected error; the logs have it")
-    return document(kind, title, status, error.message, field=error.field, remedy=error.remedy)
+    message, remedy = error.message, error.remedy
+    if error.field is None:
+        message, remedy = errors.without_paths(message), remedy and errors.without_paths(remedy)
+    return document(kind, title, status, message, field=error.field, remedy=remedy)
 
 
 def document(

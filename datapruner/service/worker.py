@@ -28,6 +28,7 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
+from datapruner import space
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
@@ -40,6 +41,7 @@ from datapruner.service.job_progress import JobProgress
 from datapruner.service.jobs import Cancelled, Lease, LeaseLostError, Released
 from datapruner.service.problems import problem
 from datapruner.settings import Settings
+from datapruner.space import NoSpaceError
 from datapruner.storage import open_storage
 
 PARENT = "DATAPRUNER_PARENT"
@@ -143,6 +145,7 @@ class _Worker:
         return "succeeded", partial(jobs.finish, self._db, lease, document, progress.snapshot())
 
     def _failed(self, lease: Lease, error: Exception) -> Callable[[], None]:
+        error = space.told(error)
         ours = isinstance(error, DataprunerError)
         retry = not ours or isinstance(error, WorkerError | StorageError)
         log.warning("attempt failed", error=str(error), may_retry=retry, exc_info=not ours)
@@ -150,7 +153,8 @@ class _Worker:
             error = StorageError(error.strerror or "files cannot be used", remedy="see the log of the worker")
         elif isinstance(error, _UNREACHABLE):
             error = StorageError("the metadata database cannot be used", remedy="see the log of the worker")
-        return partial(jobs.fail, self._db, lease, problem(error), retry=retry)
+        pause = jobs.SPACE_SECONDS if isinstance(error, NoSpaceError) else jobs.BACKOFF_SECONDS
+        return partial(jobs.fail, self._db, lease, problem(error), retry=retry, pause=pause)
 
     @contextmanager
     def _kept(self, lease: Lease, progress: JobProgress) -> Iterator[None]:

@@ -72,7 +72,7 @@ def main(mode: str = "") -> None:
                 rows.append({"sample_id": sample["id"], "error": reason, "n_truncated": len(text)})
             say(event="progress", rows=1, tokens=len(text))
         if mode == "broken":
-            say(event="broken", message="cannot write: No space left on device")
+            say(event="broken", message="cannot write: No space left on device", errno=28)
             return
         if rows:
             publish(rows, task["out"])

@@ -21,6 +21,7 @@ from datapruner.errors import ModelError, WorkerError
 from datapruner.executors import local
 from datapruner.executors.spec import WorkerSpec
 from datapruner.library import Result
+from datapruner.space import NoSpaceError
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 PERILOUS = Path(__file__).with_name("perilous.py")
@@ -198,7 +199,7 @@ def test_a_model_that_a_worker_refuses_is_a_model_error(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_cannot_be_written_ends_the_run_at_once(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match="cannot write: No space left on device"):
+    with pytest.raises(NoSpaceError, match="cannot write: No space left on device"):
         Measured(tmp_path, ["x"] * 5, size=1, mode="broken")
     assert no_children()
 

@@ -157,7 +157,8 @@ def test_when_nothing_was_measured_there_is_no_shard(
 def test_a_shard_that_cannot_be_written_is_said_so(worker: Worker, tmp_path: Path) -> None:
     *_, last = worker.run(task(tmp_path / "not there" / "s.parquet", 0))
     assert last["event"] == "broken"
-    assert "cannot write the signals to" in last["message"]
+    assert last["message"] == "cannot write the signals: No such file or directory"
+    assert last["errno"] == 2
     assert "No such file" in last["message"]
 
 

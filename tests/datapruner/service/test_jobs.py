@@ -222,6 +222,9 @@ def test_waits_grow_and_differ() -> None:
     for failures, longest in ((1, 2.0), (2, 4.0), (5, 32.0), (30, 300.0)):
         waits = [jobs.backoff(failures) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
+    for failures, longest in ((1, 120.0), (2, 240.0), (3, 300.0)):
+        waits = [jobs.backoff(failures, jobs.SPACE_SECONDS) for _ in range(50)]
+        assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
 def test_a_job_that_kills_its_workers_fails_and_says_so(database: Database) -> None:

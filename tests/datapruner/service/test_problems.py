@@ -35,6 +35,35 @@ def test_a_subclass_is_told_as_its_base() -> None:
     assert problem(Special("gone"))["status"] == 404
 
 
+@pytest.mark.parametrize("kind", every_error())
+def test_no_error_tells_where_files_lie(kind: type[errors.DataprunerError]) -> None:
+    place = "/srv/private/files/projects/prj_1/x.duckdb"
+    error = kind(f"{place}: cannot be used: IO Error: '{place}' is damaged", remedy=f"look at {place}")
+    about = problem(error)
+    assert about["detail"] == "x.duckdb: cannot be used: IO Error: 'x.duckdb' is damaged"
+    assert about["remedy"] == "look at x.duckdb"
+    assert place in str(error), "whoever runs it finds it in the log"
+
+
+def test_what_the_client_named_is_quoted() -> None:
+    about = problem(errors.DeniedError("/etc/some/file: outside of the import roots", field="source.path"))
+    assert about["detail"] == "/etc/some/file: outside of the import roots"
+
+
+def test_want_of_space_is_told_whatever_it_is_wrapped_in() -> None:
+    for kind in every_error():
+        error = kind("/srv/private/x.parquet cannot be written")
+        error.__cause__ = OSError(28, "No space left on device", "/srv/private/x.parquet")
+        about = problem(error)
+        assert (about["type"], about["status"]) == ("/problems/storage-unavailable", 503)
+        assert about["detail"] == "x.parquet cannot be written: No space left on device"
+    about = problem(OSError(28, "No space left on device", "/srv/private/x.parquet"))
+    assert (about["type"], about["detail"]) == (
+        "/problems/storage-unavailable",
+        "files cannot be written: No space left on device",
+    )
+
+
 def test_other_errors_do_not_tell_their_message() -> None:
     about = problem(KeyError("SECRET"))
     assert about["status"] == 500

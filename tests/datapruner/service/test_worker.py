@@ -127,6 +127,31 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(
         assert "No space left on device" in failed.error["detail"]
 
 
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (WorkerError("died"), 0, 5),
+        (OSError(28, "No space left on device"), 30, 150),
+        (OSError(30, "Read-only file system"), 30, 150),
+        (UsageError("cannot write"), 30, 150),
+    ],
+)
+def test_an_attempt_that_failed_for_want_of_space_waits_for_somebody_to_make_room(
+    db: Database, settings: Settings, error: Exception, least: float, most: float
+) -> None:
+    def perform(context: Context, lease: Lease, progress: JobProgress) -> JobResult:
+        if isinstance(error, UsageError):
+            raise error from OSError(122, "Disk quota exceeded")
+        raise error
+
+    made = submit(db, project(db))
+    run_worker(settings, perform=perform, once=True)
+    waiting = job(db, made.id)
+    assert waiting.state == "queued"
+    assert waiting.started_at is not None
+    assert least <= (waiting.run_after - waiting.started_at).total_seconds() <= most
+
+
 def test_a_cancelled_job_stops_within_a_heartbeat(
     db: Database, working: Callable[[Perform], threading.Event]
 ) -> None:
