@@ -79,7 +79,7 @@ def calibrate(
         listener.stage("finding the proxy model", None, "steps")
         wanted = proxy_for(measuring, place, machine.devices)
         chosen, unfit = _chosen(corpus, draw, seed, wanted, place, machine, listener)
-        found = divergences(chosen, draw, wanted, place, machine, listener)
+        found = divergences(chosen, draw, wanted, machine, listener)
         about = {**draw.model_dump(), "seed": seed, "proxy": wanted.key.document()}
         return _settled(corpus, chosen["sample_id"].to_list(), unfit, draw, found, about)
 
@@ -151,7 +151,6 @@ def divergences(
     chosen: pl.DataFrame,
     draw: Calibrate,
     wanted: Pass,
-    home: Path,
     machine: Machine,
     progress: Progress,
 ) -> list[float]:
@@ -176,7 +175,7 @@ def divergences(
         done += rows
         progress.at(done)
 
-    with tempfile.TemporaryDirectory(dir=home) as folder:
+    with tempfile.TemporaryDirectory(prefix="datapruner-") as folder:
         task = local.Task(samples, Path(folder), about=about, name="divergence.json", whole=True)
         spec, devices = worker_spec(wanted, machine), machine.devices[:1]
         for _ in local.measure(

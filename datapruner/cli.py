@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner import display, outlets, space
+from datapruner import display, outlets
 from datapruner.commands import (
     about,
     access,
@@ -35,7 +35,6 @@ from datapruner.commands import (
     service,
 )
 from datapruner.errors import DataprunerError, UsageError
-from datapruner.space import NoSpaceError
 
 INTERRUPTED = 130
 _DEBUG = "DATAPRUNER_DEBUG"
@@ -134,7 +133,7 @@ def _known(error: Exception) -> DataprunerError:
         return UsageError(error.format_message(), remedy="see --help")
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return UsageError(f"cannot use {error.filename or 'a file'}: {error.strerror}")
-    if isinstance(wanting := space.told(error), NoSpaceError):
+    if isinstance(wanting := _want_of_space(error), DataprunerError):
         return wanting
     if isinstance(error, ModuleNotFoundError):
         return DataprunerError(str(error), remedy="see `datapruner doctor`")
@@ -142,3 +141,9 @@ def _known(error: Exception) -> DataprunerError:
         f"datapruner is at fault: {type(error).__name__}: {error}",
         remedy=f"please report it; {_DEBUG}=1 shows where it happened",
     )
+
+
+def _want_of_space(error: Exception) -> Exception:
+    from datapruner import space  # which needs libraries that --help does without
+
+    return space.told(error)

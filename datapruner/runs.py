@@ -189,7 +189,7 @@ def execute_on(
     )
     selected = scored
     if config.calibrate is not None:
-        scored = stages.calibrated(scored, signals, views.base, config, home, machine, progress)
+        scored = stages.calibrated(scored, signals, views.base, config, machine, progress)
     counts = stages.dropped_by(config, dropped, left_out, selected, scored)
     lineage = _lineage(corpus, target, views)
     if dropped.evaluations:

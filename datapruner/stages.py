@@ -160,7 +160,6 @@ def calibrated(
     signals: Signals,
     base: Measurement,
     config: RunConfig,
-    home: Path,
     machine: Machine,
     progress: Progress,
 ) -> Scored:
@@ -177,7 +176,7 @@ def calibrated(
     order = calibration.drawn(signals.ids[selection.keep].tolist(), config.seed)
     chosen = calibration.first_distinct(base.cache, order, draw)
     wanted = Pass(base.proxy, base.cache.key)
-    found = calibration.divergences(chosen, draw, wanted, home, machine, progress)
+    found = calibration.divergences(chosen, draw, wanted, machine, progress)
     best = int(np.argmin(found))
     place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
     batch, divergence = np.full(len(signals), -1), np.full(len(signals), np.nan)

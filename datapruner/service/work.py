@@ -11,7 +11,6 @@ Notable choices:
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -37,6 +36,7 @@ from datapruner.selection import needs
 from datapruner.service import intake, jobs, retention, targets, webhooks
 from datapruner.service.context import Context
 from datapruner.service.models import allowed_models
+from datapruner.service.scratch import working
 from datapruner.signal_cache import ProxyKey
 
 _PUSH_SECONDS = 30.0
@@ -49,8 +49,7 @@ def perform(context: Context, lease: jobs.Lease, progress: Progress) -> JobResul
         webhooks.deliver(context, lease)
         return JobResult()
     result = JobResult()
-    with tempfile.TemporaryDirectory(prefix=f"{lease.job_id}-", dir=context.scratch) as folder:
-        scratch = Path(folder)
+    with working(context.scratch, lease.job_id) as scratch:
         if "ingest" in payload:
             version, new_rows = intake.bring_in(context, lease, payload["ingest"], scratch, progress)
             result.dataset_id, result.version_id = version.dataset_id, version.id

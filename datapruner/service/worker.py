@@ -13,11 +13,13 @@ from __future__ import annotations
 import _thread
 import contextvars
 import itertools
+import math
 import os
 import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +37,7 @@ from datapruner.errors import DataprunerError, StorageError, WorkerError
 from datapruner.executors.local import IdleWorkers
 from datapruner.measure import find_devices
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs, work
+from datapruner.service import jobs, scratch, work
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.jobs import Cancelled, Lease, LeaseLostError, Released
@@ -48,6 +50,7 @@ PARENT = "DATAPRUNER_PARENT"
 POLL_SECONDS = 0.25
 _BEAT_SECONDS = 1.0
 _PARENT_SECONDS = 0.5
+_SWEEP_SECONDS = 60.0
 _LAST_TRIES = 3
 _UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError)
 
@@ -85,7 +88,6 @@ def run_worker(
                 devices=find_devices(settings.devices),
                 idle=idle,
             )
-            context.clear_scratch()
             _Worker(context, perform, stop).run(once)
     finally:
         idle.close()
@@ -103,18 +105,29 @@ class _Worker:
 
     def run(self, once: bool) -> None:
         log.info("worker started", worker=self.name, devices=self._context.devices)
+        swept = -math.inf
         while not self._stop.is_set():
+            if time.monotonic() - swept > _SWEEP_SECONDS:
+                self._sweep()
+                swept = time.monotonic()
             lease = self._insist("claiming", partial(jobs.claim, self._db, self.name, self._lease_seconds))
             if lease is not None:
                 with structlog.contextvars.bound_contextvars(
                     job_id=lease.job_id, attempt=lease.attempt, request_id=lease.job.request_id
                 ):
                     self._do(lease)
+                swept = -math.inf  # whoever had the job before may have left its files
             elif once:
                 break
             else:
                 self._stop.wait(POLL_SECONDS)
         log.info("worker stopped", worker=self.name)
+
+    def _sweep(self) -> None:
+        try:
+            scratch.sweep(self._context.scratch)
+        except OSError as error:
+            log.warning("what killed workers left stays for now", error=str(error))
 
     def _do(self, lease: Lease) -> None:
         log.info("job started", kind=lease.job.kind)

@@ -73,7 +73,7 @@ def dataset(context: Context, name: str = "motley", **more: Any) -> Dataset:
 def upload(context: Context, path: Path) -> dict[str, Any]:
     upload_id = new_id("upl")
     key = f"projects/prj_1/uploads/{upload_id}"
-    copy = context.scratch / upload_id
+    copy = context.settings.home / upload_id
     copy.write_bytes(path.read_bytes())
     size = context.storage.publish(copy, key)
     with context.db.write() as session:
