@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class Target:
             return cls(url, token, model, answer.headers["Content-Location"])
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers=_bearer(self.token), timeout=60, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=_bearer(self.token), timeout=180, trust_env=False)
 
 
 def _bearer(token: str) -> dict[str, str]:
@@ -117,8 +118,8 @@ def _row(chance: random.Random) -> dict[str, str]:
 class _Client:
     """One of the many, with a connection of its own."""
 
-    def __init__(self, target: Target, observed: Observed, number: int, until: float) -> None:
-        self._target, self._observed, self._number, self._until = target, observed, number, until
+    def __init__(self, target: Target, observed: Observed, number: int, is_time: Callable[[], bool]) -> None:
+        self._target, self._observed, self._number, self._is_time = target, observed, number, is_time
         self._chance = random.Random(number)
         self._left = MOST_REQUESTS
 
@@ -145,7 +146,7 @@ class _Client:
             await self._ask("download", "GET", export["links"]["subset"])
 
     def _goes_on(self) -> bool:
-        return time.monotonic() < self._until and self._left > 0
+        return self._is_time() and self._left > 0
 
     async def _job(self, operation: str, path: str, **content: Any) -> dict[str, Any] | None:
         """The job that the request started, once it has succeeded; None when it has not, or time is over."""
@@ -186,11 +187,24 @@ class _Client:
         return answer
 
 
-async def drive(target: Target, *, clients: int, seconds: float, drain: float) -> Observed:
-    """Let the clients work for so long, then wait at most `drain` seconds for the jobs that they started."""
+async def drive(
+    target: Target,
+    *,
+    clients: int,
+    seconds: float,
+    drain: float = 600.0,
+    enough: Callable[[Observed], bool] = lambda _: True,
+) -> Observed:
+    """Let the clients work for so long and until what was observed is `enough`, then wait for the jobs that
+    they started; each at most `drain` seconds."""
     observed = Observed()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(_Client(target, observed, number, until).work() for number in range(clients)))
+
+    def is_time() -> bool:
+        now = time.monotonic()
+        return now < until or (now < until + drain and not enough(observed))
+
+    await asyncio.gather(*(_Client(target, observed, number, is_time).work() for number in range(clients)))
     began = time.monotonic()
     async with target.client() as http:
         while (left := observed.unfinished()) and time.monotonic() - began < drain:

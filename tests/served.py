@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-_STARTS_WITHIN = 120.0
-_ENDS_WITHIN = 20.0
+from tests.waiting import PATIENCE, until
+
+WAIT = {"Prefer": f"wait={PATIENCE:.0f}"}
+"""The header of a request that is to be answered with what the job made."""
+SELDOM = "0 2 29 2 *"
+"""A cron that does not fire while a test runs, unless it is the 29th of February."""
 
 
 @dataclass
@@ -38,7 +44,7 @@ class Server:
     def as_token(self, token: str | None) -> httpx.Client:
         """A client with this token; None: without one."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=2 * PATIENCE, trust_env=False)
 
     def new_token(self, *scopes: str, project: str = "default", **more: Any) -> str:
         """The secret of a new token; the project is made when there is none of that name."""
@@ -49,22 +55,44 @@ class Server:
         made.raise_for_status()
         return str(made.json()["secret"])
 
-    def wait(self, job: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait(self, job: str) -> dict[str, Any]:
         """The job, by id or path, once it has finished."""
         path = job if job.startswith("/") else f"/v1/jobs/{job}"
-        until = time.monotonic() + seconds
-        while True:
+
+        def finished() -> dict[str, Any] | None:
             found: dict[str, Any] = self.client.get(path).raise_for_status().json()
-            if found["state"] in ("succeeded", "failed", "cancelled"):
-                return found
-            assert time.monotonic() < until, (found, self.log.read_text()[-5000:])
-            time.sleep(0.05)
+            return found if found["state"] in ("succeeded", "failed", "cancelled") else None
+
+        done = until(finished, lambda: (self.client.get(path).text, self.log.read_text()[-5000:]))
+        assert done is not None
+        return done
+
+    def newest_job(self) -> str | None:
+        """Id of the project's newest job."""
+        newest = self.client.get("/v1/jobs", params={"limit": 1}).raise_for_status().json()["items"]
+        return newest[0]["id"] if newest else None
+
+    def change(self, statement: str, *values: object) -> None:
+        """Change one row of the catalog behind the service's back, such as to let time pass."""
+        with closing(sqlite3.connect(self.home / "catalog.sqlite", timeout=PATIENCE)) as database, database:
+            assert database.execute(statement, values).rowcount == 1
+
+    def unready(self) -> httpx.Response:
+        """The answer of /ready once it is no: good news is believed for some seconds."""
+
+        def refused() -> httpx.Response | None:
+            answer = self.client.get("/v1/ready")
+            return None if answer.status_code == 200 else answer
+
+        refusal = until(refused, lambda: "ready all the time")
+        assert refusal is not None
+        return refusal
 
     def stop(self) -> int:
         """End it as a service manager does; the exit code."""
         self.client.close()
         self.process.terminate()
-        return self.process.wait(_ENDS_WITHIN)
+        return self.process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -95,7 +123,7 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(_ENDS_WITHIN)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -105,11 +133,14 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None
-    until = time.monotonic() + _STARTS_WITHIN
-    for line in process.stdout:
-        if "listens on " in line:
-            return line.split("listens on ")[1].split()[0]
-        assert time.monotonic() < until, log.read_text()
+    overdue = threading.Timer(PATIENCE, process.kill)
+    overdue.start()
+    try:
+        for line in process.stdout:
+            if "listens on " in line:
+                return line.split("listens on ")[1].split()[0]
+    finally:
+        overdue.cancel()
     raise AssertionError(f"serve ended with {process.wait()}:\n{log.read_text()}")
 
 

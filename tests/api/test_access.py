@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import Server
+from tests.served import SELDOM, Server
 
 OPEN = ("get_health", "get_readiness")
 ADMIN = ("tokens", "projects")
@@ -55,7 +55,7 @@ def ids(server: Server) -> dict[str, str]:
         "/v1/schedules",
         json={
             "dataset": "walked",
-            "cron": "0 2 * * *",
+            "cron": SELDOM,
             "run": {"method": "length", "keep": 0.5, "measuring": asked["measuring"]},
         },
     )
@@ -93,7 +93,7 @@ def bodies(ids: dict[str, str]) -> dict[str, Any]:
     return {
         "create_run": {"dataset": ids["dataset"], **run},
         "create_export": {"run": ids["run"]},
-        "create_schedule": {"dataset": ids["dataset"], "cron": "0 2 * * *", "run": run},
+        "create_schedule": {"dataset": ids["dataset"], "cron": SELDOM, "run": run},
         "add_version": {"rows": [{"instruction": "Hi", "output": "Hello."}]},
         "change_dataset": {"keep_runs": 1},
         "change_schedule": {"paused": True},

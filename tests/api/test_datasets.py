@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.served import Server, serving
+from tests.served import WAIT, Server, serving
+from tests.waiting import PATIENCE
 
-WAIT = {"Prefer": "wait=60"}
 LIMIT = 1 << 20
 GOOD = [
     {"instruction": f"What is {n} plus {n}?", "output": f"{2 * n}, which is {n} twice."} for n in range(6)
@@ -48,8 +48,9 @@ def _upload(
     return client.post("/v1/datasets", data=form, files={"file": (filename, content)}, headers=WAIT)
 
 
-def _uploads(server: Server) -> list[Path]:
-    return sorted((server.home / "files").rglob("uploads/*"))
+def _uploads(server: Server) -> set[Path]:
+    """Uploaded files. Those of other tests go as their jobs end."""
+    return set((server.home / "files").rglob("uploads/*"))
 
 
 def test_a_file_becomes_a_dataset_that_says_what_is_in_it(client: httpx.Client) -> None:
@@ -158,7 +159,7 @@ def test_a_taken_name_is_a_conflict_and_nothing_is_left(client: httpx.Client, se
     answer = _upload(client, "taken", _lines(GOOD))
     assert answer.status_code == 409
     assert answer.json()["type"] == "/problems/conflict"
-    assert _uploads(server) == before
+    assert _uploads(server) <= before
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_a_file_is_taken_only_with_the_digest_that_was_announced(
     files, header = {"file": content}, "sha-256=:" + base64.b64encode(bytes(32)).decode() + ":"
     wrong = client.post("/v1/datasets", data={"name": "digest"}, files=files, headers={"Repr-Digest": header})
     assert wrong.status_code == 422
-    assert _uploads(server) == before
+    assert _uploads(server) <= before
     header = "sha-256=:" + base64.b64encode(digest.digest()).decode() + ":"
     right = client.post(
         "/v1/datasets",
@@ -215,7 +216,7 @@ def test_too_much_is_refused_whether_announced_or_not(client: httpx.Client, serv
     headers = {"Content-Type": "application/json"}
     chunked = client.post("/v1/datasets", content=iter(lambda: body.read(65536), b""), headers=headers)
     assert chunked.status_code == 413
-    assert _uploads(server) == before
+    assert _uploads(server) <= before
     assert client.get("/v1/datasets/large").status_code == 404
 
 
@@ -227,7 +228,7 @@ def _raw(server: Server, announced: int, content: bytes) -> bytes:
         f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {announced}\r\n"
         "Connection: close\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(head.encode() + content)
         if announced > len(content):
             connection.shutdown(socket.SHUT_WR)
@@ -250,7 +251,7 @@ def test_a_content_length_that_lies_gets_no_dataset(client: httpx.Client, server
         assert b" 20" not in answer[:20], answer
         assert b" 50" not in answer[:20], answer
     assert client.get("/v1/datasets/liar").status_code == 404
-    assert _uploads(server) == before
+    assert _uploads(server) <= before
     assert b" 202 " in _raw(server, len(form), form)[:20]
 
 
@@ -365,7 +366,7 @@ def test_a_full_project_takes_no_more(client: httpx.Client, server: Server) -> N
         files = {"file": b"x" * 100_001}
         assert member.post("/v1/datasets", data={"name": "full"}, files=files).status_code == 429
         assert member.get("/v1/datasets/full").status_code == 404
-    assert _uploads(server) == before
+    assert _uploads(server) <= before
 
 
 def test_datasets_are_listed_the_newest_first(client: httpx.Client) -> None:

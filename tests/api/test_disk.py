@@ -44,7 +44,7 @@ def test_full_and_read_only_storage_fail_the_job_and_not_the_service(
         act()
         work(server, storage)
         failed: dict[str, Any] = server.client.get(job).raise_for_status().json()
-        assert server.client.get("/v1/ready").status_code == 503
+        assert server.unready().status_code == 503
         assert server.client.get("/v1/health").status_code == 200
         small_disk.relieve()
         assert server.client.get("/v1/ready").status_code == 200

@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datapruner.library import Result
-from tests.served import Server
+from tests.served import WAIT, Server
 
-WAIT = {"Prefer": "wait=60"}
 Export = dict[str, Any]
 
 

@@ -35,7 +35,7 @@ from schemathesis.specs.openapi.checks import (
 from api.openapi import FILE
 from datapruner.catalog import migrations
 from tests.databases import new_postgres
-from tests.served import Server, serving
+from tests.served import SELDOM, Server, serving
 
 _EXAMPLES = int(os.environ.get("DATAPRUNER_FUZZ_EXAMPLES", "0"))
 _CHECKS = [
@@ -48,7 +48,7 @@ _CHECKS = [
 _SYSTEMATIC = 8
 """One of so many systematic requests is sent where time is short."""
 _VALID: dict[str, Any] = {
-    "cron": "0 2 * * *",
+    "cron": SELDOM,
     "keep": 0.5,
     "keep_tokens": None,
     "mapping": {},
@@ -109,7 +109,7 @@ def _made(server: Server, name: str) -> dict[str, Any]:
     started = server.client.post("/v1/prune", json={"name": name, "rows": _ROWS, **how})
     job = server.wait(started.headers["Location"])
     assert job["state"] == "succeeded", job
-    asked = {"name": name, "dataset": name, "cron": "0 2 * * *", "run": how}
+    asked = {"name": name, "dataset": name, "cron": SELDOM, "run": how}
     server.client.post("/v1/schedules", json=asked).raise_for_status()
     server.new_token("read", project=name)
     return {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import closing
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.served import Server
+from tests.waiting import PATIENCE, until
 
 
 def figures(server: Server) -> dict[tuple[str, ...], float]:
@@ -29,21 +28,13 @@ def test_the_service_lives_and_is_ready(server: Server) -> None:
             assert anonymous.get(path).json() == {"status": "ok"}
 
 
-def unready(server: Server) -> httpx.Response:
-    """The answer of /ready once it is no longer the good one of the last seconds."""
-    until = time.monotonic() + 10
-    while (answer := server.client.get("/v1/ready")).status_code == 200 and time.monotonic() < until:
-        time.sleep(0.2)
-    return answer
-
-
 def test_it_is_not_ready_while_storage_cannot_be_written(server: Server) -> None:
     files, aside = server.home / "files", server.home / "files-aside"
     if files.exists():
         files.rename(aside)
     files.write_text("in the way")
     try:
-        answer = unready(server)
+        answer = server.unready()
         assert answer.status_code == 503
         assert answer.json()["type"] == "/problems/not-ready"
         assert str(server.home) not in answer.text  # anybody may ask
@@ -56,12 +47,12 @@ def test_it_is_not_ready_while_storage_cannot_be_written(server: Server) -> None
 
 
 def test_it_is_not_ready_with_a_database_of_another_version(server: Server) -> None:
-    with closing(sqlite3.connect(server.home / "catalog.sqlite", timeout=30)) as database, database:
+    with closing(sqlite3.connect(server.home / "catalog.sqlite", timeout=PATIENCE)) as database, database:
         [(known,)] = database.execute("SELECT version_num FROM alembic_version").fetchall()
         database.execute("UPDATE alembic_version SET version_num = 'other'")
         database.commit()
         try:
-            answer = unready(server)
+            answer = server.unready()
         finally:
             database.execute("UPDATE alembic_version SET version_num = ?", (known,))
     assert answer.status_code == 503
@@ -73,12 +64,13 @@ def test_it_is_not_ready_with_a_database_of_another_version(server: Server) -> N
 def test_requests_and_errors_are_counted_by_operation(server: Server) -> None:
     before = figures(server)
     server.client.get("/v1/methods/none")
-    after = figures(server)
-    name = ("datapruner_http_answers_total", "GET", "get_method", "404")
-    assert after[name] == before.get(name, 0) + 1
-    seconds = ("datapruner_http_request_seconds_count", "GET", "get_method")
-    assert after[seconds] == before.get(seconds, 0) + 1
-    assert after[("datapruner_http_open_requests",)] == 1  # the one that asks
+    counted = [
+        ("datapruner_http_answers_total", "GET", "get_method", "404"),
+        ("datapruner_http_request_seconds_count", "GET", "get_method"),
+    ]
+    # A request is counted after its answer was sent, and streams of other tests may not have ended yet.
+    until(lambda: [figures(server).get(name) for name in counted] == [before.get(n, 0) + 1 for n in counted])
+    until(lambda: figures(server)[("datapruner_http_open_requests",)] == 1)  # the one that asks
 
 
 def test_jobs_and_what_they_measured_are_read_from_the_database(server: Server) -> None:

@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from transformers import AutoTokenizer
 
 from datapruner.catalog import migrations
 from tests.databases import new_postgres
-from tests.served import Server, serving
+from tests.served import WAIT, Server, serving
+from tests.waiting import until
 
-WAIT = {"Prefer": "wait=120"}
 JSON = {"Content-Type": "application/json"}
 UNPACKED = 128 << 20
 GOOD = [{"instruction": f"What is {n} plus {n}?", "output": f"{2 * n}, twice {n}."} for n in range(4)]
@@ -60,13 +59,17 @@ def _the_service_goes_on(server: Server) -> Iterator[None]:
 
 def _worker(server: Server) -> psutil.Process:
     """The worker process; it has been started a moment after the service answers."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
+
+    def started() -> psutil.Process | None:
         for process in psutil.Process(server.process.pid).children():
-            if "worker" in process.cmdline():
-                return process
-        time.sleep(0.1)
-    raise AssertionError(server.log.read_text())
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "worker" in process.cmdline():
+                    return process
+        return None
+
+    worker = until(started, server.log.read_text)
+    assert worker is not None
+    return worker
 
 
 @contextlib.contextmanager
@@ -76,8 +79,9 @@ def _peak_memory(server: Server) -> Iterator[list[int]]:
     over = threading.Event()
 
     def watch() -> None:
-        service = psutil.Process(server.process.pid)
-        while not over.wait(0.02):
+        service, last = psutil.Process(server.process.pid), False
+        while not last:
+            last = over.wait(0.02)
             with contextlib.suppress(psutil.NoSuchProcess):
                 processes = [service, *service.children(recursive=True)]
                 samples.append(max(process.memory_info().rss for process in processes))
@@ -93,7 +97,7 @@ def _peak_memory(server: Server) -> Iterator[list[int]]:
 
 def _upload(client: httpx.Client, name: str, content: bytes, filename: str, **more: str) -> httpx.Response:
     form, files = {"name": name} | more, {"file": (filename, content)}
-    return client.post("/v1/datasets", data=form, files=files, headers=WAIT, timeout=180)
+    return client.post("/v1/datasets", data=form, files=files, headers=WAIT)
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:

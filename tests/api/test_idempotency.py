@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import httpx
 import pytest
@@ -21,11 +19,6 @@ def new_key() -> dict[str, str]:
 def tokens_named(server: Server, name: str) -> int:
     listed = server.client.get("/v1/tokens", params={"limit": 200}).json()["items"]
     return sum(token["name"] == name for token in listed)
-
-
-def change(server: Server, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(server.home / "catalog.sqlite", timeout=30)) as database, database:
-        assert database.execute(statement, values).rowcount == 1
 
 
 def test_a_repetition_gets_the_first_answer_and_does_nothing(server: Server) -> None:
@@ -114,8 +107,7 @@ def test_of_many_at_once_one_is_done(server: Server) -> None:
 def test_a_key_is_free_again_after_a_day(server: Server) -> None:
     key = new_key()
     server.client.post("/v1/tokens", json={"name": "daily"}, headers=key)
-    change(
-        server,
+    server.change(
         "UPDATE replies SET created_at = datetime('now', '-25 hours') || '.000000' WHERE key = ?",
         *key.values(),
     )
@@ -127,8 +119,7 @@ def test_a_key_left_by_a_process_that_died_is_free_again_after_a_minute(server: 
     key = new_key()
     server.client.post("/v1/tokens", json={"name": "died"}, headers=key)
     for age, status in (("-2 seconds", 409), ("-61 seconds", 201)):
-        change(
-            server,
+        server.change(
             "UPDATE replies SET status = NULL, created_at = datetime('now', ?) || '.000000' WHERE key = ?",
             age,
             *key.values(),

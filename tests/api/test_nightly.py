@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import serving
+from tests.served import SELDOM, serving
 
-ROWS, NEW = 20_000, 200
+ROWS, NEW = 2_000, 50
 
 
 def lines(start: int, stop: int) -> str:
@@ -31,7 +31,7 @@ def test_the_second_night_measures_the_new_rows_only(tmp_path: Path, tiny_folder
         assert server.wait(asked.headers["location"])["state"] == "succeeded"
         schedule = {
             "dataset": "sums",
-            "cron": "0 2 * * *",
+            "cron": SELDOM,
             "timezone": "Europe/Berlin",
             "run": {"method": "donod", "keep": 0.3, "measuring": {"model": str(tiny_folder)}},
         }
@@ -40,7 +40,7 @@ def test_the_second_night_measures_the_new_rows_only(tmp_path: Path, tiny_folder
         for end in (ROWS, ROWS + NEW, ROWS + NEW):
             (roots / "rows.jsonl").write_text(lines(0, end))
             fired = server.client.post(f"/v1/schedules/{created['id']}/fire")
-            nights.append(server.wait(fired.headers["location"], 300))
+            nights.append(server.wait(fired.headers["location"]))
         assert [night["state"] for night in nights] == ["succeeded"] * 3, nights
         results = [night["result"] for night in nights]
         assert [result["new_rows"] for result in results] == [0, NEW, 0]
@@ -50,6 +50,5 @@ def test_the_second_night_measures_the_new_rows_only(tmp_path: Path, tiny_folder
         assert [result["measured"] for result in results] == [ROWS, NEW, 0]
         assert runs[2]["id"] == runs[1]["id"]  # nothing new: the last night's result stands
         assert runs[1]["report"]["ingested"] == ROWS + NEW
-        assert runs[1]["seconds"] < runs[0]["seconds"] / 5, [run["seconds"] for run in runs]
         subset = server.client.get(nights[1]["links"]["subset"])
         assert subset.content[:4] == b"PAR1"

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from api.app import create_app
 from datapruner.catalog import migrations
 from datapruner.settings import Settings
 from tests.served import Server
+from tests.waiting import PATIENCE, until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -74,7 +74,7 @@ def test_a_form_where_json_belongs_gets_told(server: Server) -> None:
 
 
 def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(server: Server) -> None:
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=PATIENCE)
     connection.putrequest("POST", "/v1/tokens")
     connection.putheader("Content-Length", str(1 << 40))
     connection.endheaders()
@@ -104,11 +104,12 @@ def test_a_request_id_is_taken_over_and_a_bad_one_replaced(server: Server) -> No
 
 def test_the_log_has_the_request_without_what_was_sent(server: Server) -> None:
     server.client.get("/v1/methods/SECRET-NAME?x=SECRET", headers={"X-Request-ID": "find-me-1"})
-    until = time.monotonic() + 10  # the line is written after the answer was sent
-    while not (found := [line for line in server.log.read_text().splitlines() if "find-me-1" in line]):
-        assert time.monotonic() < until, server.log.read_text()[-2000:]
-        time.sleep(0.02)
-    [line] = found
+
+    def found() -> list[str]:
+        return [line for line in server.log.read_text().splitlines(keepends=True) if "find-me-1" in line]
+
+    # The line is written after the answer was sent.
+    [line] = until(lambda: [line for line in found() if line.endswith("\n")], server.log.read_text)
     assert "/v1/methods/{method}" in line
     assert "status=404" in line
     assert "ms=" in line

@@ -11,9 +11,8 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from tests.served import Server
+from tests.served import WAIT, Server
 
-WAIT = {"Prefer": "wait=60"}
 JSONL = {"Accept": "application/x-ndjson"}
 
 
@@ -39,7 +38,7 @@ def test_a_file_comes_back_pruned_as_parquet(
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/vnd.apache.parquet"
     assert answer.headers["content-disposition"] == 'attachment; filename="motley.parquet"'
-    assert answer.headers["preference-applied"] == "wait=60"
+    assert answer.headers["preference-applied"] == WAIT["Prefer"]
     assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
     table = pq.read_table(io.BytesIO(answer.content))
     assert {"input_ids", "labels", "token_keep"} <= set(table.column_names)
@@ -90,8 +89,7 @@ def test_a_wait_that_is_too_short_leaves_the_job_to_be_fetched(
     assert answer.status_code == 202
     with client.stream("GET", answer.json()["links"]["events"]) as stream:
         states = [json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: ")]
-    assert states[-1] == "succeeded"
-    assert "running" in states
+    assert states[-1] == "succeeded"  # what it was before depends on how quick it was
 
 
 def test_a_job_that_fails_while_one_waits_answers_with_its_problem(
@@ -132,11 +130,11 @@ def test_what_is_wrong_is_told_before_anything_is_stored(
     changed: dict[str, str],
     field: str,
 ) -> None:
-    before = _everything(client, server)
+    before = _stored(client, server)
     answer = _post(client, corpus_file, form | changed, **WAIT)
     assert answer.status_code == 422, answer.text
     assert field in f"{answer.json()['field']} {answer.json()['detail']}"
-    assert _everything(client, server) == before
+    assert _stored(client, server) <= before
 
 
 def test_a_model_outside_of_the_import_roots_is_refused(
@@ -151,9 +149,9 @@ def test_the_name_of_a_dataset_that_there_is_is_a_conflict(
     client: httpx.Client, server: Server, corpus_file: Path, form: dict[str, str]
 ) -> None:
     _post(client, corpus_file, form | {"name": "taken"}, **WAIT)
-    before = _everything(client, server)
+    before = _stored(client, server)
     assert _post(client, corpus_file, form | {"name": "taken"}, **WAIT).status_code == 409
-    assert _everything(client, server) == before
+    assert _stored(client, server) <= before
 
 
 @pytest.mark.parametrize("accept", ["text/csv", "application/json", "*/*;q=0"])
@@ -195,8 +193,8 @@ def test_a_dataset_goes_with_what_depends_on_it_only_when_told_to(
     assert again.status_code == 200
 
 
-def _everything(client: httpx.Client, server: Server) -> tuple[int, int, list[Path]]:
-    """How many datasets and jobs there are, and which files were uploaded."""
-    datasets = client.get("/v1/datasets", params={"limit": 200}).json()["items"]
-    jobs = client.get("/v1/jobs", params={"limit": 200}).json()["items"]
-    return len(datasets), len(jobs), sorted((server.home / "files").rglob("uploads/*"))
+def _stored(client: httpx.Client, server: Server) -> set[str]:
+    """Ids of the newest datasets and jobs, and the uploaded files, which go as their jobs end."""
+    listed = [client.get(f"/v1/{kind}", params={"limit": 200}).json() for kind in ("datasets", "jobs")]
+    ids = {each["id"] for page in listed for each in page["items"]}
+    return ids | {str(path) for path in (server.home / "files").rglob("uploads/*")}

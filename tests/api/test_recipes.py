@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from datapruner import cli
-from tests.served import Server
+from tests.served import SELDOM, WAIT, Server
 
-WAIT = {"Prefer": "wait=60"}
 ROWS = [{"instruction": f"What is {n} plus 1?", "output": f"It is {n + 1}, of course."} for n in range(12)]
 ROWS += [
     {"instruction": "Explain rain.", "output": "Water rises as vapour, cools, and falls again in drops."},
@@ -126,12 +125,12 @@ def test_the_subset_holds_the_rewritten_rows(server: Server, run: dict[str, Any]
 def test_what_is_wrong_with_a_recipe_is_told_before_there_is_a_job(
     server: Server, recipe: object, told: str
 ) -> None:
-    before = server.client.get("/v1/jobs?limit=1").json()
+    before = server.newest_job()
     answer = server.client.post("/v1/runs", json={"dataset": "sums", "recipe": recipe})
     assert answer.status_code == 422, answer.text
     assert answer.json()["field"] == "recipe"
     assert answer.json()["detail"].startswith(told), answer.text
-    assert server.client.get("/v1/jobs?limit=1").json() == before
+    assert server.newest_job() == before
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_rows_and_a_file_can_be_pruned_by_a_recipe_in_one_call(server: Server, r
 
 
 def test_a_schedule_carries_out_a_recipe(server: Server, recipe: str) -> None:
-    body = {"dataset": "sums", "cron": "0 2 * * *", "name": "cooked", "run": {"recipe": recipe}}
+    body = {"dataset": "sums", "cron": SELDOM, "name": "cooked", "run": {"recipe": recipe}}
     made = server.client.post("/v1/schedules", json=body)
     assert made.status_code == 201, made.text
     assert made.json()["run"]["contamination"]["against"] == {"quiz": "quiz"}  # each fire pins its version

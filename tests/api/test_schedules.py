@@ -6,18 +6,19 @@ import hashlib
 import hmac
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 
-from tests.served import Server, serving
+from tests.served import WAIT, Server, serving
+from tests.waiting import until
 
 
 @dataclass
@@ -63,18 +64,17 @@ def server(tiny_folder: Path, imports: Path, tmp_path_factory: pytest.TempPathFa
     roots = f"{tiny_folder}:{imports}"
     with serving(home, tiny_folder, import_roots=roots, webhook_hosts="127.0.0.1") as running:
         source = {"kind": "path", "path": str(imports)}
-        made = running.client.post(
-            "/v1/datasets", json={"name": "nightly", "source": source}, headers={"Prefer": "wait=60"}
-        )
+        made = running.client.post("/v1/datasets", json={"name": "nightly", "source": source}, headers=WAIT)
         assert made.status_code == 201, made.text
         yield running
 
 
 @pytest.fixture(scope="module")
 def wanted(server: Server) -> dict[str, Any]:
-    """A body that makes a schedule."""
+    """A body that makes a schedule, which fires in half a day."""
     run = {"method": "qtuning", "keep": 0.5, "measuring": {"model": server.model}}
-    return {"dataset": "nightly", "cron": "0 2 * * *", "timezone": "Europe/Berlin", "run": run}
+    hour = (datetime.now(ZoneInfo("Europe/Berlin")).hour + 12) % 24
+    return {"dataset": "nightly", "cron": f"0 {hour} * * *", "timezone": "Europe/Berlin", "run": run}
 
 
 def add_rows(folder: Path, first: int, last: int) -> None:
@@ -133,10 +133,7 @@ def test_a_fire_fetches_only_new_rows_runs_exports_and_tells_the_webhook(
 
     (fire,) = client.get("/v1/schedules/full/fires").json()["items"]
     assert (fire["outcome"], fire["job_id"], fire["state"]) == ("started", job["id"], "succeeded")
-    until = time.monotonic() + 20
-    while not (log := client.get("/v1/schedules/full/deliveries").json()["items"]):
-        assert time.monotonic() < until, server.log.read_text()
-        time.sleep(0.05)
+    log = until(lambda: client.get("/v1/schedules/full/deliveries").json()["items"], server.log.read_text)
     assert [(entry["job_id"], entry["attempt"], entry["status"]) for entry in log] == [(job["id"], 1, 204)]
     ((header, body),) = receiver.seen
     moment, given = (part.partition("=")[2] for part in header.split(","))

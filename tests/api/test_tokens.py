@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-import time
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -15,7 +15,10 @@ def test_the_first_start_leaves_an_admin_token_that_only_its_owner_can_read(serv
     assert stat.S_IMODE((server.home / "admin-token").stat().st_mode) == 0o600
     assert stat.S_IMODE((server.home / "secret").stat().st_mode) == 0o600
     assert (server.home / "admin-token").read_text().startswith("dpr_")
-    oldest = server.client.get("/v1/tokens", params={"limit": 200}).json()["items"][-1]
+    page = server.client.get("/v1/tokens").json()
+    while page["next"] is not None:
+        page = server.client.get("/v1/tokens", params={"cursor": page["next"]}).json()
+    oldest = page["items"][-1]
     assert oldest["scopes"] == ["read", "write", "sql", "admin"]
     assert oldest["last_used_at"] is not None
 
@@ -69,11 +72,18 @@ def test_a_revoked_token_ends_at_once(server: Server) -> None:
 
 
 def test_a_token_ends_when_its_time_is_over(server: Server) -> None:
-    short = server.new_token("read", expires_in_days=1 / 86_400)
-    with server.as_token(short) as client:
-        assert client.get("/v1/methods").status_code == 200
-        time.sleep(1.1)
-        assert client.get("/v1/methods").status_code == 401
+    asked = {"name": "short", "scopes": ["read"], "expires_in_days": 0.5}
+    made = server.client.post("/v1/tokens", json=asked).json()
+    lasts = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert timedelta(hours=11) < lasts < timedelta(hours=13)
+    with server.as_token(made["secret"]) as client:
+        for over, status in (("+1 hour", 200), ("-1 second", 401)):
+            server.change(
+                "UPDATE tokens SET expires_at = datetime('now', ?) || '.000000' WHERE id = ?",
+                over,
+                made["id"],
+            )
+            assert client.get("/v1/methods").status_code == status
 
 
 def test_when_a_token_was_used_last_is_written_once_a_minute(server: Server) -> None:

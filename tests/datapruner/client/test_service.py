@@ -16,7 +16,7 @@ from datapruner.client import AsyncClient, Client, Subset
 from datapruner.errors import ConflictError, DeniedError, InputError, NotFoundError, UsageError
 from datapruner.schemas.jobs import JobAnswer
 from tests.datapruner.client.unruly import Unruly, forwards
-from tests.served import Server
+from tests.served import SELDOM, Server
 from tests.tiny_model import LINES, REJECTED
 
 pytestmark = pytest.mark.slow
@@ -216,7 +216,7 @@ def test_sql_gives_a_table_and_a_frame(client: Client, pruned: Subset, service: 
 def test_schedules_are_made_paused_and_deleted(client: Client, pruned: Subset, service: Server) -> None:
     made = client.schedules.create(
         "motley",
-        "0 2 * * *",
+        SELDOM,
         {"method": "donod", "keep": 0.3, "measuring": {"model": service.model}},
         timezone="Europe/Berlin",
         name="nightly",
@@ -225,7 +225,7 @@ def test_schedules_are_made_paused_and_deleted(client: Client, pruned: Subset, s
     assert made.next_fire_at > datetime.now(UTC)
     assert client.schedules.change("nightly", paused=True).paused
     assert [each.name for each in client.schedules.list()] == ["nightly"]
-    assert client.schedules.get("nightly").cron == "0 2 * * *"
+    assert client.schedules.get("nightly").cron == SELDOM
     job = client.jobs.wait(client.schedules.fire("nightly").id)
     assert job.schedule_id == made.id
     assert [(fire.outcome, fire.job_id) for fire in client.schedules.fires("nightly")] == [
