@@ -10,6 +10,7 @@ Notable choices:
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -39,9 +40,20 @@ def utcnow() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+_drawing = threading.Lock()
+_drawn = 0
+
+
 def new_id(prefix: str) -> str:
-    """An id such as `run_019a3f5c2b7e4d1f0a92`: milliseconds, then chance; later ones sort after."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(5)}"
+    """An id such as `run_019a3f5c2b7e4d1f0a92`: milliseconds, then chance; later ones sort after.
+
+    So do those that a process draws within one millisecond, or while its clock goes back.
+    """
+    global _drawn
+    number = time.time_ns() // 1_000_000 << 40 | secrets.randbits(40)
+    with _drawing:
+        _drawn = max(number, _drawn + 1 + secrets.randbits(20))
+        return f"{prefix}_{_drawn:022x}"
 
 
 class Base(DeclarativeBase):
