@@ -213,14 +213,16 @@ def claim(db: Database, worker: str, lease_seconds: float) -> Lease | None:
     Jobs of a project with `quota_jobs` running ones wait, and so do those of a token with `max_jobs`. A
     running job whose lease has run out is taken with a new attempt, or ends when it was tried often enough.
     """
-    now = utcnow()
     with db.read() as session:  # so that idle workers do not take turns at SQLite's write lock
-        if session.scalar(_ANY, {"now": now}) is None:
+        if session.scalar(_ANY, {"now": utcnow()}) is None:
             return None
-    lease = {"now": now, "taken_until": now + timedelta(seconds=lease_seconds), "taken_by": worker}
     with db.write() as session:
-        if not db.is_sqlite:
+        if db.is_sqlite:
+            session.connection()  # which waits for the write lock
+        else:
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
+        now = utcnow()  # after the wait, else the lease would be shorter by it
+        lease = {"now": now, "taken_until": now + timedelta(seconds=lease_seconds), "taken_by": worker}
         _end_vanished(session, now)
         job = session.scalars(_TAKE, lease).one_or_none()
     return None if job is None else Lease(job.id, job.attempt, worker, job)
@@ -231,11 +233,12 @@ def heartbeat(db: Database, lease: Lease, progress: dict[str, Any] | None, lease
 
     True when its cancellation was asked for. Raises LeaseLostError.
     """
-    changes: dict[str, Any] = {"lease_until": utcnow() + timedelta(seconds=lease_seconds)}
-    if progress is not None:
-        changes |= {"progress": progress, "sequence": Job.sequence + 1}
-    keep = update(Job).where(_held_by(lease)).values(**changes).returning(Job.cancel_requested)
     with db.write() as session:
+        session.connection()  # which waits for SQLite's write lock
+        changes: dict[str, Any] = {"lease_until": utcnow() + timedelta(seconds=lease_seconds)}
+        if progress is not None:
+            changes |= {"progress": progress, "sequence": Job.sequence + 1}
+        keep = update(Job).where(_held_by(lease)).values(**changes).returning(Job.cancel_requested)
         cancel = session.execute(keep.execution_options(synchronize_session=False)).scalar_one_or_none()
     if cancel is None:
         raise _lost(lease)

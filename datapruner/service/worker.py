@@ -224,9 +224,13 @@ def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
         yield
         return
 
+    told = False
+
     def stop_now(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal told
+        if told or stop.is_set():
             os._exit(128 + number)
+        told = True
         # This thread may be inside the event's own lock just now; another one can wait for it.
         _thread.start_new_thread(stop.set, ())
 

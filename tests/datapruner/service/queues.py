@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import update
 
@@ -22,9 +22,9 @@ from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.jobs import Lease
 
-LEASE = 30.0
+LEASE = 600.0
+"""Seconds; none runs out while a test is at work, see `pass_time`."""
 ROOT = Path(__file__).parents[3]
-T = TypeVar("T")
 
 
 def project(db: Database, **quotas: Any) -> str:
@@ -55,25 +55,28 @@ def claim(db: Database, worker: str = "worker", seconds: float = LEASE) -> Lease
     return lease
 
 
-def pass_time(db: Database, lease: Lease) -> None:
-    """As if nobody had heard of the lease's worker for as long as the lease was."""
+def pass_time(db: Database, job_id: str) -> None:
+    """As if nobody had heard of the job's worker for as long as its lease was."""
     with db.write() as session:
         moment = utcnow() - timedelta(seconds=1)
-        session.execute(update(Job).where(Job.id == lease.job_id).values(lease_until=moment))
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=moment))
 
 
 def perform(context: Context, lease: Lease, progress: JobProgress) -> JobResult:
-    """Take the steps that the payload asks for, and write down when it began and ended.
+    """Take the steps that the payload asks for, and write down when it began and ended. Where it names a file
+    `until`, the work goes on until that is there.
 
     A deaf job does not report its steps, so that nothing can stop it.
     """
     payload = lease.job.payload
     _write(payload["log"], lease, "begin")
     progress.stage("working", payload.get("steps", 0), "steps")
-    for step in range(payload.get("steps", 0)):
+    for step in itertools.count(1):
+        if step > payload.get("steps", 0) and Path(payload.get("until", "/")).exists():
+            break
         time.sleep(0.05)
         if not payload.get("deaf"):
-            progress.at(step + 1)
+            progress.at(step)
     _write(payload["log"], lease, "end")
     return JobResult(measured=os.getpid())
 
@@ -104,27 +107,18 @@ def entries(log: Path) -> list[Entry]:
     ]
 
 
-def started(database_url: str, home: Path, *, lease_seconds: float = LEASE) -> subprocess.Popen[bytes]:
+def started(database_url: str, home: Path) -> subprocess.Popen[bytes]:
     """A worker process that does such jobs."""
     environment = {
         **os.environ,
         "DATAPRUNER_DATABASE_URL": database_url,
         "DATAPRUNER_HOME": str(home),
         "DATAPRUNER_DEVICES": "cpu",
-        "DATAPRUNER_LEASE_SECONDS": str(lease_seconds),
+        "DATAPRUNER_LEASE_SECONDS": str(LEASE),
     }
     return subprocess.Popen(
         [sys.executable, "-m", __name__], env=environment, cwd=ROOT, start_new_session=True
     )
-
-
-def until(condition: Callable[[], T], seconds: float = 30.0) -> T:
-    """What `condition` gives once it is true; an error when it does not become so in time."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited for long enough"
-        time.sleep(0.02)
-    return value
 
 
 def main() -> None:

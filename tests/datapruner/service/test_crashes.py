@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from datapruner.config import Keep, Measuring, MethodChoice, RunConfig
 from datapruner.service import jobs
 from datapruner.settings import Settings
 from datapruner.storage import FolderStorage
+from tests.datapruner.service.queues import LEASE, pass_time
 from tests.served import Server, serving
+from tests.waiting import until
 
 ROWS = 700
 """Three tasks of measuring, the last one short."""
@@ -35,7 +36,6 @@ POINTS = [
     "exporting",
     "export stored",
 ]
-LEASE_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class Place:
     def __init__(self, home: Path, model: Path, rows: Path) -> None:
         home.mkdir()
         self.settings = Settings(
-            home=home, import_roots=[model], devices="cpu", threads=1, lease_seconds=LEASE_SECONDS
+            home=home, import_roots=[model], devices="cpu", threads=1, lease_seconds=LEASE
         )
         migrations.upgrade(self.settings.database)
         self.db = Database(self.settings.database)
@@ -152,7 +152,7 @@ def test_a_job_whose_worker_is_killed_at_every_stage_ends_as_if_nothing_had_happ
         assert killed.published() == visible[point], point
         assert shards.items() <= killed.shards().items(), point  # what was measured is not measured again
         shards = killed.shards()
-        time.sleep(LEASE_SECONDS)
+        pass_time(killed.db, killed.job_id)
     assert killed.work("calm") == 0
     assert killed.shards() == shards
     assert killed.result() == calm.result()
@@ -176,19 +176,17 @@ def test_the_whole_service_killed_while_it_measures_goes_on_where_it_stood(
     with serving(home, tiny_folder, lease_seconds=2) as server:
         first = start(server, "first")
         second = start(server, "second")
-        until = time.monotonic() + 60
-        while (server.client.get(first).json()["progress"] or {}).get(
-            "rows", 0
-        ) < 300:  # the first shard is whole
-            assert time.monotonic() < until, server.client.get(first).text
-            time.sleep(0.02)
+        until(  # the first shard is whole
+            lambda: (server.client.get(first).json()["progress"] or {}).get("rows", 0) >= 300,
+            lambda: server.client.get(first).text,
+        )
         family = [server.process, *psutil.Process(server.process.pid).children(recursive=True)]
         for process in family:
             process.kill()
         server.process.wait()
     shards = {path: path.stat().st_mtime_ns for path in home.rglob("signals/*/*.parquet")}
     with serving(home, tiny_folder, lease_seconds=2) as server:
-        jobs_done = [server.wait(job, 90) for job in (first, second)]
+        jobs_done = [server.wait(job) for job in (first, second)]
         assert [job["state"] for job in jobs_done] == ["succeeded", "succeeded"]
         assert {path: path.stat().st_mtime_ns for path in shards} == shards
         subsets = [server.client.get(job["links"]["subset"]).content for job in jobs_done]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
+from dataclasses import dataclass
 
 import pytest
 
 from datapruner.schemas.jobs import Progress
+from datapruner.service import job_progress
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.jobs import Cancelled, LeaseLostError, Released
 
@@ -20,6 +21,23 @@ def stop() -> threading.Event:
 @pytest.fixture
 def progress(stop: threading.Event) -> JobProgress:
     return JobProgress(stop)
+
+
+@dataclass
+class Clock:
+    """Stands in for the module `time` where time is to pass by the test's word only."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(job_progress, "time", clock)
+    return clock
 
 
 def _now(progress: JobProgress) -> Progress:
@@ -52,19 +70,21 @@ def test_a_stage_begins_anew_and_keeps_what_was_measured_and_noted(progress: Job
     assert (after.rows, after.tokens, after.notes) == (4, 900, ["alpaca rows"])
 
 
-def test_the_rate_and_the_time_left_are_of_the_time_since_the_first_report(progress: JobProgress) -> None:
+def test_the_rate_and_the_time_left_are_of_the_time_since_the_first_report(
+    progress: JobProgress, clock: Clock
+) -> None:
     progress.stage("measuring", 100, "samples")
-    time.sleep(0.3)  # as if the model were being loaded
+    clock.now += 30  # as if the model were being loaded
     progress.measured(10, 1000)
     progress.at(10)
-    assert _now(progress).tokens_per_second is None
-    time.sleep(0.6)
+    clock.now += 0.4  # too short a time to reckon with
+    progress.measured(11, 1100)
+    progress.at(11)
+    assert (_now(progress).tokens_per_second, _now(progress).eta_seconds) == (None, None)
+    clock.now += 1.6
     progress.measured(20, 2000)
     progress.at(20)
-    now = _now(progress)
-    assert now.tokens_per_second == pytest.approx(1000 / 0.6, rel=0.5)
-    assert (now.tokens_per_second or 0) <= 1000 / 0.6
-    assert now.eta_seconds == pytest.approx(80 / (10 / 0.6), rel=0.5)
+    assert (_now(progress).tokens_per_second, _now(progress).eta_seconds) == (500, 16)
 
 
 def test_a_total_that_becomes_known_is_kept(progress: JobProgress) -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from datapruner.catalog.database import Database
@@ -118,10 +118,28 @@ def test_a_heartbeat_extends_the_lease_and_keeps_progress(database: Database) ->
     assert (again.progress, again.sequence) == (beaten.progress, beaten.sequence)
 
 
+def test_a_lease_is_whole_however_long_its_worker_waited_for_its_turn(database: Database) -> None:
+    submit(database, project(database))
+    taken: list[Lease] = []
+    waits = threading.Thread(target=lambda: taken.append(claim(database, seconds=1.0)))
+    with database.write() as session:  # which keeps others from claiming
+        if database.is_sqlite:
+            session.connection()
+        else:
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": jobs._CLAIM_LOCK})
+        waits.start()
+        waits.join(1.1)
+        now = utcnow()
+    waits.join()
+    lasts = job(database, taken[0].job_id).lease_until
+    assert lasts is not None
+    assert lasts >= now + timedelta(seconds=1)
+
+
 def test_a_lease_that_nobody_took_can_still_be_kept(database: Database) -> None:
     submit(database, project(database))
     lease = claim(database)
-    pass_time(database, lease)
+    pass_time(database, lease.job_id)
     jobs.heartbeat(database, lease, None, LEASE)
     assert jobs.claim(database, "other", LEASE) is None
     jobs.finish(database, lease, {})
@@ -130,7 +148,7 @@ def test_a_lease_that_nobody_took_can_still_be_kept(database: Database) -> None:
 def test_the_job_of_a_silent_worker_is_retaken_and_that_worker_can_do_nothing(database: Database) -> None:
     submit(database, project(database))
     zombie = claim(database, "zombie")
-    pass_time(database, zombie)
+    pass_time(database, zombie.job_id)
     lease = claim(database, "other")
     assert (lease.job_id, lease.attempt, lease.job.failures) == (zombie.job_id, 2, 1)
     before = job(database, lease.job_id)
@@ -175,7 +193,7 @@ def _everything(database: Database) -> tuple[Callable[[Lease], Any], ...]:
 def test_a_published_row_waits_for_the_guard_and_the_retaking_for_it(database: Database) -> None:
     submit(database, project(database))
     lease = claim(database)
-    pass_time(database, lease)
+    pass_time(database, lease.job_id)
     taken: list[Lease | None] = []
     other = threading.Thread(target=lambda: taken.append(jobs.claim(database, "other", LEASE)))
     with database.write() as session:
@@ -232,7 +250,7 @@ def test_a_job_that_kills_its_workers_fails_and_says_so(database: Database) -> N
     for attempt in (1, 2):
         lease = claim(database, f"victim-{attempt}")
         assert lease.attempt == attempt
-        pass_time(database, lease)
+        pass_time(database, lease.job_id)
     assert jobs.claim(database, "worker", LEASE) is None
     failed = job(database, made.id)
     assert (failed.state, failed.failures) == ("failed", 2)
@@ -279,14 +297,14 @@ def test_a_job_to_be_cancelled_is_not_taken_up_again(database: Database, end: st
     elif end == "release":
         jobs.release(database, lease)
     else:
-        pass_time(database, lease)
+        pass_time(database, lease.job_id)
         assert jobs.claim(database, "other", LEASE) is None
     assert job(database, made.id).state == "cancelled"
 
 
 def test_the_job_of_a_vanished_worker_is_cancelled_at_once(database: Database) -> None:
     made = submit(database, project(database))
-    pass_time(database, claim(database))
+    pass_time(database, claim(database).job_id)
     assert _cancel(database, made.id).state == "cancelled"
 
 
@@ -298,7 +316,7 @@ def test_a_project_runs_no_more_jobs_than_its_quota(database: Database) -> None:
     assert lease.job_id == first.id
     assert claim(database).job_id == other.id
     assert jobs.claim(database, "worker", LEASE) is None
-    pass_time(database, lease)  # a lease that has run out takes no place
+    pass_time(database, lease.job_id)  # a lease that has run out takes no place
     assert claim(database).attempt == 2
     assert jobs.claim(database, "worker", LEASE) is None
     with database.write() as session:

@@ -37,6 +37,7 @@ from datapruner.service.work import perform
 from datapruner.settings import Settings
 from datapruner.storage import open_storage
 from scorers import registry
+from tests.datapruner.service.queues import LEASE
 from tests.tiny_encoder import save_tiny_encoder
 from tests.tiny_model import COPIES, LINES, REJECTED, write_corpus
 from tests.towards import Towards
@@ -89,7 +90,7 @@ def work(context: Context, **payload: Any) -> JobResult:
 def taken(context: Context, **payload: Any) -> jobs.Lease:
     with context.db.write() as session:
         jobs.submit(session, project_id="prj_1", kind="prune", payload=payload)
-    lease = jobs.claim(context.db, "tester", 60)
+    lease = jobs.claim(context.db, "tester", LEASE)
     assert lease is not None
     return lease
 
@@ -139,7 +140,7 @@ def test_a_second_attempt_repeats_nothing_that_was_published(
     first = perform(context, lease, Silent())
     stored = {item.key: item.modified for item in context.storage.listing("projects")}
     jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", 60)
+    again = jobs.claim(context.db, "other", LEASE)
     assert again is not None
     assert perform(context, again, Silent()) == first
     assert {item.key: item.modified for item in context.storage.listing("projects")} == stored
@@ -149,7 +150,7 @@ def test_a_lost_lease_publishes_nothing(context: Context, config: RunConfig, cor
     target = dataset(context)
     lease = taken(context, ingest=ingest(target, upload(context, corpus_file)))
     jobs.release(context.db, lease)
-    assert jobs.claim(context.db, "other", 60) is not None
+    assert jobs.claim(context.db, "other", LEASE) is not None
     with pytest.raises(jobs.LeaseLostError):
         perform(context, lease, Silent())
     with context.db.read() as session:
@@ -348,7 +349,7 @@ def test_each_pass_of_a_run_is_taken_up_again_by_a_plan_of_its_own(
 
     assert plans() == ["plan-free.npy", "plan.npy"]
     jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", 60)
+    again = jobs.claim(context.db, "other", LEASE)
     assert again is not None
     result = perform(context, again, Silent())
     unique = len(LINES) - len(REJECTED) - len(COPIES)
@@ -397,7 +398,7 @@ def test_a_target_set_is_a_dataset_at_the_version_that_was_the_latest(
         perform(context, lease, StopsAt("measuring the target set"))
     work(context, ingest=ingest(aims, upload(context, corpus_file), "append"))
     jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", 60)
+    again = jobs.claim(context.db, "other", LEASE)
     assert again is not None
     result = perform(context, again, Silent())
     with context.db.read() as session:

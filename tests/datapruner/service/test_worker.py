@@ -9,16 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
 
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
-from datapruner.catalog.models import Job
+from datapruner.catalog.models import Job, utcnow
 from datapruner.errors import (
     DataprunerError,
     InputError,
@@ -36,11 +38,13 @@ from datapruner.service.jobs import Lease
 from datapruner.service.worker import PARENT, Perform, run_worker
 from datapruner.settings import Settings
 from tests.datapruner.service import queues
-from tests.datapruner.service.queues import claim, entries, job, project, started, submit, until
+from tests.datapruner.service.queues import claim, entries, job, pass_time, project, started, submit
+from tests.waiting import PATIENCE, has_ended, until
 
 
 @pytest.fixture
 def settings(sqlite_url: str, tmp_path: Path) -> Settings:
+    """The lease is short, so that heartbeats come quickly; nobody here takes a job when it has run out."""
     return Settings(home=tmp_path / "home", database_url=sqlite_url, devices="cpu", lease_seconds=0.6)
 
 
@@ -144,15 +148,14 @@ def test_an_attempt_that_failed_for_want_of_space_waits_for_somebody_to_make_roo
             raise error from OSError(122, "Disk quota exceeded")
         raise error
 
-    made = submit(db, project(db))
+    made, began = submit(db, project(db)), utcnow()
     run_worker(settings, perform=perform, once=True)
     waiting = job(db, made.id)
     assert waiting.state == "queued"
-    assert waiting.started_at is not None
-    assert least <= (waiting.run_after - waiting.started_at).total_seconds() <= most
+    assert began + timedelta(seconds=least) <= waiting.run_after <= utcnow() + timedelta(seconds=most)
 
 
-def test_a_cancelled_job_stops_within_a_heartbeat(
+def test_a_cancelled_job_stops_at_a_heartbeat(
     db: Database, working: Callable[[Perform], threading.Event]
 ) -> None:
     made = submit(db, project(db))
@@ -160,9 +163,7 @@ def test_a_cancelled_job_stops_within_a_heartbeat(
     until(lambda: job(db, made.id).state == "running")
     with db.write() as session:
         jobs.request_cancel(session, session.get_one(Job, made.id))
-    asked = time.monotonic()
     until(lambda: job(db, made.id).state == "cancelled")
-    assert time.monotonic() - asked < 1.5
 
 
 def test_heartbeats_keep_a_job_for_longer_than_its_lease(
@@ -171,10 +172,11 @@ def test_heartbeats_keep_a_job_for_longer_than_its_lease(
     made = submit(db, project(db))
     working(_endless)
     until(lambda: job(db, made.id).state == "running")
-    time.sleep(1.0)
-    assert jobs.claim(db, "other", 60.0) is None
+    first = job(db, made.id).lease_until
+    assert first is not None
+    until(lambda: (job(db, made.id).lease_until or first) > first + timedelta(seconds=0.6))
     kept = job(db, made.id)
-    assert (kept.attempt, kept.failures) == (1, 0)
+    assert (kept.state, kept.attempt, kept.failures) == ("running", 1, 0)
     assert (kept.progress or {})["stage"] == "working"
 
 
@@ -185,7 +187,7 @@ def test_a_worker_that_stops_gives_its_job_back(
     stop = working(_endless)
     until(lambda: job(db, made.id).state == "running")
     stop.set()
-    until(lambda: job(db, made.id).state == "queued", seconds=1.5)
+    until(lambda: job(db, made.id).state == "queued")
     assert job(db, made.id).failures == 0
     assert claim(db).attempt == 2
 
@@ -227,7 +229,7 @@ def test_a_worker_drops_a_job_that_another_has_taken(
     with db.write() as session:  # as another worker would
         taken = session.get_one(Job, made.id)
         taken.attempt, taken.worker = 2, "other"
-    assert dropped.wait(2.0)
+    assert dropped.wait(PATIENCE)
     held = job(db, made.id)
     assert (held.state, held.attempt, held.worker, held.error) == ("running", 2, "other", None)
 
@@ -268,10 +270,10 @@ def test_a_worker_outlasts_a_database_that_goes_away(
     settings = Settings(home=tmp_path, database_url=postgres_url, devices="cpu", lease_seconds=0.6)
     worker = threading.Thread(target=run_worker, args=(settings,), kwargs={"perform": perform, "once": True})
     worker.start()
-    assert away.wait(10.0)
+    assert away.wait(PATIENCE)
     time.sleep(1.0)
     reachable(True)
-    worker.join(20.0)
+    worker.join(PATIENCE)
     assert not worker.is_alive()
     done = [job(db, each) for each in made]
     assert [(each.state, each.attempt, each.failures) for each in done] == [("succeeded", 1, 0)] * 2
@@ -327,7 +329,7 @@ def test_600_jobs_over_4_processes_run_exactly_once_each_and_within_quotas(
                 or 0
             )
 
-    until(lambda: left() == 0, 60.0)
+    until(lambda: left() == 0)
     written = entries(log)
     begun = [entry for entry in written if entry.what == "begin"]
     assert len(begun) == len({entry.job_id for entry in begun}) == 600
@@ -342,9 +344,6 @@ def test_600_jobs_over_4_processes_run_exactly_once_each_and_within_quotas(
         running += 1 if entry.what == "begin" else -1
         most = max(most, running)
     assert most <= 2
-    shares = sorted([e.pid for e in begun].count(pid) for pid in {e.pid for e in begun})
-    seconds = written[-1].at - written[0].at
-    print(f"\n{place.engine.name}: {600 / seconds:.0f} jobs/s; jobs of each process: {shares}")
 
 
 @pytest.mark.slow
@@ -352,17 +351,17 @@ def test_the_job_of_a_killed_worker_is_retaken_after_its_lease(
     place: Database, database_url: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     log = tmp_path / "log"
-    made = submit(place, project(place), payload={"log": str(log), "steps": 40})
-    processes += [started(database_url, tmp_path, lease_seconds=1.0) for _ in range(2)]
+    over = tmp_path / "over"
+    made = submit(place, project(place), payload={"log": str(log), "until": str(over)})
+    processes += [started(database_url, tmp_path) for _ in range(2)]
     victim = until(lambda: entries(log))[0].pid
-    time.sleep(0.5)
     os.kill(victim, signal.SIGKILL)
-    killed = time.time()
+    over.touch()
+    pass_time(place, made.id)
     until(lambda: job(place, made.id).state == "succeeded")
     first, second, end = entries(log)
     assert (first.attempt, second.attempt, end.what) == (1, 2, "end")
     assert second.pid == end.pid != victim
-    assert second.at - killed < 2.5  # lease, polling, and some time for a busy machine
     done = job(place, made.id)
     assert (done.failures, done.result) == (1, done.result and {**done.result, "measured": end.pid})
 
@@ -373,16 +372,19 @@ def test_a_worker_that_was_frozen_wakes_up_fenced(
 ) -> None:
     migrations.upgrade(postgres_url)
     db, log = Database(postgres_url), tmp_path / "log"
-    made = submit(db, project(db), payload={"log": str(log), "steps": 10, "deaf": True})
-    processes.append(started(postgres_url, tmp_path, lease_seconds=1.0))
+    over = tmp_path / "over"
+    made = submit(db, project(db), payload={"log": str(log), "until": str(over), "deaf": True})
+    processes.append(started(postgres_url, tmp_path))
     until(lambda: entries(log))
     processes[0].send_signal(signal.SIGSTOP)
-    time.sleep(1.2)
+    until(lambda: psutil.Process(processes[0].pid).status() == psutil.STATUS_STOPPED)
+    pass_time(db, made.id)
     lease = claim(db, "other")
-    processes[0].send_signal(signal.SIGCONT)  # does its remaining steps and wants to tell of its success
+    over.touch()
+    processes[0].send_signal(signal.SIGCONT)  # comes to the end of its work and wants to tell of its success
     until(lambda: [entry.what for entry in entries(log)] == ["begin", "end"])
     processes[0].terminate()
-    assert processes[0].wait(10.0) == 0
+    assert processes[0].wait(PATIENCE) == 0
     held = job(db, made.id)
     assert (held.state, held.attempt, held.worker, held.result) == ("running", lease.attempt, "other", None)
     db.close()
@@ -397,10 +399,8 @@ def test_sigterm_gives_the_job_back_and_a_second_one_ends_the_process_at_once(
     processes.append(started(settings.database, tmp_path))
     until(lambda: entries(log))
     processes[0].terminate()
-    told = time.monotonic()
     until(lambda: job(db, gentle.id).state == "queued")
-    assert time.monotonic() - told < 1.0
-    assert processes[0].wait(5.0) == 0
+    assert processes[0].wait(PATIENCE) == 0
     with db.write() as session:
         jobs.request_cancel(session, session.get_one(Job, gentle.id))
 
@@ -410,8 +410,9 @@ def test_sigterm_gives_the_job_back_and_a_second_one_ends_the_process_at_once(
     processes[1].terminate()
     time.sleep(0.5)
     assert processes[1].poll() is None
-    processes[1].terminate()
-    assert processes[1].wait(1.0) == 128 + signal.SIGTERM
+    processes[1].terminate()  # a process that has not yet seen the first one sees one of the two only
+    until(lambda: processes[1].poll() is not None or processes[1].terminate())
+    assert processes[1].wait() == 128 + signal.SIGTERM
     assert job(db, deaf.id).state == "running"  # until its lease runs out
 
 
@@ -428,9 +429,7 @@ def test_a_worker_ends_with_its_parent(
     )
     parent = subprocess.Popen([sys.executable, "-c", code, settings.database, str(tmp_path)], cwd=queues.ROOT)
     processes.append(parent)
-    worker = until(lambda: entries(log))[0].pid
+    worker = psutil.Process(until(lambda: entries(log))[0].pid)
     parent.kill()
-    until(lambda: job(db, made.id).state == "queued", 5.0)
-    until(
-        lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text(), 5.0
-    )
+    until(lambda: job(db, made.id).state == "queued")
+    until(lambda: has_ended(worker))
