@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import math
 import re
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class IdempotencyMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._swept = 0.0
+        self._swept = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Service:
     """Of token digests."""
     metrics: Metrics
     stopping: threading.Event
-    _checked: float = 0.0
+    _checked: float = -math.inf
 
     @classmethod
     def open(cls, settings: Settings, stopping: threading.Event) -> Service:
