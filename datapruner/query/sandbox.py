@@ -242,10 +242,10 @@ def _too_large(limits: QueryLimits) -> UsageError:
 
 def _died(child: Child, limits: QueryLimits, started: bool) -> DataprunerError:
     """Why the child ended without an answer."""
-    status = child.exit_code(GRACE_SECONDS)
+    status = child.exit_code(START_SECONDS)  # on a busy machine the nursery is late to tell
     if status is None:
         child.kill()
-        status = child.exit_code(GRACE_SECONDS)
+        status = child.exit_code(START_SECONDS)
     said = child.errors.read(MAX_LINE).decode(errors="replace").strip()
     if status == -signal.SIGXCPU:
         return _too_long(limits)

@@ -102,7 +102,13 @@ def _exchange(process: subprocess.Popen[str], message: dict[str, str], seconds: 
     """The process's verdict; None when there is none after `seconds`, and the process is no more then."""
     assert process.stdin is not None
     assert process.stdout is not None
-    patience = threading.Timer(seconds, process.kill)
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    patience = threading.Timer(seconds, give_up)
     patience.start()
     try:
         process.stdin.write(json.dumps(message) + "\n")
@@ -112,7 +118,8 @@ def _exchange(process: subprocess.Popen[str], message: dict[str, str], seconds: 
         return None
     finally:
         patience.cancel()
-    return bool(json.loads(line)) if line.endswith("\n") else None
+        patience.join()  # from here on it is killed or it will not be
+    return None if late.is_set() or not line.endswith("\n") else bool(json.loads(line))
 
 
 def _serve() -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from datapruner.rewriting.answers import AnswerCheck, final_answer
 from datapruner.rewriting.math_judge import MathJudge
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
 def check() -> Iterator[AnswerCheck]:
-    judge = MathJudge(seconds=3.0)
+    judge = MathJudge(seconds=PATIENCE)
     yield AnswerCheck(judge)
     judge.close()
 
@@ -42,11 +43,11 @@ def test_a_text_without_one_has_no_answer(text: str) -> None:
     assert final_answer(text) is None
 
 
-@pytest.mark.parametrize("text", ["answer" + " " * 200_000, "\\boxed{" * 50_000, "\n answer is" * 30_000])
+@pytest.mark.parametrize("text", ["answer" + " " * 500_000, "\\boxed{" * 100_000, "\n answer is" * 75_000])
 def test_hostile_texts_are_searched_quickly(text: str) -> None:
     started = time.perf_counter()
     final_answer(text)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < PATIENCE  # it would be hours
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ def test_answers_that_differ_are_not_the_same(check: AnswerCheck, reference: str
 def test_a_comparison_that_never_ends_is_given_up_and_the_next_one_is_done() -> None:
     judge = MathJudge(seconds=3.0)
     assert not judge.equal("1", "9^{9^{9^9}}")
+    judge._seconds = PATIENCE
     assert judge.equal("\\frac12", "0.5")
     process = judge._process
     assert process is not None
