@@ -23,9 +23,9 @@ def until(condition: Callable[[], T], told: Callable[[], object] = lambda: "wait
     return value
 
 
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it runs no more, though whoever started it may not have asked yet how it ended."""
+def has_ended(pid: int) -> bool:
+    """Whether the process runs no more, though whoever started it may not have asked yet how it ended."""
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

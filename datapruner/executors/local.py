@@ -42,6 +42,7 @@ _HOPELESS = 16
 """Deaths before the first finished task that end the run: more than isolating one sample of 256 takes."""
 
 _WAKE_SECONDS = 0.2
+_END_SECONDS = 10.0  # for a process that was told that nothing more comes
 """How often the waiting thread looks up: polars' signal handler keeps Ctrl-C from ending an endless wait."""
 
 
@@ -174,7 +175,7 @@ class _Process:
         with contextlib.suppress(OSError):
             self._in.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

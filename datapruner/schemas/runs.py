@@ -170,8 +170,7 @@ class TurnAnswer(Answer):
 class TokenAnswer(Answer):
     """A response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `position` is the index into input_ids. `keep` is null in a run that pruned nothing, and in a sample that
-    was rewritten.
+    `position` is the index into input_ids. `keep` is null in a run that pruned nothing.
     """
 
     position: int

@@ -30,7 +30,7 @@ def obey(text: str) -> None:
         sys.exit(3)
     if command == "HANG":
         Path(path).write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(3600)
 
 
 def fails(text: str) -> bool:

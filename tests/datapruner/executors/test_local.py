@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from datapruner.executors import local
 from datapruner.executors.spec import WorkerSpec
 from datapruner.library import Result
 from datapruner.space import NoSpaceError
+from tests.waiting import PATIENCE, has_ended, until
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 PERILOUS = Path(__file__).with_name("perilous.py")
@@ -60,13 +62,17 @@ def ids(count: int, *without: int) -> list[str]:
     return [f"s{i}" for i in range(count) if i not in without]
 
 
-def measuring() -> set[int]:
+def measuring() -> set[psutil.Process]:
     """Processes that measure, or stand in for one."""
-    ours = {str(STAND_IN), str(PERILOUS), local.WORKER[1]}
-    return {child.pid for child in psutil.Process().children() if ours & set(child.cmdline())}
+    ours, found = {str(STAND_IN), str(PERILOUS), local.WORKER[1]}, set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile: one that waited for other tests
+            if ours & set(child.cmdline()):
+                found.add(child)
+    return found
 
 
-_before: set[int] = set()
+_before: set[psutil.Process] = set()
 
 
 @pytest.fixture(autouse=True)
@@ -204,35 +210,40 @@ def test_a_shard_that_cannot_be_written_ends_the_run_at_once(tmp_path: Path) -> 
     assert no_children()
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test that waits for a process that hangs, as long as it is let to."""
+    monkeypatch.setattr(local, "_END_SECONDS", 2 * PATIENCE)
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < PATIENCE
+
+
+@pytest.mark.usefixtures("hurried")
 def test_an_error_of_one_worker_does_not_wait_for_the_others(tmp_path: Path) -> None:
-    started = time.monotonic()
     texts = [f"HANG {tmp_path / 'pid'}", "x"]
 
     def fail(rows: int, tokens: int) -> None:
-        while not (tmp_path / "pid").exists():
-            time.sleep(0.01)
+        until((tmp_path / "pid").exists)
         raise RuntimeError("the listener failed")
 
     tasks = [local.Task([sample], tmp_path) for sample in wire(texts)]
     with pytest.raises(RuntimeError, match="the listener failed"):
         list(local.measure(SPEC, ["cpu", "cpu"], tasks, fail, (str(STAND_IN),)))
-    assert time.monotonic() - started < 20
     assert no_children()
 
 
 # Interrupts
 
 
+@pytest.mark.usefixtures("hurried")
 def test_who_stops_does_not_wait_for_the_task_in_flight(tmp_path: Path) -> None:
-    started = time.monotonic()
-
     def stop(rows: int, tokens: int) -> None:
         raise RuntimeError("stop")
 
     task = local.Task(wire(["x", f"HANG {tmp_path / 'pid'}"]), tmp_path)
     with pytest.raises(RuntimeError, match="stop"):
         list(local.measure(SPEC, ["cpu"], [task], stop, (str(STAND_IN),)))
-    assert time.monotonic() - started < 8  # it would be ten seconds, and `serve` waits for eight
     assert no_children()
 
 
@@ -251,20 +262,13 @@ list(local.measure(spec, ["cpu"], [task], lambda *_: None, ({str(STAND_IN)!r}, {
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(lambda: pid.exists() and pid.read_text() != "")
+        until(lambda: pid.exists() and pid.read_text() != "")
         parent.send_signal(signal.SIGINT)
-        _, said = parent.communicate(timeout=20)
+        _, said = parent.communicate(timeout=PATIENCE)
     finally:
         parent.kill()
     assert "KeyboardInterrupt" in said
     assert not psutil.pid_exists(int(pid.read_text()))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 # The real worker
@@ -309,20 +313,32 @@ def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     rows = [{"prompt": f"What is {i} plus {i}?", "completion": f"It is {2 * i}."} for i in range(total)]
     path = tmp_path / "rows.parquet"
     pl.DataFrame(rows).write_parquet(path)
-    program = (
-        f"import datapruner; datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})"
-    )
+    # It kills itself once the first shard is whole, which is before it hears of any row of the second.
+    program = f"""
+import os, signal
+import datapruner
+from datapruner.executors import local
+
+class Stop(local._Run):
+    def _count(self, rows, tokens):
+        global measured
+        measured += rows
+        if measured > 256:
+            print(*(process._process.pid for process in self._living), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+measured, local._Run = 0, Stop
+datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})
+"""
 
     def published() -> list[Path]:
         return sorted(home.glob("signals/*/[!.]*.parquet"))
 
-    parent = subprocess.Popen([sys.executable, "-c", program])
-    wait_for(lambda: bool(published()))
-    workers = psutil.Process(parent.pid).children()
-    parent.kill()
-    parent.wait()
-    psutil.wait_procs(workers, timeout=30)
-    assert not any(worker.is_running() for worker in workers), "a worker outlived its parent"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers
+    until(lambda: all(has_ended(pid) for pid in workers), lambda: "a worker outlives its parent")
 
     before = {shard: shard.stat().st_mtime_ns for shard in published()}
     done = pl.concat([pl.read_parquet(shard, columns=["sample_id"]) for shard in before])["sample_id"]

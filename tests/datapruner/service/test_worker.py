@@ -429,7 +429,7 @@ def test_a_worker_ends_with_its_parent(
     )
     parent = subprocess.Popen([sys.executable, "-c", code, settings.database, str(tmp_path)], cwd=queues.ROOT)
     processes.append(parent)
-    worker = psutil.Process(until(lambda: entries(log))[0].pid)
+    worker = until(lambda: entries(log))[0].pid
     parent.kill()
     until(lambda: job(db, made.id).state == "queued")
     until(lambda: has_ended(worker))
