@@ -43,16 +43,11 @@ def through(request: pytest.FixtureRequest) -> Through:
     return request.param
 
 
-@pytest.fixture(scope="session")
-def _unruly() -> Iterator[Unruly]:
+@pytest.fixture
+def unruly() -> Iterator[Unruly]:
+    """A server of the test's own: no request that another has given up can come late to it."""
     with unruly_server() as server:
         yield server
-
-
-@pytest.fixture
-def unruly(_unruly: Unruly) -> Unruly:
-    _unruly.will()
-    return _unruly
 
 
 @pytest.fixture(scope="session")

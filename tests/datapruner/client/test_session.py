@@ -17,7 +17,8 @@ from datapruner.client._retries import Retries
 from datapruner.schemas.common import Problem
 from datapruner.service import problems
 from tests.datapruner.client.conftest import QUICK, Through
-from tests.datapruner.client.unruly import Handler, Unruly, answers, breaks, problem, sends
+from tests.datapruner.client.unruly import Unruly, answers, breaks, is_silent, problem, sends
+from tests.waiting import PATIENCE
 
 JOB = {
     "id": "job_1",
@@ -79,7 +80,7 @@ def test_a_retry_after_is_obeyed(unruly: Unruly, through: Through) -> None:
     unruly.will(problem("quota-exceeded", 429, Retry_After="1"), answers(PAGE))
     begin = time.monotonic()
     assert through(unruly.url, lambda client: client.runs.list()) == []
-    assert 1.0 <= time.monotonic() - begin < 3.0
+    assert time.monotonic() - begin >= 1.0
     assert len(unruly.seen) == 2
 
 
@@ -136,23 +137,19 @@ def test_a_delete_that_may_have_arrived_is_not_repeated(unruly: Unruly, through:
 
 
 def test_a_server_that_is_silent_is_a_timeout(unruly: Unruly) -> None:
-    def sleeps(handler: Handler) -> None:
-        time.sleep(0.3)
-        handler.reset()
-
-    unruly.will(sleeps)
+    unruly.will(is_silent)
     with (
-        Client(unruly.url, "secret", timeout=0.1, retries=0) as client,
+        Client(unruly.url, "secret", timeout=0.5, retries=0) as client,
         pytest.raises(errors.ServiceError, match=r"GET /runs/run_1: .* no answer in time"),
     ):
         client.runs.get("run_1")
 
 
 def test_a_service_that_is_not_there_says_soon_what_to_start(through: Through) -> None:
-    begin = time.monotonic()
+    begin, patient = time.monotonic(), Retries(count=1000, first=0.1, longest=2.0)
     with pytest.raises(errors.ServiceError, match=r"cannot reach http://127\.0\.0\.1:9: .*datapruner serve"):
-        through("http://127.0.0.1:9", lambda client: client.health(), retries=Retries(first=0.1))
-    assert time.monotonic() - begin < 1.0
+        through("http://127.0.0.1:9", lambda client: client.health(), retries=patient)
+    assert time.monotonic() - begin < PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -311,19 +308,3 @@ def test_a_listing_follows_its_pages_and_asks_no_sooner_than_needed(unruly: Unru
         next(listing)
         next(listing)
         assert len(unruly.seen) == 1
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://me:hidden-words@127.0.0.1:8000",
-        "me:hidden-words@127.0.0.1:8000",
-        "http://me:hidden-words#@127.0.0.1:8000",
-        "ftp://me:hidden-words@127.0.0.1",
-        "http://:hidden-words",
-    ],
-)
-def test_a_password_in_the_url_is_refused_and_not_quoted(url: str) -> None:
-    with pytest.raises(errors.UsageError) as refused:
-        Client(url, "token")
-    assert "hidden" not in str(refused.value)

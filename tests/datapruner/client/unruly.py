@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.waiting import PATIENCE
+
 Behaviour = Callable[["Handler"], None]
 
 
@@ -33,6 +35,10 @@ class Unruly:
     behaviours: list[Behaviour] = field(default_factory=list)
     """One for each request to come; the last one stays."""
     seen: list[Seen] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Of both: several requests may come at once."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set at the end of the test: what keeps clients waiting ends then."""
 
     def will(self, *behaviours: Behaviour) -> None:
         self.behaviours[:] = behaviours
@@ -42,16 +48,20 @@ class Unruly:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     unruly: Unruly
+    seen: Seen
+    """The request to be answered."""
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = b"".join(self._chunks())
-        self.unruly.seen.append(
-            Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-        )
-        behaviours = self.unruly.behaviours
-        (behaviours.pop(0) if len(behaviours) > 1 else behaviours[0])(self)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.seen = Seen(self.command, self.path, headers, body)
+        with self.unruly.lock:
+            self.unruly.seen.append(self.seen)
+            behaviours = self.unruly.behaviours
+            behave = behaviours.pop(0) if len(behaviours) > 1 else behaviours[0]
+        behave(self)
 
     def _chunks(self) -> Iterator[bytes]:
         while size := int(self.rfile.readline(), 16):
@@ -130,6 +140,12 @@ def breaks(handler: Handler) -> None:
     handler.reset()
 
 
+def is_silent(handler: Handler) -> None:
+    """No answer, and no end of the connection either."""
+    handler.unruly.over.wait()
+    handler.reset()
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -141,9 +157,9 @@ def forwards(url: str, *, loses_answer: bool = False) -> Behaviour:
     """Passes the request on to a service, and its answer back or not."""
 
     def behave(handler: Handler) -> None:
-        seen = handler.unruly.seen[-1]
+        seen = handler.seen
         headers = {k: v for k, v in seen.headers.items() if k not in ("host", "connection")}
-        with httpx.Client(trust_env=False, timeout=60) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
             answer = client.request(seen.method, f"{url}{seen.path}", headers=headers, content=seen.body)
         if loses_answer:
             handler.reset()
@@ -163,10 +179,11 @@ def unruly_server() -> Iterator[Unruly]:
     handler = type("Bound", (Handler,), {})
     with _Server(("127.0.0.1", 0), handler) as server:
         handler.unruly = Unruly(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield handler.unruly
         finally:
+            handler.unruly.over.set()
             server.shutdown()
             thread.join()

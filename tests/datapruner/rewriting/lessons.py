@@ -79,7 +79,7 @@ def by_question(answers: dict[str, str]) -> Behaviour:
     """The answer whose key is in the user message."""
 
     def behave(handler: Handler) -> None:
-        user = asked(handler.unruly.seen[-1])["messages"][-1]["content"]
+        user = asked(handler.seen)["messages"][-1]["content"]
         says(next(text for key, text in answers.items() if key in user))(handler)
 
     return behave

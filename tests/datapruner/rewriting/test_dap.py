@@ -237,7 +237,7 @@ def test_on_real_traces_a_rewrite_is_accepted_where_its_answer_is_the_traces(
     answers = {row.question: row.answer for row in rows}
 
     def teaches(handler: Handler) -> None:
-        user = asked(handler.unruly.seen[-1])["messages"][1]["content"]
+        user = asked(handler.seen)["messages"][1]["content"]
         question, answer = next(pair for pair in answers.items() if pair[0] in user)
         solution = answer if list(answers).index(question) % 2 == 0 else "Surely \\boxed{-12345}."
         says(judged("easy", EASY.partition("It is")[0] + solution))(handler)

@@ -17,16 +17,11 @@ KEY = "sk-secret/very+secret=1234567890"
 Connect = Callable[..., Teacher]
 
 
-@pytest.fixture(scope="session")
-def _scripted() -> Iterator[Unruly]:
+@pytest.fixture
+def script() -> Iterator[Unruly]:
+    """A server of the test's own: no request that another has given up can come late to it."""
     with unruly_server() as server:
         yield server
-
-
-@pytest.fixture
-def script(_scripted: Unruly) -> Unruly:
-    _scripted.will()
-    return _scripted
 
 
 @pytest.fixture

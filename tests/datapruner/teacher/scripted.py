@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from typing import Any
 
 from tests.datapruner.client.unruly import Behaviour, Handler, Seen, answers
@@ -44,13 +44,16 @@ def fails(status: int, message: str = "it went wrong", code: str | None = None, 
 
 def echoes(handler: Handler) -> None:
     """The last message, back."""
-    body = asked(handler.unruly.seen[-1])
+    body = asked(handler.seen)
     says("re: " + body["messages"][-1]["content"])(handler)
 
 
-def late(seconds: float, behaviour: Behaviour) -> Behaviour:
+def when(event: threading.Event, behaviour: Behaviour) -> Behaviour:
+    """What waits for the event, or for the end of the test."""
+
     def behave(handler: Handler) -> None:
-        time.sleep(seconds)
+        while not (event.wait(0.01) or handler.unruly.over.is_set()):
+            pass
         behaviour(handler)
 
     return behave

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from datapruner.teacher import Answer, Question, Teacher, TeacherError, load
+from tests.waiting import PATIENCE, until
 
 pytest.importorskip("openai", reason="`transformers serve` needs it: pip install openai")
 _COMMAND = Path(sys.executable).with_name("transformers")
-_START_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
 def service(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a running service."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [str(_COMMAND), "serve", str(smollm2)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--default-seed", "1"],
+            [*command, "--host", "127.0.0.1", "--port", "0", "--device", "cpu", "--default-seed", "1"],
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
-            url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + _START_SECONDS
-            while not _is_up(url):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.5)
+            url = until(lambda: process.poll() is not None or _url(process.pid), log.read_text)
+            assert isinstance(url, str), log.read_text()
             yield f"{url}/v1"
         finally:
             process.terminate()
@@ -53,11 +46,15 @@ def service(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 process.wait()
 
 
-def _is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
-    except httpx.RequestError:
-        return False
+def _url(pid: int) -> str | None:
+    """Where the process answers, once it does."""
+    for connection in psutil.Process(pid).net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN:
+            url = f"http://127.0.0.1:{connection.laddr.port}"
+            with contextlib.suppress(httpx.RequestError):
+                if httpx.get(f"{url}/health", timeout=PATIENCE, trust_env=False).is_success:
+                    return url
+    return None
 
 
 def _question(row: str, text: str, max_tokens: int) -> Question:
