@@ -1,4 +1,4 @@
-"""Fixtures that need the proxy model: fetched once into datapruner's home, then shared by all test runs."""
+"""What all tests share: their order, patience with made-up examples, and the proxy model, which is fetched once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from scorers import sources
 
+# Examples may take as long as they take, on a busy machine too.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 pytest_plugins = ["tests.pipeline", "tests.served", "tests.databases", "tests.object_store", "tests.disks"]
 
 

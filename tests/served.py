@@ -27,10 +27,7 @@ SELDOM = "0 2 29 2 *"
 
 @dataclass
 class Server:
-    """A running `datapruner serve`. `url` has no /v1; `model` is the folder of the tiny proxy model.
-
-    `said` is what it printed until it answered.
-    """
+    """A running `datapruner serve`. `url` has no /v1; `model` is the folder of the tiny proxy model."""
 
     process: subprocess.Popen[str]
     url: str
@@ -38,7 +35,6 @@ class Server:
     model: str
     token: str
     log: Path
-    said: str
     client: httpx.Client = field(init=False)
     """Asks as the admin of the default project, who has every scope; paths begin with /v1."""
 
@@ -118,9 +114,8 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
             text=True,
         )
     try:
-        said = _until_it_listens(process, log)
-        url = said.split("listens on ")[1].split()[0]
-        server = Server(process, url, home, str(model), (home / "admin-token").read_text().strip(), log, said)
+        url = _address(process, log)
+        server = Server(process, url, home, str(model), (home / "admin-token").read_text().strip(), log)
         try:
             yield server
         finally:
@@ -136,15 +131,14 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
         process.stdout.close()
 
 
-def _until_it_listens(process: subprocess.Popen[str], log: Path) -> str:
+def _address(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None
-    overdue, said = threading.Timer(PATIENCE, process.kill), ""
+    overdue = threading.Timer(PATIENCE, process.kill)
     overdue.start()
     try:
         for line in process.stdout:
-            said += line
             if "listens on " in line:
-                return said
+                return line.split("listens on ")[1].split()[0]
     finally:
         overdue.cancel()
     raise AssertionError(f"serve ended with {process.wait()}:\n{log.read_text()}")

@@ -32,7 +32,9 @@ from datapruner.cli import app
 from datapruner.settings import Settings
 from tests import compose
 from tests.compose import ROOT
+from tests.served import WAIT
 from tests.tiny_model import LINES, MEASURED, REJECTED
+from tests.waiting import PATIENCE
 
 SECRETS = {
     "POSTGRES_PASSWORD": "p" * 64,
@@ -301,7 +303,7 @@ class Stack:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -323,7 +325,7 @@ class Stack:
             try:
                 yield process
                 process.terminate()
-                assert process.wait(30) == 0, log.read_text()[-3000:]
+                assert process.wait(PATIENCE) == 0, log.read_text()[-3000:]
             finally:
                 process.kill()
 
@@ -387,14 +389,14 @@ def _client(api: subprocess.Popen[str], data: Path) -> httpx.Client:
     url = line.split("listens on ")[1].split()[0]
     token = (data / "admin-token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=100, trust_env=False)
+    return httpx.Client(base_url=url, headers=headers, timeout=2 * PATIENCE, trust_env=False)
 
 
 def _healthy(port: int | None) -> None:
     """The image's own health check."""
     check = json.loads(dict(compose.instructions())["HEALTHCHECK"].split(" CMD ")[1])
     code = check[2].replace(":8000", f":{port}")
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 def _prune(client: httpx.Client, path: Path, model: Path, method: str) -> bytes:
@@ -403,7 +405,7 @@ def _prune(client: httpx.Client, path: Path, model: Path, method: str) -> bytes:
             "/v1/prune",
             files={"file": (path.name, file)},
             data={"method": method, "keep": "0.5", "model": str(model)},
-            headers={"Prefer": "wait=90"},
+            headers=WAIT,
         )
     assert answer.status_code == 200, answer.text
     return answer.content

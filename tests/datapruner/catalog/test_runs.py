@@ -14,6 +14,7 @@ from datapruner.catalog.models import Job, Project, Run, Version, new_id
 from datapruner.config import Keep, MethodChoice, RunConfig
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.service import jobs
+from tests.waiting import PATIENCE
 
 CONFIG = RunConfig(methods=[MethodChoice(name="random")], keep=Keep(share=0.5))
 
@@ -187,7 +188,7 @@ def test_a_run_is_not_deleted_under_an_export_that_is_being_asked_for(place: Pla
     locked, outcome = threading.Event(), []
 
     def delete() -> None:
-        locked.wait(10)
+        locked.wait(PATIENCE)
         try:
             with place.db.write() as session:
                 runs.delete(session, runs.find(session, "prj_1", run.id, lock=True), cascade=False)
@@ -203,5 +204,5 @@ def test_a_run_is_not_deleted_under_an_export_that_is_being_asked_for(place: Pla
         assert other.is_alive()  # it waits
         job = jobs.submit(session, project_id="prj_1", kind="export", payload={})
         exports.create(session, project_id="prj_1", run_id=found.id, job_id=job.id, format="parquet")
-    other.join(10)
+    other.join(PATIENCE)
     assert outcome == [f"run {run.id} has 1 export"]
