@@ -1,4 +1,4 @@
-"""What all tests share: their order, patience with made-up examples, and the proxy model, which is fetched once."""
+"""What all tests share: their order, patience with made-up examples, and the proxy model, fetched once."""
 
 from __future__ import annotations
 
