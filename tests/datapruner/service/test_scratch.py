@@ -14,15 +14,16 @@ import pytest
 
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
+from datapruner.catalog.models import utcnow
 from datapruner.progress import Progress
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs
 from datapruner.service.context import Context
 from datapruner.service.jobs import Lease
 from datapruner.service.scratch import sweep, working
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings
 from tests.datapruner.service import queues
+from tests.waiting import until
 
 _WORKING = """
 import sys
@@ -136,8 +137,8 @@ def test_a_worker_sweeps_after_each_job_what_another_has_left_meanwhile(
     worker = threading.Thread(target=run_worker, args=(settings,), kwargs={"perform": perform, "stop": stop})
     worker.start()
     try:
-        queues.until(lambda: queues.job(db, made.id).state == "succeeded")
-        queues.until(lambda: not folder.exists())
+        until(lambda: queues.job(db, made.id).state == "succeeded")
+        until(lambda: not folder.exists())
     finally:
         stop.set()
         worker.join()
@@ -145,8 +146,8 @@ def test_a_worker_sweeps_after_each_job_what_another_has_left_meanwhile(
 
 def test_a_home_without_room_for_folders_stops_no_worker(db: Database, settings: Settings) -> None:
     (settings.home / "work").write_text("no folder")
-    made = queues.submit(db, queues.project(db), payload={"work": "none"})
+    made, began = queues.submit(db, queues.project(db), payload={"work": "none"}), utcnow()
     run_worker(settings, once=True)
     failed = queues.job(db, made.id)
     assert (failed.state, failed.failures) == ("queued", 1)
-    assert jobs.claim(db, "other", 1.0) is None
+    assert failed.run_after > began
