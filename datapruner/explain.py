@@ -158,7 +158,7 @@ def _token_lists(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any
         return None
     lists: dict[str, Any] = found[0]
     if lists["row"] != scores["row"] and "keep" in lists:
-        lists["keep"] = [False] * len(lists["keep"])
+        lists["keep"] = [False] * len(lists["turn"])
     return lists
 
 
@@ -194,7 +194,7 @@ def _turns(conversation: Conversation, lists: Mapping[str, Any] | None) -> list[
 
 
 def _keeps(lists: Mapping[str, Any]) -> Sequence[bool | None]:
-    """Which tokens stay; a run that pruned nothing has no such column."""
+    """Which tokens stay; unknown in a run that pruned nothing, and where the text was rewritten."""
     return lists.get("keep") or [None] * len(lists["turn"])
 
 

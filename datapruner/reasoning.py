@@ -14,7 +14,7 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -162,3 +162,10 @@ def _think_block(response: str) -> tuple[int, int, int] | None:
 def last_assistant(conversation: Conversation) -> int:
     """Index of the last assistant turn, which every ingested conversation has."""
     return max(at for at, turn in enumerate(conversation.turns) if turn.role == "assistant")
+
+
+def with_response(conversation: Conversation, text: str) -> Conversation:
+    """The conversation with `text` as its last response."""
+    turns, at = list(conversation.turns), last_assistant(conversation)
+    turns[at] = replace(turns[at], content=text)
+    return replace(conversation, turns=tuple(turns))

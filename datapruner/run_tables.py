@@ -41,8 +41,8 @@ COLUMNS: Mapping[str, tuple[type[pl.DataType], str]] = {
     "sample_id": (pl.String, "hash of the conversation; null for a rejected row"),
     "row": (pl.Int64, "0-based index in the input"),
     "n_prompt_tokens": (pl.Int64, "tokens not trained on"),
-    "n_response_tokens": (pl.Int64, "tokens trained on, before pruning"),
-    "n_kept_tokens": (pl.Int64, "tokens trained on after pruning; 0 unless kept"),
+    "n_response_tokens": (pl.Int64, "tokens trained on, before pruning and rewriting"),
+    "n_kept_tokens": (pl.Int64, "tokens trained on in what is exported; 0 unless kept"),
     "n_truncated": (pl.Int64, "response tokens lost to max_length"),
     "ppl": (pl.Float64, "response perplexity, exp of the mean nll"),
     "entropy": (pl.Float64, "mean entropy of the predicted distributions, nats"),
@@ -254,7 +254,7 @@ def token_lists(
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
     """Chunks of (token_lists, masks) in the order of `signals`; masks are None without a selection.
 
-    Samples that were `rewritten` have no mask: it would be one of the text before.
+    Samples that were `rewritten` have no mask, nor tokens that are kept: they would be of the text before.
     """
     n = len(signals)
     selection = scored.selection
@@ -273,6 +273,10 @@ def token_lists(
             as_measured = keep & ~np.isin(part.ids, list(rewritten)) if rewritten else keep
             mask = masks(part, as_measured, token_keep, lists, rows[start:stop])
         grouped = {name: _group(column, owner, everyone) for name, column in extra.items()}
+        if selection is not None and rewritten:
+            grouped["keep"] = pl.select(
+                pl.when(pl.Series(as_measured | ~keep)).then(grouped["keep"])
+            ).to_series()
         yield lists.with_columns(row=pl.Series(rows[start:stop]), **grouped), mask
 
 

@@ -49,7 +49,7 @@ class Report:
     """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
 
     `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
-    response tokens; `kept_tokens` those still trained on, before rewriting. `stages`: counts of a recipe's
+    response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
     stages, by stage and name; of each, `dropped` are the rows that it took away.
     """
 
@@ -230,24 +230,27 @@ def _publish(
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{secrets.token_hex(8)}.duckdb"
     errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
+    truncated = views.truncated(signals)
+    kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
     try:
         if config.rewrite is not None:
             assert scored.selection is not None, "only what is kept is rewritten"
             kept_rows = found.chosen.filter(pl.Series(scored.selection.keep))["row"].to_list()
-            outcomes = stages.rewrite(temporary, corpus, config, views.base, kept_rows, teacher, progress)
+            made = stages.rewrite(temporary, corpus, config, views.base, kept_rows, teacher, progress)
             counts["rewrite"] = stages.rewriting_counts(temporary)
-            scored, failed = stages.without_lost(scored, signals, outcomes)
-            errors = errors | failed
-            rewritten = frozenset(outcomes.filter(status="rewritten")["sample_id"])
+            scored, failed = stages.after_rewriting(scored, signals, made.outcomes)
+            assert scored.selection is not None
+            kept = stages.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
+            errors, rewritten = errors | failed, frozenset(made.tokens)
         progress.stage("writing", None, "samples")
         scores = run_tables.sample_scores(
             found.index,
             corpus.rejects(),
             errors,
             signals,
-            views.truncated(signals),
+            truncated,
             scored,
-            None if scored.selection is None else kept_tokens(signals, scored.selection),
+            kept,
             left_out=found.left_out,
             dropped=found.dropped.reasons,
         )

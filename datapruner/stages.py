@@ -6,7 +6,8 @@ Notable choices:
 - an exact copy stays the copy of its first row, whatever becomes of that;
 - the filter reads the scores that the methods give to all measured samples. What it leaves is scored anew:
   a score that depends on the company, such as DONOD's, must not know the samples that are gone;
-- a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason.
+- a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason;
+- after rewriting every count is of what is exported: whole texts, rewritten or not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from datapruner import filters
 from datapruner.config import RunConfig
@@ -32,7 +34,8 @@ from datapruner.run_tables import COLUMNS, METHOD_COLUMNS, LeftOut
 from datapruner.selection import Scored, check_combine, check_views
 from scorers import registry
 from scorers.method import Selection
-from scorers.signals import Signals
+from scorers.ranking import all_tokens
+from scorers.signals import Bools, Ints, Signals
 
 if TYPE_CHECKING:
     from datapruner.contamination import EvaluationSet
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
 _LATER = frozenset({"sample_id", "row", "n_kept_tokens", "quadrant", "keep", "reason", "status"})
+
+UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
+"""Added to the reason of samples that a method would have trained on in part."""
 
 Evaluations = Callable[[str], Any]
 """The rows of an evaluation set, by what the configuration calls their source."""
@@ -221,6 +227,15 @@ def dropped_by(
 # Rewriting
 
 
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What became of the rows that were to be rewritten. outcomes: row, sample_id, status and reason of each.
+    tokens: by sample id, how many tokens of a rewritten text are trained on."""
+
+    outcomes: pl.DataFrame
+    tokens: dict[str, int]
+
+
 def rewrite(
     path: Path,
     corpus: Corpus,
@@ -229,26 +244,28 @@ def rewrite(
     rows: Iterable[int],
     teacher: Any,
     progress: Progress,
-) -> pl.DataFrame:
-    """Rewrite these rows into the table `rewrites` of a new file: row, sample_id, status, reason of each.
+) -> Rewriting:
+    """Rewrite these rows into the table `rewrites` of a new file.
 
     Raises UsageError, ModelError, and what stops a teacher.
     """
+    from datapruner.rewriting import counting, tables
     from datapruner.rewriting import rows as rewriting
-    from datapruner.rewriting import tables
 
     assert config.rewrite is not None, "there is nothing to rewrite by"
     chosen = sorted(rows)
     lines = rewriting.rewritten(
         corpus, config.rewrite, base.proxy, progress, measurement=base, teacher=teacher, rows=chosen
     )
+    shown, tokens = counting.renderer(base.proxy, config.measuring.train_on), dict[str, int]()
+    lines = counting.counted(lines, corpus, shown, tokens)
     tables.write(path, lines, corpus.sample_index().clear(), corpus.rejects().clear())
     found = pl.from_arrow(
         tables.read(path, "SELECT row, sample_id, status, reason FROM rewrites ORDER BY row")
     )
     assert isinstance(found, pl.DataFrame), type(found)
     assert found["row"].to_list() == chosen, "a row was lost in rewriting"
-    return found
+    return Rewriting(found, tokens)
 
 
 def rewriting_counts(path: Path) -> dict[str, int]:
@@ -268,22 +285,44 @@ def rewriting_counts(path: Path) -> dict[str, int]:
     return {"dropped": 0} | found | tokens
 
 
-def without_lost(scored: Scored, signals: Signals, outcomes: pl.DataFrame) -> tuple[Scored, dict[str, str]]:
-    """The scores without the samples that rewriting dropped or failed on; the failures by sample id."""
+def after_rewriting(
+    scored: Scored, signals: Signals, outcomes: pl.DataFrame
+) -> tuple[Scored, dict[str, str]]:
+    """The scores without the samples that rewriting dropped or failed on; the failures by sample id.
+
+    What is kept is trained on whole: what a run that rewrote exports are conversations, without token masks.
+    """
     selection = scored.selection
     assert selection is not None, "nothing was selected"
     lost = outcomes.filter(pl.col("status").is_in(["dropped", "error"]))
+    keep, reason, told = selection.keep.copy(), selection.reason.copy(), list(selection.reasons)
+    owner = np.repeat(np.arange(len(signals)), signals.lengths)
+    for number in np.unique(reason[owner[~selection.token_keep & keep[owner]]]).tolist():
+        told[number] += UNMASKED
     reasons = lost["reason"].unique(maintain_order=True).to_list()
-    number = {reason: len(selection.reasons) + index for index, reason in enumerate(reasons)}
+    number_of = {each: len(told) + index for index, each in enumerate(reasons)}
     place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
     at = np.array([place[sample_id] for sample_id in lost["sample_id"]], dtype=np.int64)
-    keep, reason = selection.keep.copy(), selection.reason.copy()
     keep[at] = False
-    reason[at] = [number[each] for each in lost["reason"]]
-    told = (*selection.reasons, *(f"dropped by rewriting: {each}" for each in reasons))
-    changed: Selection = replace(selection, keep=keep, reason=reason, reasons=told)
+    reason[at] = [number_of[each] for each in lost["reason"]]
+    told += [f"dropped by rewriting: {each}" for each in reasons]
+    changed: Selection = replace(
+        selection, keep=keep, reason=reason, reasons=tuple(told), token_keep=all_tokens(signals)
+    )
     failed = lost.filter(status="error").select("sample_id", pl.format("rewriting: {}", "reason"))
     return replace(scored, selection=changed), dict(failed.iter_rows())
+
+
+def exported_tokens(
+    signals: Signals, truncated: NDArray[np.generic], keep: Bools, tokens: Mapping[str, int]
+) -> Ints:
+    """Trained tokens of each sample in what a run that rewrote exports, (N,): 0 for pruned ones.
+
+    truncated: (N,) those that measuring cut off, which are in an exported text again. tokens: of new texts.
+    """
+    whole = signals.lengths + truncated.astype(np.int64)
+    counts = [tokens.get(sample_id, n) for sample_id, n in zip(signals.ids.tolist(), whole, strict=True)]
+    return np.where(keep, np.array(counts, dtype=np.int64), 0)
 
 
 def needed_teacher(config: RunConfig, store: Path | None = None) -> Any:

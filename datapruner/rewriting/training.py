@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from datapruner.corpus import Corpus
 from datapruner.formats.columns import KNOWN_COLUMNS
-from datapruner.reasoning import ReasoningFinder, last_assistant
+from datapruner.reasoning import ReasoningFinder, last_assistant, with_response
 from datapruner.rewriting import tables
 from scorers.conversation import Conversation
 
@@ -95,9 +95,7 @@ class TrainingRows:
         """All of them, some thousands at a time, with one schema."""
         for rows in _some(self._rows):
             said, conversations = self._read(rows)
-            texts = said["text"].to_pylist()
-            made = [messages(each, text) for each, text in zip(conversations, texts, strict=True)]
-            trained = {"messages": pa.array(made, MESSAGES)}
+            trained = {"messages": pa.array(map(_messages, conversations), MESSAGES)}
             if self._has_tools:
                 trained["tools"] = pa.array([each.tools for each in conversations], pa.string())
             original = pa.Table.from_batches(list(self._corpus.originals(rows, BATCH)))
@@ -114,8 +112,7 @@ class TrainingRows:
             said, conversations = self._read(rows)
             lines = self._corpus.originals_json(rows, BATCH)
             for record, conversation, line in zip(said.to_pylist(), conversations, lines, strict=True):
-                made = messages(conversation, record.pop("text"))
-                trained: dict[str, Any] = {"messages": [_without_nulls(message) for message in made]}
+                trained: dict[str, Any] = {"messages": list(map(_without_nulls, _messages(conversation)))}
                 if conversation.tools is not None:
                     trained["tools"] = conversation.tools
                 ours = orjson.dumps(trained | record if about else trained).decode()
@@ -126,22 +123,24 @@ class TrainingRows:
                 yield ",".join([ours[:-1], *theirs]).encode() + b"}"
 
     def _read(self, rows: Sequence[int]) -> tuple[pa.Table, list[Conversation]]:
+        """What is said of these rows, and their conversations to train on."""
         said = tables.read(
             self._database,
-            "SELECT row, sample_id, text, status AS rewrite_status, reason AS rewrite_reason, "
+            "SELECT text, row, sample_id, status AS rewrite_status, reason AS rewrite_reason, "
             "* EXCLUDE (row, sample_id, text, status, reason, reasoning_turn, reasoning_start) "
             "FROM rewrites WHERE text IS NOT NULL AND row BETWEEN ? AND ? ORDER BY row",
             [rows[0], rows[-1]],
         )
-        return said, _conversations(self._corpus, rows)
+        before = _conversations(self._corpus, rows)
+        return said.drop_columns("text"), [
+            with_response(each, text) for each, text in zip(before, said["text"].to_pylist(), strict=True)
+        ]
 
 
-def messages(conversation: Conversation, text: str) -> list[dict[str, str | None]]:
-    """The conversation with `text` as its last response."""
-    at = last_assistant(conversation)
+def _messages(conversation: Conversation) -> list[dict[str, str | None]]:
     return [
-        {"role": turn.role, "content": text if index == at else turn.content, "tool_calls": turn.tool_calls}
-        for index, turn in enumerate(conversation.turns)
+        {"role": turn.role, "content": turn.content, "tool_calls": turn.tool_calls}
+        for turn in conversation.turns
     ]
 
 

@@ -170,7 +170,8 @@ class TurnAnswer(Answer):
 class TokenAnswer(Answer):
     """A response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `position` is the index into input_ids. `keep` is null in a run that pruned nothing.
+    `position` is the index into input_ids. `keep` is null in a run that pruned nothing, and in a sample that
+    was rewritten.
     """
 
     position: int

@@ -70,7 +70,7 @@ CATALOG_TABLES: Mapping[str, CatalogTable] = {
             "rejected": (_WHOLE, "rows that are no samples"),
             "errored": (_WHOLE, "samples that could not be measured"),
             "response_tokens": (_WHOLE, "response tokens before pruning"),
-            "kept_tokens": (_WHOLE, "response tokens still trained on"),
+            "kept_tokens": (_WHOLE, "response tokens trained on in what is exported"),
             "measured": (_WHOLE, "samples that went through the proxy model for this run"),
             "seconds": (_REAL, "time that it took"),
             "content_id": (_TEXT, "hash of configuration and lineage: equal for equal results"),
@@ -93,7 +93,7 @@ _TOKENS = {
     "entropy": "entropy of the predicted distribution, nats",
     "qtuning": "Q-Tuning: s_t, by which tokens are kept; null where another method ran",
     "rho": "RHO: loss in excess of the reference model's, nats; null where another method ran",
-    "keep": "whether the token is trained on; null where nothing was to be pruned",
+    "keep": "whether the token is trained on; null where nothing was to be pruned or the text was rewritten",
 }
 
 _FILE_TABLES: Mapping[str, Mapping[str, str]] = {

@@ -269,6 +269,58 @@ def test_a_rewritten_subset_is_read_as_what_it_says(whole: Result, folder: Path,
     again = datapruner.score(folder / "out.jsonl", ["ppl"], home=folder / "home", model=str(tiny_folder))
     assert again.report.ingested == whole.report.kept
     assert again.report.rejected == 0
+    kept = whole.scores.filter(keep=True)
+    assert kept["n_kept_tokens"].to_list() == again.scores["n_response_tokens"].to_list()
+    assert whole.report.kept_tokens == again.report.response_tokens < kept["n_response_tokens"].sum()
+
+
+def test_no_token_of_a_text_that_was_rewritten_counts_as_kept(whole: Result) -> None:
+    kept = whole.token_scores.group_by("row").agg(
+        pl.col("keep").sum(), pl.col("keep").null_count().alias("n")
+    )
+    by_row = {row: (keep, unknown) for row, keep, unknown in kept.iter_rows()}
+    scores = whole.scores.filter(keep=True).select("row", "n_kept_tokens", "n_response_tokens")
+    for row, trained, before in scores.iter_rows():
+        assert by_row[row] == ((0, before) if row in (8, 9, 10) else (trained, 0))
+
+
+def test_tokens_that_a_method_would_prune_are_exported_with_the_rest_and_counted(
+    run: Run, folder: Path
+) -> None:
+    result = run(
+        methods=[{"name": "qtuning", "options": {"token_keep": 0.5}}],
+        combine=None,
+        keep="100%",
+        rewrite={"method": "asap", "options": {"max_token_ratio": 0.5}},
+        export={"plain": "whole.jsonl"},
+    )
+    again = datapruner.score(
+        folder / "whole.jsonl", ["ppl"], home=folder / "home", model=result.run.config.measuring.model
+    )
+    kept = result.scores.filter(keep=True)
+    assert kept["n_kept_tokens"].to_list() == again.scores["n_response_tokens"].to_list()
+    pruned = kept.filter(pl.col("reason").str.contains("% of its tokens"))
+    assert len(pruned) > 0
+    assert pruned["reason"].str.ends_with("exported whole, as rewritten rows have no token masks").all()
+    masks = result.masks.join(kept, on="row").filter(
+        pl.col("kept_tokens").list.len() != pl.col("n_kept_tokens")
+    )
+    assert masks.is_empty()
+
+
+def test_what_measuring_cut_off_is_exported_and_counted(run: Run, folder: Path, tiny_folder: Path) -> None:
+    result = run(
+        measuring={"model": str(tiny_folder), "max_length": 70},
+        methods=["ppl"],
+        combine=None,
+        keep="100%",
+        rewrite={"method": "asap", "options": {"max_token_ratio": 0.9}},
+        export={"plain": "long.jsonl"},
+    )
+    again = datapruner.score(folder / "long.jsonl", ["ppl"], home=folder / "home", model=str(tiny_folder))
+    kept = result.scores.filter(keep=True)
+    assert (kept["n_truncated"] > 0).any()
+    assert kept["n_kept_tokens"].to_list() == again.scores["n_response_tokens"].to_list()
 
 
 def test_explain_tells_of_every_stage(whole: Result, folder: Path) -> None:
