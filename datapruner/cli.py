@@ -23,6 +23,7 @@ from datapruner.commands import (
     about,
     access,
     calibrate,
+    compare,
     curate,
     datasets,
     explain,
@@ -64,6 +65,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)
+app.command("compare")(compare.compare)
 app.command("methods")(about.methods)
 app.add_typer(about.models_app, name="models")
 app.command("doctor")(about.doctor)

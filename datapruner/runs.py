@@ -50,7 +50,8 @@ class Report:
 
     `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
     response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
-    stages, by stage and name; of each, `dropped` are the rows that it took away.
+    stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
+    that the methods rank by.
     """
 
     ingested: int
@@ -67,6 +68,7 @@ class Report:
     quadrants: dict[str, int]
     thresholds: dict[str, float]
     stages: dict[str, dict[str, int]] = field(default_factory=dict)
+    scores: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,7 @@ def _report(
         quadrants=_counts(scores, "quadrant") if "quadrant" in scores.columns else {},
         thresholds={} if scored.selection is None else dict(scored.selection.thresholds),
         stages=stage_counts,
+        scores=list(scored.own),
     )
     total = report.kept + report.pruned + report.rejected + report.errored
     assert total == report.ingested, f"{report.ingested} rows in, {total} accounted for"

@@ -28,11 +28,16 @@ _COMBINED = "topsis"
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the chosen methods say of N measured samples (M response tokens)."""
+    """What the chosen methods say of N measured samples (M response tokens).
+
+    own: the columns that they rank by: of each method the one that is called like it, or else all its numbers
+    with fractions; of a combined score that alone.
+    """
 
     samples: Columns
     tokens: Columns
     selection: Selection | None
+    own: tuple[str, ...] = ()
 
 
 def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozenset[str]:
@@ -107,10 +112,11 @@ def score(
     for choice in methods:
         samples |= by_method[choice.name]
         tokens |= find(choice.name).token_scores(signals, choice.parsed())
+    own = tuple(dict.fromkeys(name for choice in methods for name in _own(choice.name, by_method)))
     if combine is not None:
-        samples[_COMBINED] = _combined(signals, by_method, combine)
+        samples[_COMBINED], own = _combined(signals, by_method, combine), (_COMBINED,)
     if keep is None:
-        return Scored(samples, tokens, None)
+        return Scored(samples, tokens, None, own)
     if coverage is not None:
         name = _COMBINED if combine is not None else methods[0].name
         values = samples[name] if combine is not None else _column(by_method, name, "coverage")
@@ -126,7 +132,20 @@ def score(
             return method.select(signals, by_method[name], share, options, seed)
 
     selection = _select(signals, select, keep, name)
-    return Scored(samples | dict(selection.columns), tokens, selection)
+    return Scored(samples | dict(selection.columns), tokens, selection, own)
+
+
+def _own(method: str, by_method: Mapping[str, Columns]) -> list[str]:
+    """The columns that a method ranks by."""
+    columns, name = by_method[method], _column_name(method)
+    return (
+        [name] if name in columns else [each for each, values in columns.items() if values.dtype.kind == "f"]
+    )
+
+
+def _column_name(method: str) -> str:
+    """What a method's main score is called."""
+    return method.replace("-", "_")
 
 
 def _combined(signals: Signals, by_method: Mapping[str, Columns], combine: Combine) -> Floats:
@@ -154,7 +173,7 @@ def _column(by_method: Mapping[str, Columns], name: str, field: str) -> NDArray[
     """The score column that METHOD or METHOD.COLUMN means. Raises UsageError."""
     method, _, rest = name.partition(".")
     numbers = {each: values for each, values in by_method[method].items() if values.dtype.kind in "iufb"}
-    column = (rest or method).replace("-", "_")
+    column = _column_name(rest or method)
     if column not in numbers:
         known = ", ".join(f"{method}.{each}" for each in numbers) or "none"
         raise UsageError(

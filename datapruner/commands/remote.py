@@ -29,7 +29,7 @@ from datapruner.explanation import Explanation
 from datapruner.progress import Progress
 from datapruner.schemas.exports import ExportFormat
 from datapruner.schemas.jobs import JobAnswer
-from datapruner.schemas.runs import RunAnswer
+from datapruner.schemas.runs import Comparison, RunAnswer
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of a dataset, or its id
 _REJECTS = 5
@@ -110,6 +110,14 @@ def explain(url: str, target: str, sample: str) -> Explanation:
         run = _latest(client).id if target == "latest" else target
         found = client.runs.explain(run, int(row) if kind == "row" and row.isdecimal() else sample)
     return TypeAdapter(Explanation).validate_python(found.model_dump())
+
+
+def compare(url: str, first: str, second: str) -> tuple[Comparison, list[RunConfig]]:
+    """What two runs of the service make of their samples, and what each was asked to do."""
+    with Client(url) as client:
+        one, other = (_latest(client) if run == "latest" else client.runs.get(run) for run in (first, second))
+        found = client.runs.compare(one.id, other.id)
+    return found, [RunConfig.model_validate(run.config) for run in (one, other)]
 
 
 def _latest(client: Client) -> RunAnswer:

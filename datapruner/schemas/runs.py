@@ -228,8 +228,21 @@ class ScoreCorrelation(Answer):
     spearman: float | None
 
 
+class OwnCorrelation(Answer):
+    """The same of a score of the first run with one of the second, whatever they are called."""
+
+    first: str
+    second: str
+    samples: int
+    spearman: float | None
+
+
 class Comparison(Answer):
-    """Two runs over the same rows: how many samples both keep, one keeps, neither keeps; by sample id."""
+    """Two runs over the same rows: how many samples both keep, one keeps, neither keeps; by sample id.
+
+    `correlations`: of every score that both have. `own_scores`: of each score that the first run ranked by
+    with each that the second did, the first eight of either.
+    """
 
     first: str
     second: str
@@ -240,3 +253,4 @@ class Comparison(Answer):
     kept_by_neither: int
     jaccard: float | None
     correlations: list[ScoreCorrelation]
+    own_scores: list[OwnCorrelation]

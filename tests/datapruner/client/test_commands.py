@@ -73,6 +73,11 @@ def test_a_run_at_the_service_is_listed_explained_and_asked(subset: dict[str, An
     shown = at("explain", subset["run"], "row:0")
     assert "Name a colour." in shown.out
     assert at("explain", subset["run"], "row:999").code == 2
+    compared = said(at("compare", "latest", subset["run"], "--json"))
+    assert (compared["first"], compared["jaccard"]) == (subset["run"], 1.0)
+    assert {each["spearman"] for each in compared["own_scores"] if each["first"] == each["second"]} == {1.0}
+    assert "Own scores" in at("compare", subset["run"], subset["run"]).out
+    assert at("compare", subset["run"], "run_none").code == 2
     query = f"select count(*) as n from {subset['dataset']}.sample_scores"
     answer = said(at("sql", query, "--json"))
     assert answer["rows"] == [{"n": len(LINES)}]

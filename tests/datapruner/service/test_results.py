@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import polars as pl
 import pytest
-import scipy.stats
 
 import datapruner
 from datapruner.catalog.models import Run
@@ -260,11 +258,3 @@ def test_a_run_that_only_scored_keeps_every_sample_that_it_measured(
     assert found.kept_by_both == pruned.report.kept
     assert found.kept_by_both + found.kept_by_first_only == len(MEASURED)
     assert found.kept_by_second_only == 0
-
-
-def test_rank_correlation_is_that_of_the_field() -> None:
-    rng = np.random.default_rng(0)
-    first = rng.integers(0, 40, 500).astype(float)
-    second = first + rng.normal(0, 20, 500).round()
-    found = results.spearman(pl.DataFrame({"first": first, "second": second}))
-    assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-12)
