@@ -1,6 +1,7 @@
-"""Waiting for a job inside a request: `Prefer: wait=N`, and following its changes.
+"""Waiting inside a request: for a job (`Prefer: wait=N`), for its changes, and for a statement.
 
-The work is done by other processes, so waiting is asking the database, seldom enough not to disturb it.
+The work is done by other processes. Waiting for a job is asking the database, seldom enough not to disturb
+it; a statement runs for nobody but who asked, and ends when they go away.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from api.state import Service
 from datapruner.catalog.models import FINISHED, Job
 from datapruner.errors import NotFoundError, UsageError
+from datapruner.query.ending import EndedError, Ending
 
+T = TypeVar("T")
 LONGEST = 600.0
 _SOONEST, _SELDOM = 0.1, 0.5
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([^\s\",;]+)\"?", re.IGNORECASE)
@@ -66,3 +71,26 @@ def load(service: Service, job_id: str) -> Job:
     if job is None:
         raise NotFoundError(f"no job {job_id!r}")
     return job
+
+
+async def while_wanted(request: Request, work: Callable[[Ending], T]) -> T:
+    """What `work` gives in a thread, whose statement ends when the client goes away or the service stops.
+
+    The request's body has been read. Raises ClientDisconnect.
+    """
+    ending = Ending()
+    watching = asyncio.create_task(_end_when_gone(request, ending))
+    try:
+        return await run_in_threadpool(work, ending)
+    except EndedError as error:
+        raise ClientDisconnect from error
+    finally:
+        watching.cancel()
+
+
+async def _end_when_gone(request: Request, ending: Ending) -> None:
+    try:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+    finally:
+        ending.end()

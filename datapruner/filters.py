@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.errors import UsageError
-from datapruner.query.sandbox import QueryLimits, QueryResult, run_sql
+from datapruner.query.results import QueryResult
+from datapruner.query.sandbox import QueryLimits, run_sql
 
 Ask = Callable[..., QueryResult]
 """`query.sandbox.run_sql`, or `run` of a pool of processes that are ready."""

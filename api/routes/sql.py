@@ -11,13 +11,14 @@ from starlette.exceptions import HTTPException
 from api.accepting import preferred
 from api.dependencies import Caller, ServiceDep, SqlUser
 from api.state import Service
-from datapruner.query import results
+from api.waiting import while_wanted
+from datapruner.query.results import Format
 from datapruner.schemas.sql import SqlAnswer, SqlRequest, SqlSchema
 from datapruner.service import sql
 
 router = APIRouter(prefix="/sql", tags=["sql"])
 
-_MEDIA_TYPES: dict[results.Format, str] = {
+_MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
@@ -49,7 +50,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
         406: {"description": "No such representation"},
     },
 )
-def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: SqlRequest) -> Response:
+async def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: SqlRequest) -> Response:
     """Run one SELECT, in DuckDB's SQL.
 
     Each dataset is a schema: `samples`, `turns`, `rejects`, `originals` of its latest version;
@@ -59,15 +60,20 @@ def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: SqlReq
     JSON: whole numbers from 2^53 on and decimals of more than 15 digits are text, so are "NaN", "Infinity"
     and "-Infinity"; dates and times are ISO 8601, blobs base64, maps arrays of key and value.
     CSV: UTF-8, text in double quotes, null an empty field, lists and structs as JSON.
+
+    A statement gives at most 4,096 columns; those of the same name get a number. It ends with the connection.
     """
     kind = _format(request, body)
-    result = _sql(service, caller).run(body.sql, body.parameters, sql.limits(service.settings, body.max_rows))
+    ask, limits = _sql(service, caller), sql.limits(service.settings, body.max_rows)
+    document = await while_wanted(
+        request, lambda ending: ask.run(body.sql, body.parameters, limits, kind, ending)
+    )
     headers = {
-        "Datapruner-Truncated": str(result.truncated).lower(),
-        "Datapruner-Seconds": f"{result.seconds:.6f}",
+        "Datapruner-Truncated": str(document.truncated).lower(),
+        "Datapruner-Seconds": f"{document.seconds:.6f}",
         "Vary": "Accept",
     }
-    return Response(results.write(result, kind), headers=headers, media_type=_MEDIA_TYPES[kind])
+    return Response(document.content, headers=headers, media_type=_MEDIA_TYPES[kind])
 
 
 @router.get("/schema", operation_id="describe_sql")
@@ -86,7 +92,7 @@ def _sql(service: Service, caller: Caller) -> sql.ProjectSql:
     return sql.ProjectSql(service.db, service.storage, service.sql, caller.project_id)
 
 
-def _format(request: Request, body: SqlRequest) -> results.Format:
+def _format(request: Request, body: SqlRequest) -> Format:
     """What the rows are to be written as. Raises HTTPException 406."""
     if body.format is not None:
         return body.format

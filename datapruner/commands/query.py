@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
     from datapruner.client import SqlResult
-    from datapruner.query.sandbox import QueryResult
+    from datapruner.query.results import QueryResult
 
     Found = QueryResult | SqlResult
 
@@ -71,9 +70,6 @@ def sql(
 
 def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | None) -> None:
     """Say or write what was found; `origin` is where."""
-    from datapruner.query.results import apart
-
-    result = replace(result, table=apart(result.table))
     output = Output(as_json=chosen == "json" and out is None)
     if out is not None:
         _write(out, chosen, result, origin)

@@ -1,12 +1,13 @@
 """The throw-away processes: each answers one user query over read-only DuckDB files, then ends.
 
-Runs as a script of its own (`python -I child.py`) and imports nothing of datapruner. This first process only
-imports what a query needs, which takes ten times as long as the rest, and then forks a child for each set of
-pipes that it is sent (`nursery.py` is the other side). A child does what knows nothing of the request, then
-waits for one line of JSON, the request (`sandbox.py` builds it), and one Arrow IPC stream for each inline
-table. It answers with lines of JSON: `{"event": "started"}` once everything is locked and the query's time
-begins to count, then either `{"event": "failed", "kind": ..., "message": ...}` or `{"event": "done",
-"seconds": ..., "truncated": ...}` followed by one Arrow IPC stream.
+Runs as a script of its own (`python -I child.py`) and imports of datapruner only how answers are written
+(`results.py`). This first process imports what a query needs, which takes ten times as long as the rest, and
+then forks a child for each set of pipes that it is sent (`nursery.py` is the other side). A child does what
+knows nothing of the request, then waits for one line of JSON, the request (`sandbox.py` builds it), and one
+Arrow IPC stream for each inline table. It answers with lines of JSON: `{"event": "started"}` once everything
+is locked and the query's time begins to count, then either `{"event": "failed", "kind": ..., "message": ...}`
+or `{"event": "done", "seconds": ..., "truncated": ...}` followed by the answer, a document as it was asked
+for. Nothing is left to be done about it elsewhere: writing counts against the query's time and memory too.
 
 Layers, in the order in which they are put on; each was found necessary or cheap:
 - the connection has no database of its own, no extensions to load, no spill folder, no Python variables;
@@ -49,9 +50,13 @@ import duckdb
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
+from datapruner.query import results
+
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
 MAX_EXPRESSION_DEPTH = 250
+#: Columns that a statement may give.
+MAX_COLUMNS = 4_096
 #: Rows at a time from DuckDB; few, because a batch is held whole before it is cut to the limits.
 BATCH_ROWS = 2_048
 MAX_MESSAGE = 2_000
@@ -68,7 +73,7 @@ class DatabaseError(Exception):
 
 
 class RefusedError(Exception):
-    """The SQL is not exactly one SELECT."""
+    """The SQL is not exactly one SELECT, or gives too many columns."""
 
 
 class AttachedFile:
@@ -151,6 +156,16 @@ class Sandbox:
         self.relations()
         self.connection.sql("FROM warm WHERE x = ?", params=[1]).to_arrow_reader(BATCH_ROWS).read_all()
         self.connection.execute("DROP TABLE warm")
+
+    def write_everything(self) -> None:
+        """Write every type in every format: what is read for that from files, such as time zones, has to be
+        read before there are no more files."""
+        reader = self.connection.sql("FROM test_all_types()").to_arrow_reader(BATCH_ROWS)
+        table = reader.read_all()
+        types = [str(kind) for kind in table.schema.types]
+        for kind in ("json", "arrow", "csv"):
+            results.write(results.QueryResult(table, False, 0.0, types), kind, 1 << 20)
+        results.write(results.QueryResult(pa.table({"x": [1]}), False, 0.0, ["BIGINT"]), "parquet", 1 << 20)
 
     def limit(self, seconds: float, memory_bytes: int, threads: int) -> None:
         """Put DuckDB's and the kernel's limits on everything that follows."""
@@ -276,15 +291,23 @@ def answer(
         # Unlike execute(), a relation streams: reading stops at the limits and the rest is never computed.
         relation = sandbox.connection.sql(statement, params=request["parameters"])
         types = [str(kind) for kind in relation.types]
+        if len(types) > MAX_COLUMNS:
+            raise RefusedError(f"the statement gives {len(types):,} columns, the most is {MAX_COLUMNS:,}")
         table, truncated = collect(relation.to_arrow_reader(BATCH_ROWS), limits["rows"], limits["bytes"])
         seconds = time.perf_counter() - begin
-        table = table.replace_schema_metadata({"types": json.dumps(types)})
-        body = pa.BufferOutputStream()  # Arrow may refuse the types, such as lists 100 deep
-        with pa.ipc.new_stream(body, table.schema) as stream:
-            stream.write_table(table)
+        result = results.QueryResult(table, truncated, seconds, types)
+        document = results.write(result, request["format"], request["most"])
         send(event="done", seconds=seconds, truncated=truncated)
-        out.write(body.getvalue())
-    except (RefusedError, duckdb.Error, pa.ArrowException, *PYTHON_ERRORS) as error:
+        out.write(document)
+    except results.TooLongError:
+        send(event="failed", kind="length", message="")
+    except (
+        RefusedError,
+        results.UnwritableError,
+        duckdb.Error,
+        pa.ArrowException,
+        *PYTHON_ERRORS,
+    ) as error:
         send(event="failed", kind=_kind(error), message=_message(error))
 
 
@@ -295,7 +318,7 @@ def _kind(error: Exception) -> str:
         return "time"
     if isinstance(error, MemoryError | duckdb.OutOfMemoryException) or "Out of Memory Error" in text:
         return "memory"
-    return "sql"
+    return "format" if isinstance(error, results.UnwritableError) else "sql"
 
 
 def _message(error: Exception) -> str:
@@ -357,7 +380,9 @@ class Nursery:
         self.ready = select.poll()
 
     def run(self) -> None:
-        Sandbox().connection.close()  # what only the first one costs is paid before the forks
+        first = Sandbox()  # what only the first one costs is paid before the forks
+        first.write_everything()
+        first.connection.close()
         self.ready.register(self.channel, select.POLLIN)
         while True:
             for descriptor, _ in self.ready.poll():

@@ -5,7 +5,8 @@ Notable choices:
 - its place is filled a moment after it was taken: a small query is answered by then, and what the process
   prepares, which takes longer, does not compete with it for a core;
 - one that is still preparing itself may be taken, it is further than a new one would be;
-- waiting is bounded in time and number, since whoever waits holds a thread of the service.
+- waiting is bounded in time and number, since whoever waits holds a thread of the service;
+- a statement whose `Ending` comes leaves its place, or the queue for one, at once.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Self
 import pyarrow as pa
 
 from datapruner.errors import BusyError, WorkerError
+from datapruner.query.ending import EndedError, Ending
 from datapruner.query.nursery import Child, Nursery
-from datapruner.query.sandbox import Databases, Parameters, Query, QueryLimits, QueryResult, ask
+from datapruner.query.results import Format, QueryResult
+from datapruner.query.sandbox import Databases, Document, Parameters, Query, QueryLimits, ask
 
 #: Seconds after which a statement that found no free place is turned away.
 WAIT_SECONDS = 10.0
@@ -72,7 +75,28 @@ class SandboxPool:
     ) -> QueryResult:
         """As `sandbox.run_sql`. Raises BusyError when too many statements are at work for too long."""
         query = Query.of(sql, databases, tables, parameters, limits or QueryLimits())
-        with self._place(), contextlib.closing(self._take()) as child:
+        return self._answer(query, Ending()).result()
+
+    def write(
+        self,
+        sql: str,
+        databases: Databases,
+        parameters: Parameters,
+        limits: QueryLimits,
+        kind: Format,
+        *,
+        tables: Mapping[str, pa.Table],
+        ending: Ending,
+    ) -> Document:
+        """As `run`, written in a format. Raises EndedError when its end comes before the answer."""
+        return self._answer(Query.of(sql, databases, tables, parameters, limits, kind), ending)
+
+    def _answer(self, query: Query, ending: Ending) -> Document:
+        with (
+            self._place(ending),
+            contextlib.closing(self._take()) as child,
+            ending.waking(child.kill),
+        ):
             return ask(child, query)
 
     def close(self) -> None:
@@ -88,11 +112,11 @@ class SandboxPool:
         self._nursery.close()
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, ending: Ending) -> Iterator[None]:
         """One of the `concurrent` places."""
         with self._changed:
             if self._running >= self.concurrent or self._waiting:
-                self._wait()
+                self._wait(ending)
             self._running += 1
         try:
             yield
@@ -101,20 +125,29 @@ class SandboxPool:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _wait(self) -> None:
+    def _wait(self, ending: Ending) -> None:
         """Until there is a place, and nobody who came earlier waits for one."""
         if len(self._waiting) >= WAITING * self.concurrent:
             raise self._busy()
         me = object()
         self._waiting.append(me)
+
+        def is_my_turn() -> bool:
+            return self._running < self.concurrent and self._waiting[0] is me
+
         try:
-            if not self._changed.wait_for(
-                lambda: self._running < self.concurrent and self._waiting[0] is me, self.wait_seconds
-            ):
-                raise self._busy()
+            with ending.waking(self._look_again):
+                if not self._changed.wait_for(lambda: ending.has_come or is_my_turn(), self.wait_seconds):
+                    raise self._busy()
+            if ending.has_come:
+                raise EndedError
         finally:
             self._waiting.remove(me)
             self._changed.notify_all()  # who is the first now may have a place already
+
+    def _look_again(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _busy(self) -> BusyError:
         return BusyError(

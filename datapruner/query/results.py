@@ -18,20 +18,25 @@ What JSON and CSV cells look like; every JSON document is valid, and says what A
 
 CSV is UTF-8 with one line of column names; text, dates and JSON of lists and structs stand in double quotes,
 inner ones doubled; numbers and booleans do not; null is an empty field, empty text is "". Lines end in LF.
+An Arrow schema has DuckDB's names of the types in its metadata, as a JSON array under `types`.
 Columns of the same name get a number in all four.
+
+This runs in the process of the query (`child.py`): how long an answer takes to write, and how large it gets,
+is for whoever wrote the statement to say. It imports nothing of datapruner, and holds a few rows at a time as
+Python objects.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import chain, count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
@@ -39,96 +44,149 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from datapruner.errors import UsageError
-
-if TYPE_CHECKING:
-    from datapruner.query.sandbox import QueryResult
-
 Format = Literal["json", "arrow", "parquet", "csv"]
 _EXACT = 2**53 - 1
 _DIGITS = 15
 _SPACE = re.compile(r"(?<=\d) (?=\d)")
 _NANOSECONDS = 1_000_000_000
+#: Rows that are Python objects at the same time.
+_ROWS = 1_024
+_TYPES = "types"
 
 
-def write(result: QueryResult, kind: Format) -> bytes:
-    """The result as a document of that format. Raises UsageError when a type has no place in it."""
-    result = replace(result, table=apart(result.table))
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """Rows of a query; `truncated` when there were more than the limits allow. `seconds` it took to run.
+    `types` are the columns' types as DuckDB names them."""
+
+    table: pa.Table
+    truncated: bool
+    seconds: float
+    types: Sequence[str]
+
+
+class UnwritableError(Exception):
+    """A type of the result has no place in the format."""
+
+
+class TooLongError(Exception):
+    """The document is longer than it may be."""
+
+
+class _Bounded(io.BytesIO):
+    """Takes at most `most` bytes. Raises TooLongError."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def write(self, data: Any) -> int:
+        if self.tell() + memoryview(data).nbytes > self.most:
+            raise TooLongError
+        return super().write(data)
+
+
+def write(result: QueryResult, kind: Format, most: int) -> memoryview:
+    """The result as a document of that format, of at most `most` bytes.
+
+    Raises TooLongError, and UnwritableError when a type has no place in the format.
+    """
+    sink = _Bounded(most)
+    names = apart(result.table.column_names)
     try:
-        return _WRITERS[kind](result)
+        _WRITERS[kind](replace(result, table=result.table.rename_columns(names)), sink)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise UsageError(
-            f"the result cannot be written as {kind}: {error}", remedy="cast the column to VARCHAR"
-        ) from error
+        raise UnwritableError(str(error)) from error
+    return sink.getbuffer()
 
 
-def _json(result: QueryResult) -> bytes:
+def read(document: bytes, *, truncated: bool, seconds: float) -> QueryResult:
+    """The result that was written as Arrow. Raises ValueError, as Arrow does, for anything else."""
+    table = pa.ipc.open_stream(document).read_all()
+    metadata = table.schema.metadata or {}
+    types = json.loads(metadata.get(_TYPES.encode(), b"null"))
+    if not isinstance(types, list) or len(types) != table.num_columns:
+        raise ValueError("the types of the columns are missing")
+    return QueryResult(table.replace_schema_metadata(None), truncated, seconds, types)
+
+
+def _json(result: QueryResult, sink: _Bounded) -> None:
     names = result.table.column_names
-    columns = [cells(column) for column in result.table.columns]
-    return orjson.dumps(
-        {
-            "columns": [{"name": name, "type": kind} for name, kind in zip(names, result.types, strict=True)],
-            "rows": list(zip(*columns, strict=True)),
-            "truncated": result.truncated,
-            "seconds": result.seconds,
-        }
-    )
+    columns = [{"name": name, "type": kind} for name, kind in zip(names, result.types, strict=True)]
+    sink.write(b'{"columns":' + orjson.dumps(columns) + b',"rows":[')
+    between = b""
+    for batch in _batches(result.table):
+        for row in zip(*map(_cells, batch.columns), strict=True):
+            sink.write(between)
+            sink.write(orjson.dumps(row))
+            between = b","
+    rest = {"truncated": result.truncated, "seconds": result.seconds}
+    sink.write(b"]," + orjson.dumps(rest)[1:])
 
 
-def _arrow(result: QueryResult) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, result.table.schema) as stream:
-        stream.write_table(result.table)
-    return bytes(sink.getvalue())
+def _arrow(result: QueryResult, sink: _Bounded) -> None:
+    table = result.table.replace_schema_metadata({_TYPES: json.dumps(result.types)})
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
 
 
-def _parquet(result: QueryResult) -> bytes:
-    sink = io.BytesIO()
+def _parquet(result: QueryResult, sink: _Bounded) -> None:
     pq.write_table(result.table, sink, compression="zstd")
-    return sink.getvalue()
 
 
-def _csv(result: QueryResult) -> bytes:
-    sink = io.BytesIO()
-    columns = [_for_csv(column) for column in result.table.columns]
-    pa.csv.write_csv(pa.table(columns, result.table.column_names), sink)
-    return sink.getvalue()
+def _csv(result: QueryResult, sink: _Bounded) -> None:
+    plain = [any(is_kind(each.type) for is_kind in _PLAIN) for each in result.table.schema]
+    schema = pa.schema(
+        [
+            each if is_plain else pa.field(each.name, pa.string())
+            for each, is_plain in zip(result.table.schema, plain, strict=True)
+        ]
+    )
+    with pa.csv.CSVWriter(sink, schema) as writer:
+        for batch in _batches(result.table):
+            columns = [
+                column if is_plain else pa.array(map(_text, _cells(column)), pa.string())
+                for column, is_plain in zip(batch.columns, plain, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
-def _for_csv(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
-    """Numbers, booleans and text as they are, everything else as its text or JSON."""
-    if any(is_kind(column.type) for is_kind in (*_NUMBERS, pa.types.is_string)):
-        return column
-    return pa.array([None if cell is None else _text(cell) for cell in cells(column)], pa.string())
+def _batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    return (batch for batch in table.to_batches(max_chunksize=_ROWS) if batch.num_rows)
 
 
-def _text(cell: Any) -> str:
-    return cell if isinstance(cell, str) else orjson.dumps(cell).decode()
+def _text(cell: Any) -> str | None:
+    return cell if cell is None or isinstance(cell, str) else orjson.dumps(cell).decode()
 
 
-def apart(table: pa.Table) -> pa.Table:
-    """The table with a number after names that other columns have too."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for name in table.column_names:
-        numbered = chain([name], (f"{name}_{number}" for number in count(1)))
-        names.append(next(each for each in numbered if each not in taken))
-        taken.add(names[-1])
-    return table.rename_columns(names)
+def apart(names: Iterable[str]) -> list[str]:
+    """The names, with a number after those that come before already. Takes linear time: a number that was
+    found taken is not tried again."""
+    found: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    for name in names:
+        unlike = name
+        while unlike in found:
+            numbers[name] = numbers.get(name, 0) + 1
+            unlike = f"{name}_{numbers[name]}"
+        found[unlike] = None
+    return list(found)
 
 
-_WRITERS: dict[Format, Callable[[QueryResult], bytes]] = {
+_WRITERS: dict[Format, Callable[[QueryResult, _Bounded], None]] = {
     "json": _json,
     "arrow": _arrow,
     "parquet": _parquet,
     "csv": _csv,
 }
-_NUMBERS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-
-
-def cells(column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column as JSON has them."""
-    return [cell for chunk in column.chunks for cell in _cells(chunk)]
+#: What CSV has as it is; everything else becomes its text or JSON there.
+_PLAIN = (
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_string,
+)
 
 
 def _cells(array: pa.Array) -> list[Any]:

@@ -4,7 +4,8 @@ Notable choices:
 - DuckDB inside one process cannot be made safe, so every query has a process of its own (`child.py`, which
   lists the layers); this side only sends the request, reads the answer and kills. `nursery.py` starts them,
   `pool.py` before they are needed.
-- The child gets its time from the moment it is locked; starting it does not count.
+- The child gets its time from the moment it is locked; starting it does not count. What comes out of it is
+  the document that was asked for: nothing is made of a statement's rows in this process.
 - Its input stays open while it works: when this process is gone, however it went, the kernel ends the child.
 - Whatever the child says is bounded here too: it is assumed to be under the query's control.
 """
@@ -24,7 +25,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from datapruner.errors import DataprunerError, InputError, UsageError, WorkerError
+from datapruner.query import results
 from datapruner.query.nursery import Child, Nursery
+from datapruner.query.results import Format, QueryResult
 
 #: Seconds that a child may need until it is locked and ready, on a busy machine.
 START_SECONDS = 30.0
@@ -35,7 +38,7 @@ MAX_LINE = 1 << 16
 #: Bytes of a statement with its parameters, as JSON.
 MAX_REQUEST = 4 << 20
 
-#: How a query that DuckDB has no answer to may end its process.
+#: How a query that DuckDB or a writer has no answer to may end its process.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 #: Schemas and catalogs that DuckDB has of itself.
 RESERVED = frozenset({"main", "memory", "temp", "system", "information_schema", "pg_catalog"})
@@ -49,7 +52,7 @@ class QueryLimits:
     """What one query may use.
 
     `rows` and `bytes` (Arrow's size in memory) bound the result, which is cut there; a first row larger than
-    `bytes` leaves it empty. `seconds` is wall time, of planning and running. `memory_bytes`
+    `bytes` leaves it empty. `seconds` is wall time, of planning, running and writing. `memory_bytes`
     bounds DuckDB's memory; the process may reserve 1 GiB more for itself. `threads` run the query.
     """
 
@@ -64,16 +67,26 @@ class QueryLimits:
             if not 0 < value < math.inf:
                 raise UsageError(f"query limit {name} is {value}", remedy="give a number above zero")
 
+    @property
+    def document_bytes(self) -> int:
+        """The longest document that may be made of `bytes`: names, padding and digits come on top."""
+        return 2 * self.bytes + (16 << 20)
+
 
 @dataclass(frozen=True, slots=True)
-class QueryResult:
-    """Rows of a query; `truncated` when there were more than the limits allow. `seconds` it took to run.
-    `types` are the columns' types as DuckDB names them."""
+class Document:
+    """The answer to a query in the format that was asked for; the rest as of `QueryResult`."""
 
-    table: pa.Table
+    content: bytes
     truncated: bool
     seconds: float
-    types: Sequence[str]
+
+    def result(self) -> QueryResult:
+        """What was written as Arrow. Raises WorkerError."""
+        try:
+            return results.read(self.content, truncated=self.truncated, seconds=self.seconds)
+        except ValueError as error:
+            raise WorkerError(f"the query process sent a broken result: {error}") from error
 
 
 def run_sql(
@@ -89,14 +102,15 @@ def run_sql(
     `databases` maps a schema name to DuckDB files that nothing writes to any more. Tables and views of each
     file's main schema appear in the schema of that name; the name "" stands for the default schema, which
     also has `tables`. `parameters` fill `?`, `$1` (a sequence) or `$name` (a mapping) and are JSON values.
-    Dates and times are in UTC.
+    Dates and times are in UTC. Columns of the same name get a number.
 
-    Raises UsageError, with DuckDB's message, when `sql` is not one valid SELECT, or takes more time or memory
-    than `limits` allow; InputError when a file cannot be read; WorkerError when the process fails otherwise.
+    Raises UsageError, with DuckDB's message, when `sql` is not one valid SELECT, gives more than 4,096
+    columns, or takes more time or memory than `limits` allow; InputError when a file cannot be read;
+    WorkerError when the process fails otherwise.
     """
     query = Query.of(sql, databases, tables, parameters, limits)
     with Nursery() as nursery, contextlib.closing(nursery.start()) as child:
-        return ask(child, query)
+        return ask(child, query).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,7 @@ class Query:
     message: Sequence[bytes]
     files: Sequence[tuple[str, Path]]
     limits: QueryLimits
+    kind: Format
 
     @classmethod
     def of(
@@ -115,6 +130,7 @@ class Query:
         tables: Mapping[str, pa.Table],
         parameters: Parameters,
         limits: QueryLimits,
+        kind: Format = "arrow",
     ) -> Query:
         """The query of `run_sql`'s arguments. Raises UsageError and InputError as that does."""
         for name in (*databases, *tables):
@@ -139,6 +155,8 @@ class Query:
             "tables": list(tables),
             "parameters": parameters,
             "limits": asdict(limits),
+            "format": kind,
+            "most": limits.document_bytes,
         }
         try:
             line = json.dumps(request).encode() + b"\n"
@@ -154,7 +172,7 @@ class Query:
                 remedy="give less at a time",
                 field="parameters",
             )
-        return cls([line, *map(_stream, tables.values())], files, limits)
+        return cls([line, *map(_stream, tables.values())], files, limits, kind)
 
 
 def _stream(table: pa.Table) -> bytes:
@@ -164,7 +182,7 @@ def _stream(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def ask(child: Child, query: Query) -> QueryResult:
+def ask(child: Child, query: Query) -> Document:
     """The child's answer; it can be asked once. Raises as `run_sql` does."""
     limits = query.limits
     with _killed_after(child, START_SECONDS):
@@ -173,18 +191,20 @@ def ask(child: Child, query: Query) -> QueryResult:
             child.input.writelines(query.message)
             child.input.flush()
         event = _event(child.output)
-    body, most = b"", 2 * limits.bytes + (16 << 20)  # column names and padding come on top of the values
+    content = b""
     started = event is not None and event["event"] == "started"
     if started:
         with _killed_after(child, limits.seconds + GRACE_SECONDS):
             event = _event(child.output)
-            body = child.output.read(most + 1)
+            content = child.output.read(limits.document_bytes + 1)
         if child.killed.is_set():
             raise _too_long(limits)
     if event is None:
         raise _died(child, limits, started)
     if event["event"] == "done":
-        return _result(event, body, most)
+        if len(content) > limits.document_bytes:
+            raise _too_long_to_write(query)
+        return Document(content, event["truncated"], event["seconds"])
     raise _failure(event, query)
 
 
@@ -195,17 +215,6 @@ def _event(stream: IO[bytes]) -> dict[str, Any] | None:
         return None
     event: dict[str, Any] = json.loads(line)
     return event
-
-
-def _result(event: Mapping[str, Any], body: bytes, most: int) -> QueryResult:
-    if len(body) > most:
-        raise UsageError("the result's columns alone exceed the limit", remedy="select fewer columns")
-    try:
-        table = pa.ipc.open_stream(body).read_all()
-        types = json.loads(table.schema.metadata[b"types"])
-    except (pa.ArrowInvalid, TypeError, ValueError, KeyError) as error:
-        raise WorkerError(f"the query process sent a broken result: {error}") from error
-    return QueryResult(table.replace_schema_metadata(None), event["truncated"], event["seconds"], types)
 
 
 def _failure(event: Mapping[str, Any], query: Query) -> DataprunerError:
@@ -219,6 +228,14 @@ def _failure(event: Mapping[str, Any], query: Query) -> DataprunerError:
             f"{query.files[event['number']][1]}: cannot be read as a DuckDB file: {message}",
             remedy="give one that DuckDB wrote and closed",
         )
+    if kind == "length":
+        return _too_long_to_write(query)
+    if kind == "format":
+        return UsageError(
+            f"the result cannot be written as {query.kind}: {message}",
+            remedy="cast the column to VARCHAR",
+            field="sql",
+        )
     return UsageError(
         message, remedy="give one SELECT; `SHOW ALL TABLES` lists what it can read", field="sql"
     )
@@ -228,6 +245,14 @@ def _too_long(limits: QueryLimits) -> UsageError:
     return UsageError(
         f"the query took longer than {limits.seconds:g} s",
         remedy="filter or aggregate earlier, or raise the time limit",
+        field="sql",
+    )
+
+
+def _too_long_to_write(query: Query) -> UsageError:
+    return UsageError(
+        f"the answer is longer than {query.limits.document_bytes >> 20} MiB as {query.kind}",
+        remedy="select fewer rows or columns",
         field="sql",
     )
 
@@ -254,7 +279,9 @@ def _died(child: Child, limits: QueryLimits, started: bool) -> DataprunerError:
     if started and status is not None and -status in _CRASHES:
         name = signal.Signals(-status).name
         return UsageError(
-            f"the statement brought DuckDB down ({name})", remedy="write it in a simpler way", field="sql"
+            f"the statement brought its process down ({name})",
+            remedy="write it in a simpler way",
+            field="sql",
         )
     return WorkerError(f"the query process ended with status {status}: {said[-500:]}")
 

@@ -12,8 +12,9 @@ Notable choices:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import structlog
@@ -21,8 +22,10 @@ import structlog
 from datapruner.catalog import mounts
 from datapruner.catalog.database import Database
 from datapruner.errors import InputError, NotFoundError, StorageError, UsageError, WorkerError
+from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
-from datapruner.query.sandbox import Parameters, QueryLimits, QueryResult
+from datapruner.query.results import Format
+from datapruner.query.sandbox import Document, Parameters, QueryLimits
 from datapruner.schemas.sql import DocumentedColumn, SqlSchema, SqlTable
 from datapruner.service.sql_columns import CATALOG_TABLES, description
 from datapruner.settings import Settings
@@ -31,6 +34,7 @@ from datapruner.storage import Storage
 #: Schemas that one statement may name, and datasets that a listing shows.
 MOST_NAMED, MOST_LISTED = 100, 50
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _WORD = re.compile(r"[a-z_][a-z0-9_]*")
 _LISTING = re.compile(
@@ -62,11 +66,13 @@ class ProjectSql:
         self._pool = pool
         self._project_id = project_id
 
-    def run(self, sql: str, parameters: Parameters, limits: QueryLimits) -> QueryResult:
-        """The rows of one SELECT.
+    def run(
+        self, sql: str, parameters: Parameters, limits: QueryLimits, kind: Format, ending: Ending
+    ) -> Document:
+        """The rows of one SELECT, written in a format.
 
         Raises UsageError (it is wrong, or too much), BusyError (too many at the same time), StorageError (a
-        file cannot be fetched or opened), WorkerError.
+        file cannot be fetched or opened), WorkerError, EndedError.
         """
         words = set(_WORD.findall(sql.lower()))
         lists = any(map(_LISTING.fullmatch, words))
@@ -80,7 +86,10 @@ class ProjectSql:
                 )
             if lists or not (keys or words & CATALOG_TABLES.keys()):
                 keys = mounts.first(session, self._project_id, MOST_LISTED) | keys
-        return self._ask(sql, keys, self._tables(words, all_of_them=lists), parameters, limits)
+        databases, tables = self._files(keys), self._tables(words, all_of_them=lists)
+        return _asked(
+            lambda: self._pool.write(sql, databases, parameters, limits, kind, tables=tables, ending=ending)
+        )
 
     def describe(self, schema: str | None = None) -> SqlSchema:
         """What can be read: the catalog's tables and the first datasets, or one schema.
@@ -99,7 +108,9 @@ class ProjectSql:
                         field="schema",
                     )
         empty = {name: table.empty() for name, table in CATALOG_TABLES.items()} if schema is None else {}
-        columns = self._ask(_COLUMNS, keys, empty, None, _SCHEMA_LIMITS).table.to_pylist()
+        files = self._files(keys)
+        found = _asked(lambda: self._pool.run(_COLUMNS, files, limits=_SCHEMA_LIMITS, tables=empty))
+        columns = found.table.to_pylist()
         tables: dict[tuple[str, str], list[DocumentedColumn]] = {}
         for column in columns:
             table, name = column["table_name"], column["column_name"]
@@ -125,27 +136,23 @@ class ProjectSql:
                     tables[name] = table.empty()
         return tables
 
-    def _ask(
-        self,
-        sql: str,
-        keys: mounts.Keys,
-        tables: Mapping[str, pa.Table],
-        parameters: Parameters,
-        limits: QueryLimits,
-    ) -> QueryResult:
-        databases: dict[str, Sequence[Path]] = {
-            name: [self._storage.local(key) for key in of_schema] for name, of_schema in keys.items()
-        }
+    def _files(self, keys: mounts.Keys) -> dict[str, Sequence[Path]]:
+        """The files of each schema, here. Raises StorageError."""
+        return {name: [self._storage.local(key) for key in of_schema] for name, of_schema in keys.items()}
+
+
+def _asked(ask: Callable[[], T]) -> T:
+    """What the pool answers. Raises StorageError and WorkerError without a path or what a process said."""
+    try:
         try:
-            try:
-                return self._pool.run(sql, databases, parameters, limits, tables=tables)
-            except WorkerError as error:  # a statement only reads: asking twice does no harm
-                _log.warning("an SQL process failed; asking another", error=error.message)
-                return self._pool.run(sql, databases, parameters, limits, tables=tables)
-        except InputError as error:  # its message has the path of the file
-            raise StorageError(
-                "a file that the statement reads cannot be opened", remedy="try again; the logs say which"
-            ) from error
-        except WorkerError as error:
-            _log.warning("an SQL process failed", error=error.message)
-            raise WorkerError("the SQL process failed", remedy="try again; the logs say why") from error
+            return ask()
+        except WorkerError as error:  # a statement only reads: asking twice does no harm
+            _log.warning("an SQL process failed; asking another", error=error.message)
+            return ask()
+    except InputError as error:  # its message has the path of the file
+        raise StorageError(
+            "a file that the statement reads cannot be opened", remedy="try again; the logs say which"
+        ) from error
+    except WorkerError as error:
+        _log.warning("an SQL process failed", error=error.message)
+        raise WorkerError("the SQL process failed", remedy="try again; the logs say why") from error

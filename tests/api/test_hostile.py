@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,9 @@ GOOD = [{"instruction": f"What is {n} plus {n}?", "output": f"{2 * n}, twice {n}
 def server(
     tiny_folder: Path, postgres_server: URL, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """On PostgreSQL; what it is sent may unpack to little."""
+    """On PostgreSQL; what it is sent may unpack to little, and one statement at a time take ten minutes."""
     given = {"max_unpacked_bytes": UNPACKED, "max_row_bytes": 1 << 20, "allow_hub": 0}
+    given |= {"sql_concurrent": 1, "sql_seconds": 600}
     with new_postgres(postgres_server) as url:
         migrations.upgrade(url)
         home = tmp_path_factory.mktemp("service") / "home"
@@ -383,3 +385,48 @@ def test_templates_and_special_tokens_in_chats_are_text(client: httpx.Client, se
         "/v1/prune", json=body | {"name": "chats_again"}, headers=WAIT | {"Accept": "application/x-ndjson"}
     )
     assert [json.loads(line) for line in plain.text.splitlines()] == rows
+
+
+# Statements
+
+
+def _post_sql(server: Server, sql: str) -> socket.socket:
+    """The connection on which a statement was sent; its answer has not been read."""
+    url = httpx.URL(server.url)
+    connection = socket.create_connection((url.host, url.port or 80))
+    body = json.dumps({"sql": sql}).encode()
+    head = f"POST /v1/sql HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {server.token}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def _statements_at_work(server: Server) -> int:
+    """Query processes that have had processor time of their own, as those that wait have not."""
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    return sum(process.cpu_times().user > 1 for process in processes if "child.py" in str(process.cmdline()))
+
+
+def test_a_client_that_goes_away_takes_its_statement_with_it(server: Server) -> None:
+    endless = "SELECT levenshtein(repeat('a', 3000000), repeat('b', 3000000))"
+    connections = [_post_sql(server, endless) for _ in range(3)]
+    until = time.monotonic() + 60
+    while not _statements_at_work(server):
+        assert time.monotonic() < until, server.log.read_text()
+        time.sleep(0.05)
+    for connection in connections:
+        connection.close()
+    while (answer := server.client.post("/v1/sql", json={"sql": "SELECT 1 AS x"})).status_code == 429:
+        assert time.monotonic() < until, server.log.read_text()
+    assert answer.json()["rows"] == [[1]]
+    assert server.log.read_text().count("status=499") == len(connections)
+
+
+def test_a_thousand_columns_of_one_name_are_answered_and_twenty_thousand_refused(server: Server) -> None:
+    for count, status in ((1_000, 200), (20_000, 422)):
+        answer = server.client.post("/v1/sql", json={"sql": f"SELECT {', '.join(['1'] * count)}"})
+        assert answer.status_code == status, answer.text
+        if status == 200:
+            assert len({column["name"] for column in answer.json()["columns"]}) == count
+        else:
+            assert "the most is 4,096" in answer.json()["detail"]

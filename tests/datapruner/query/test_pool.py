@@ -21,9 +21,11 @@ import pytest
 
 from datapruner.errors import BusyError, UsageError
 from datapruner.query import child
+from datapruner.query.ending import EndedError, Ending
 from datapruner.query.nursery import Nursery
 from datapruner.query.pool import SandboxPool
-from datapruner.query.sandbox import QueryLimits, QueryResult, run_sql
+from datapruner.query.results import QueryResult
+from datapruner.query.sandbox import Document, QueryLimits, run_sql
 
 SHORT = QueryLimits(seconds=0.3, memory_bytes=64 << 20, threads=1)
 
@@ -172,6 +174,61 @@ def test_who_finds_too_many_waiting_is_turned_away_at_once() -> None:
         assert [future.result().table.num_rows for future in working] == [1] * 5
 
 
+# Statements that nobody waits for any more
+
+
+def asked(pool: SandboxPool, executor: ThreadPoolExecutor, sql: str, ending: Ending) -> Future[Document]:
+    """A statement that may take ten minutes, in another thread."""
+    limits = QueryLimits(seconds=600)
+    return executor.submit(pool.write, sql, {}, None, limits, "json", tables={}, ending=ending)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sleep_ms(600000)",
+        "SELECT levenshtein(repeat('a', 3000000), repeat('b', 3000000))",  # heeds no interrupt
+    ],
+)
+def test_a_statement_at_work_that_is_ended_gives_its_process_and_its_place_back(sql: str) -> None:
+    ending = Ending()
+    with pool_of(1, 1) as (pool, (process,)), ThreadPoolExecutor(1) as executor:
+        working = asked(pool, executor, sql, ending)
+        until(lambda: pool._running == 1)
+        ending.end()
+        with pytest.raises(EndedError):
+            working.result(60)
+        assert psutil.wait_procs([process], timeout=60)[1] == []
+        assert pool.run("SELECT 1", {}).table.num_rows == 1
+
+
+def test_a_statement_that_waits_for_its_turn_leaves_the_queue_when_it_is_ended() -> None:
+    first, second = Ending(), Ending()
+    with SandboxPool(0, 1, wait_seconds=600) as pool, ThreadPoolExecutor(3) as executor:
+        working = asked(pool, executor, "SELECT sleep_ms(600000)", first)
+        until(lambda: pool._running == 1)
+        waiting = asked(pool, executor, "SELECT 2", second)
+        until(lambda: len(pool._waiting) == 1)
+        behind = executor.submit(pool.run, "SELECT 3 AS x", {})
+        until(lambda: len(pool._waiting) == 2)
+        second.end()
+        with pytest.raises(EndedError):
+            waiting.result(60)
+        first.end()
+        with pytest.raises(EndedError):
+            working.result(60)
+        assert behind.result(60).table.to_pylist() == [{"x": 3}]
+
+
+def test_a_statement_that_was_ended_before_it_began_is_not_begun() -> None:
+    ending = Ending()
+    ending.end()
+    with SandboxPool(0, 1) as pool, ThreadPoolExecutor(1) as executor:
+        with pytest.raises(EndedError):
+            asked(pool, executor, "SELECT sleep_ms(600000)", ending).result(60)
+        assert pool._running == 0
+
+
 # What they get, and when they end
 
 
@@ -280,7 +337,7 @@ def test_a_billion_rows_are_cut_at_the_limit(pool: SandboxPool) -> None:
 
 def test_a_statement_that_brings_duckdb_down_is_the_statements_fault() -> None:
     sql = "SELECT json_transform('1', repeat('[', 100000) || '\"INT\"' || repeat(']', 100000))"
-    with pytest.raises(UsageError, match=r"brought DuckDB down \(SIG"):
+    with pytest.raises(UsageError, match=r"brought its process down \(SIG"):
         run_sql(sql, {})
 
 

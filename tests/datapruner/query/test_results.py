@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from datapruner.errors import UsageError
 from datapruner.query import results
+from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
-from datapruner.query.sandbox import QueryResult
+from datapruner.query.sandbox import QueryLimits
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,13 @@ def refuse(name: str) -> Any:
     raise AssertionError(f"{name} is no JSON")
 
 
-def as_json(result: QueryResult) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(results.write(result, "json"), parse_constant=refuse)
+def written(pool: SandboxPool, sql: str, kind: results.Format, **limits: Any) -> bytes:
+    given = QueryLimits(**limits)
+    return pool.write(sql, {}, None, given, kind, tables={}, ending=Ending()).content
+
+
+def as_json(pool: SandboxPool, sql: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(written(pool, sql, "json"), parse_constant=refuse)
     return found
 
 
@@ -70,28 +77,41 @@ VALUES = [
 
 def test_values_of_every_kind_become_json_that_keeps_them(pool: SandboxPool) -> None:
     columns = ", ".join(f"{sql} AS c{number}" for number, (sql, _) in enumerate(VALUES))
-    [row] = as_json(pool.run(f"SELECT {columns}", {}))["rows"]
+    [row] = as_json(pool, f"SELECT {columns}")["rows"]
     assert row == [value for _, value in VALUES]
 
 
 def test_every_type_that_duckdb_has_can_be_written_as_json_csv_and_arrow(pool: SandboxPool) -> None:
-    result = pool.run("FROM test_all_types()", {})
-    document = as_json(result)
+    sql = "FROM test_all_types()"
+    document = as_json(pool, sql)
     assert [len(row) for row in document["rows"]] == [len(document["columns"])] * 3
     assert {"name": "timestamp_tz", "type": "TIMESTAMP WITH TIME ZONE"} in document["columns"]
-    table = pyarrow.csv.read_csv(io.BytesIO(results.write(result, "csv")))
+    table = pyarrow.csv.read_csv(io.BytesIO(written(pool, sql, "csv")))
     assert (table.num_rows, table.num_columns) == (3, len(document["columns"]))
-    assert pa.ipc.open_stream(results.write(result, "arrow")).schema == result.table.schema
+    schema = pa.ipc.open_stream(written(pool, sql, "arrow")).schema
+    assert schema.names == [column["name"] for column in document["columns"]]
+    assert json.loads(schema.metadata[b"types"]) == [column["type"] for column in document["columns"]]
+
+
+def test_a_time_with_a_zone_that_nothing_has_asked_for_yet_is_written(pool: SandboxPool) -> None:
+    """Zones are read from files, and the process that writes may open none."""
+    sql = "SELECT '2026-07-02 03:04:05+00'::TIMESTAMPTZ_NS AS t, ['2026-07-02 03:04:05+00'::TIMESTAMPTZ] AS l"
+    assert as_json(pool, sql)["rows"] == [["2026-07-02T03:04:05.000000000Z", ["2026-07-02T03:04:05.000000Z"]]]
 
 
 def test_the_document_says_whether_rows_are_missing(pool: SandboxPool) -> None:
-    result = pool.run("SELECT 1 AS x WHERE false", {})
-    assert as_json(result) == {
-        "columns": [{"name": "x", "type": "INTEGER"}],
-        "rows": [],
-        "truncated": False,
-        "seconds": result.seconds,
-    }
+    document = as_json(pool, "SELECT 1 AS x WHERE false")
+    assert 0 < document.pop("seconds") < 10
+    assert document == {"columns": [{"name": "x", "type": "INTEGER"}], "rows": [], "truncated": False}
+    assert written(pool, "SELECT 1 AS x WHERE false", "csv") == b'"x"\n'
+    assert json.loads(written(pool, "FROM range(9)", "json", rows=8))["truncated"] is True
+
+
+@pytest.mark.parametrize("count", [1, 1024, 1025, 5000])
+def test_rows_of_any_number_are_one_array_and_one_csv(count: int, pool: SandboxPool) -> None:
+    sql = f"SELECT range AS n FROM range({count})"
+    assert as_json(pool, sql)["rows"] == [[n] for n in range(count)]
+    assert written(pool, sql, "csv").decode().split("\n") == ['"n"', *map(str, range(count)), ""]
 
 
 def test_csv_quotes_text_and_leaves_null_empty(pool: SandboxPool) -> None:
@@ -99,29 +119,73 @@ def test_csv_quotes_text_and_leaves_null_empty(pool: SandboxPool) -> None:
         SELECT 1 AS n, 'x"y' AS t, NULL::INT AS none, '' AS empty, [1, NULL]::INT[] AS l, {'a': 'b'} AS s,
                DATE '2026-01-02' AS d, true AS yes, '=1+1' AS formula, 1.50 AS price, 'nan'::FLOAT AS f
     """
-    assert results.write(pool.run(sql, {}), "csv").decode() == (
+    assert written(pool, sql, "csv").decode() == (
         '"n","t","none","empty","l","s","d","yes","formula","price","f"\n'
         '1,"x""y",,"","[1,null]","{""a"":""b""}","2026-01-02",true,"=1+1",1.50,nan\n'
     )
 
 
 def test_parquet_holds_the_same_rows(pool: SandboxPool) -> None:
-    result = pool.run("SELECT range AS n, [range] AS l FROM range(10)", {})
-    assert pq.read_table(io.BytesIO(results.write(result, "parquet"))).to_pylist() == result.table.to_pylist()
+    sql = "SELECT range AS n, [range] AS l FROM range(10)"
+    table = pq.read_table(io.BytesIO(written(pool, sql, "parquet")))
+    assert table.to_pylist() == pool.run(sql, {}).table.to_pylist()
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet", "arrow"])
 def test_columns_of_the_same_name_get_a_number(kind: results.Format, pool: SandboxPool) -> None:
-    written = results.write(pool.run("SELECT 1 AS a, 2 AS a, 3 AS a_1", {}), kind)
+    document = written(pool, "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a", kind)
     names = {
-        "json": lambda: [column["name"] for column in json.loads(written)["columns"]],
-        "csv": lambda: written.decode().splitlines()[0].replace('"', "").split(","),
-        "parquet": lambda: pq.read_table(io.BytesIO(written)).column_names,
-        "arrow": lambda: pa.ipc.open_stream(written).schema.names,
+        "json": lambda: [column["name"] for column in json.loads(document)["columns"]],
+        "csv": lambda: document.decode().splitlines()[0].replace('"', "").split(","),
+        "parquet": lambda: pq.read_table(io.BytesIO(document)).column_names,
+        "arrow": lambda: pa.ipc.open_stream(document).schema.names,
     }[kind]()
-    assert names == ["a", "a_1", "a_1_1"]
+    assert names == ["a", "a_1", "a_1_1", "a_2"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a"] * 50_000,
+        [f"a_{number}" for number in range(1, 25_000)] + ["a"] * 25_000,
+        ["a", "a_1", "a_1_1"] * 16_000,
+    ],
+)
+def test_telling_fifty_thousand_names_apart_takes_no_time(names: list[str]) -> None:
+    begin = time.process_time()
+    found = results.apart(names)
+    assert time.process_time() - begin < 20  # each with each would be minutes
+    assert len(set(found)) == len(names)
 
 
 def test_a_type_that_parquet_lacks_is_named(pool: SandboxPool) -> None:
     with pytest.raises(UsageError, match=r"cannot be written as parquet: .*interval.*VARCHAR"):
-        results.write(pool.run("SELECT INTERVAL 1 DAY AS gap", {}), "parquet")
+        written(pool, "SELECT INTERVAL 1 DAY AS gap", "parquet")
+
+
+# A statement says how long its answer is, too
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet", "arrow"])
+def test_columns_beyond_the_limit_are_refused_whatever_their_names(
+    kind: results.Format, pool: SandboxPool
+) -> None:
+    with pytest.raises(UsageError, match=r"gives 20,000 columns, the most is 4,096"):
+        written(pool, f"SELECT {', '.join(['1'] * 20_000)}", kind)
+    assert written(pool, f"SELECT {', '.join(['1'] * 4_096)}", kind)
+
+
+def test_text_that_grows_as_json_is_cut_off_where_it_is_written(pool: SandboxPool) -> None:
+    """A name stands once in Arrow and once for each value in JSON: 40 GB here."""
+    sql = f"SELECT [{{'{'x' * 40_000}': i}} FOR i IN range(1000)] AS l FROM range(1000)"
+    with pytest.raises(UsageError, match=r"longer than 32 MiB as json"):
+        written(pool, sql, "json", bytes=8 << 20)
+    assert len(written(pool, sql, "parquet", bytes=8 << 20)) < 8 << 20
+
+
+def test_writing_counts_against_the_time_of_the_statement(pool: SandboxPool) -> None:
+    """The rows are there in a moment; millions of decimals as text take many seconds."""
+    sql = "SELECT [1234567890123456.789::DECIMAL(38, 10) FOR i IN range(400)] AS l FROM range(10000)"
+    with pytest.raises(UsageError, match=r"longer than 0\.3 s"):
+        written(pool, sql, "json", seconds=0.3)
+    assert as_json(pool, "SELECT 1 AS x")["rows"] == [[1]]

@@ -423,7 +423,11 @@ def probe(sql: str, folder: Path, nursery: Nursery) -> pa.Table:
     statement = sql.replace("{folder}", str(folder))
     try:
         with contextlib.closing(nursery.start()) as process:
-            return ask(process, Query.of(statement, {"": folder / "run.duckdb"}, {}, None, LIMITS)).table
+            return (
+                ask(process, Query.of(statement, {"": folder / "run.duckdb"}, {}, None, LIMITS))
+                .result()
+                .table
+            )
     finally:
         assert contents(folder) == before
 

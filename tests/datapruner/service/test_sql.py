@@ -16,6 +16,7 @@ from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Job, Project, Run, Version, new_id, utcnow
 from datapruner.errors import NotFoundError, StorageError, UsageError
 from datapruner.library import Result
+from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import RESERVED, QueryLimits
 from datapruner.service.sql import MOST_LISTED, MOST_NAMED, ProjectSql, limits
@@ -104,7 +105,8 @@ def sql(db: Database, storage: FolderStorage, pool: SandboxPool) -> ProjectSql:
 @pytest.fixture
 def rows(sql: ProjectSql) -> Callable[..., list[dict[str, Any]]]:
     def rows(statement: str, parameters: Any = None) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = sql.run(statement, parameters, LIMITS).table.to_pylist()
+        answer = sql.run(statement, parameters, LIMITS, "arrow", Ending())
+        found: list[dict[str, Any]] = answer.result().table.to_pylist()
         return found
 
     return rows
@@ -328,7 +330,9 @@ def test_a_file_that_cannot_be_opened_is_the_storages_fault_and_shows_no_path(
     with db.write() as session:
         add_version(session, dataset(session, "alpaca", versions=0), 1, key="broken.duckdb")
     with pytest.raises(StorageError) as caught:
-        ProjectSql(db, FolderStorage(tmp_path), pool, "prj_ours").run("FROM alpaca.samples", None, LIMITS)
+        ProjectSql(db, FolderStorage(tmp_path), pool, "prj_ours").run(
+            "FROM alpaca.samples", None, LIMITS, "arrow", Ending()
+        )
     assert str(tmp_path) not in str(caught.value)
 
 
