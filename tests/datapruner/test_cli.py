@@ -579,17 +579,19 @@ def left_behind(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_measuring_ends_in_one_line_and_leaves_no_worker(
-    smollm2: Path, rows: Path, tmp_path: Path
-) -> None:
-    home = tmp_path / "home"
+def test_ctrl_c_while_measuring_ends_in_one_line_and_leaves_no_worker(smollm2: Path, tmp_path: Path) -> None:
+    home, rows = tmp_path / "home", tmp_path / "rows.jsonl"
     home.mkdir()
     (home / "models").symlink_to(smollm2.parent)
+    lines = (
+        {"instruction": f"Count to {n}.", "output": "One, two. " * 20} for n in range(5000)
+    )  # many minutes
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, shown = on_terminal(["prune", str(rows), "--keep", "1.0"], home, interrupt_at=b"measuring")
     assert code == 130, shown
     assert "Traceback" not in shown
     assert shown.rstrip().splitlines()[-1].endswith("interrupted")
-    assert "0/1 samples" in shown
+    assert "0/5,000 samples" in shown
     assert not list(home.glob("runs/*"))
     assert left_behind(home) == []
 
