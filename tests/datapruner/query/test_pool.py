@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from datapruner.query.nursery import Nursery
 from datapruner.query.pool import SandboxPool
 from datapruner.query.results import QueryResult
 from datapruner.query.sandbox import Document, QueryLimits, run_sql
+from tests.waiting import PATIENCE, has_ended, until
 
 SHORT = QueryLimits(seconds=0.3, memory_bytes=64 << 20, threads=1)
 
@@ -50,19 +51,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def nurseries(parent: int | None = None) -> list[psutil.Process]:
     """The processes of `child.py` that a process has started."""
-    return [each for each in psutil.Process(parent).children() if child.__file__ in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.__file__ in " ".join(each.cmdline()):
+                found.append(each)
+    return found
 
 
 def children(parent: int | None = None) -> set[psutil.Process]:
     """Query processes that wait or work, of all pools."""
-    return {each for nursery in nurseries(parent) for each in nursery.children()}
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    found: set[psutil.Process] = set()
+    for nursery in nurseries(parent):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.update(nursery.children())
+    return found
 
 
 @contextlib.contextmanager
@@ -76,12 +79,24 @@ def pool_of(
         yield pool, children() - before
 
 
-def busy(pool: SandboxPool, executor: ThreadPoolExecutor, count: int) -> list[Future[QueryResult]]:
-    """That many statements at work for a second."""
-    before = pool._running
-    futures = [executor.submit(pool.run, "SELECT sleep_ms(1000)", {}) for _ in range(count)]
-    until(lambda: pool._running == before + count)
-    return futures
+def asked(pool: SandboxPool, executor: ThreadPoolExecutor, sql: str, ending: Ending) -> Future[Document]:
+    """A statement that may take ten minutes, in another thread."""
+    limits = QueryLimits(seconds=600)
+    return executor.submit(pool.write, sql, {}, None, limits, "json", tables={}, ending=ending)
+
+
+@contextlib.contextmanager
+def busy(pool: SandboxPool, executor: ThreadPoolExecutor) -> Iterator[None]:
+    """One statement is at work while the block runs."""
+    ending = Ending()
+    working = asked(pool, executor, "SELECT sleep_ms(600000)", ending)
+    until(lambda: pool._running == 1)
+    try:
+        yield
+    finally:
+        ending.end()
+    with pytest.raises(EndedError):
+        working.result(PATIENCE)
 
 
 def test_every_statement_has_a_process_of_its_own_and_another_takes_its_place() -> None:
@@ -138,49 +153,38 @@ def test_limits_are_of_the_statement_not_of_the_pool(pool: SandboxPool) -> None:
 
 def test_who_waits_too_long_for_a_place_is_turned_away() -> None:
     with SandboxPool(0, 1, wait_seconds=0.2) as pool, ThreadPoolExecutor(1) as executor:
-        [working] = busy(pool, executor, 1)
-        with pytest.raises(BusyError, match="1 SQL statements are at work already"):
+        with (
+            busy(pool, executor),
+            pytest.raises(BusyError, match="1 SQL statements are at work already"),
+        ):
             pool.run("SELECT 1", {})
-        assert working.result().table.num_rows == 1
         assert pool.run("SELECT 1", {}).table.num_rows == 1
 
 
 def test_who_came_first_is_served_first() -> None:
-    served: list[int] = []
-
-    def ask(number: int) -> None:
-        pool.run("SELECT 1", {})
-        served.append(number)
-
-    with SandboxPool(0, 1) as pool, ThreadPoolExecutor(5) as executor:
-        working = busy(pool, executor, 1)
-        for number in range(4):
-            working.append(executor.submit(ask, number))
-            until(lambda number=number: len(pool._waiting) == number + 1)
-        for future in working:
-            future.result()
-    assert served == [0, 1, 2, 3]
+    waiting: list[Future[QueryResult]] = []
+    with SandboxPool(0, 1, wait_seconds=600) as pool, ThreadPoolExecutor(5) as executor:
+        with busy(pool, executor):
+            for number in range(4):
+                waiting.append(executor.submit(pool.run, "SELECT epoch_us(now()) AS served", {}))
+                until(lambda number=number: len(pool._waiting) == number + 1)
+        served = [future.result().table["served"][0].as_py() for future in waiting]
+    assert served == sorted(set(served))
 
 
 def test_who_finds_too_many_waiting_is_turned_away_at_once() -> None:
-    with SandboxPool(0, 1) as pool, ThreadPoolExecutor(5) as executor:
-        working = busy(pool, executor, 1)
-        working += [executor.submit(pool.run, "SELECT 1", {}) for _ in range(4)]
-        until(lambda: len(pool._waiting) == 4)
-        begin = time.monotonic()
-        with pytest.raises(BusyError):
-            pool.run("SELECT 1", {})
-        assert time.monotonic() - begin < 0.5
-        assert [future.result().table.num_rows for future in working] == [1] * 5
+    with SandboxPool(0, 1, wait_seconds=600) as pool, ThreadPoolExecutor(5) as executor:
+        with busy(pool, executor):
+            waiting = [executor.submit(pool.run, "SELECT 1", {}) for _ in range(4)]
+            until(lambda: len(pool._waiting) == 4)
+            begin = time.monotonic()
+            with pytest.raises(BusyError):
+                pool.run("SELECT 1", {})
+            assert time.monotonic() - begin < PATIENCE
+        assert [future.result().table.num_rows for future in waiting] == [1] * 4
 
 
 # Statements that nobody waits for any more
-
-
-def asked(pool: SandboxPool, executor: ThreadPoolExecutor, sql: str, ending: Ending) -> Future[Document]:
-    """A statement that may take ten minutes, in another thread."""
-    limits = QueryLimits(seconds=600)
-    return executor.submit(pool.write, sql, {}, None, limits, "json", tables={}, ending=ending)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +201,8 @@ def test_a_statement_at_work_that_is_ended_gives_its_process_and_its_place_back(
         until(lambda: pool._running == 1)
         ending.end()
         with pytest.raises(EndedError):
-            working.result(60)
-        assert psutil.wait_procs([process], timeout=60)[1] == []
+            working.result(PATIENCE)
+        until(lambda: has_ended(process.pid))
         assert pool.run("SELECT 1", {}).table.num_rows == 1
 
 
@@ -213,11 +217,11 @@ def test_a_statement_that_waits_for_its_turn_leaves_the_queue_when_it_is_ended()
         until(lambda: len(pool._waiting) == 2)
         second.end()
         with pytest.raises(EndedError):
-            waiting.result(60)
+            waiting.result(PATIENCE)
         first.end()
         with pytest.raises(EndedError):
-            working.result(60)
-        assert behind.result(60).table.to_pylist() == [{"x": 3}]
+            working.result(PATIENCE)
+        assert behind.result(PATIENCE).table.to_pylist() == [{"x": 3}]
 
 
 def test_a_statement_that_was_ended_before_it_began_is_not_begun() -> None:
@@ -225,7 +229,7 @@ def test_a_statement_that_was_ended_before_it_began_is_not_begun() -> None:
     ending.end()
     with SandboxPool(0, 1) as pool, ThreadPoolExecutor(1) as executor:
         with pytest.raises(EndedError):
-            asked(pool, executor, "SELECT sleep_ms(600000)", ending).result(60)
+            asked(pool, executor, "SELECT sleep_ms(600000)", ending).result(PATIENCE)
         assert pool._running == 0
 
 
@@ -251,7 +255,7 @@ def test_processes_get_neither_files_nor_the_environment_of_the_service(
 def test_a_process_that_was_killed_while_it_waited_is_not_used() -> None:
     with pool_of(1, 1) as (pool, (process,)):
         process.kill()
-        until(lambda: not process.is_running())
+        until(lambda: has_ended(process.pid))
         assert pool.run("SELECT 1", {}).table.num_rows == 1
 
 
@@ -260,15 +264,15 @@ def test_a_nursery_that_was_killed_is_replaced() -> None:
     with pool_of(1, 1) as (pool, (process,)):
         [nursery] = set(nurseries()) - known
         nursery.kill()
-        until(lambda: nursery.status() == psutil.STATUS_ZOMBIE)
+        until(lambda: has_ended(nursery.pid))
         assert pool.run("SELECT 1", {}).table.num_rows == 1
-        until(lambda: not process.is_running())
+        until(lambda: has_ended(process.pid))
 
 
 def test_close_leaves_no_process() -> None:
     with pool_of(2, 2) as (_, waiting):
         pass
-    assert psutil.wait_procs(waiting, timeout=5)[1] == []
+    until(lambda: all(has_ended(process.pid) for process in waiting))
 
 
 SERVICE = """
@@ -277,14 +281,14 @@ from pathlib import Path
 from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import QueryLimits
 pool = SandboxPool(1, 3)
-limits = QueryLimits(seconds=60, threads=1)
+limits = QueryLimits(seconds=600, threads=1)
 for sql in (
-    "SELECT sleep_ms(60000)",
+    "SELECT sleep_ms(600000)",
     "SELECT levenshtein(repeat('a', 3000000), repeat('b', 3000000))",
     "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range % 7 = b.range % 3",
 ):
     threading.Thread(target=pool.run, args=(sql, {}, None, limits), daemon=True).start()
-time.sleep(120)
+time.sleep(600)
 """
 
 
@@ -296,7 +300,7 @@ def test_idle_and_busy_processes_die_with_a_service_that_is_killed() -> None:
             until(lambda: sum(process.cpu_times().user > 0.2 for process in children(service.pid)) >= 2)
         finally:
             os.kill(service.pid, signal.SIGKILL)
-    assert psutil.wait_procs(found, timeout=5)[1] == []
+    until(lambda: all(has_ended(process.pid) for process in found))
 
 
 # After each of these the files are as they were, and the pool answers.

@@ -18,6 +18,7 @@ from datapruner.query import results
 from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import QueryLimits
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_a_time_with_a_zone_that_nothing_has_asked_for_yet_is_written(pool: Sand
 
 def test_the_document_says_whether_rows_are_missing(pool: SandboxPool) -> None:
     document = as_json(pool, "SELECT 1 AS x WHERE false")
-    assert 0 < document.pop("seconds") < 10
+    assert document.pop("seconds") > 0
     assert document == {"columns": [{"name": "x", "type": "INTEGER"}], "rows": [], "truncated": False}
     assert written(pool, "SELECT 1 AS x WHERE false", "csv") == b'"x"\n'
     assert json.loads(written(pool, "FROM range(9)", "json", rows=8))["truncated"] is True
@@ -154,7 +155,7 @@ def test_columns_of_the_same_name_get_a_number(kind: results.Format, pool: Sandb
 def test_telling_fifty_thousand_names_apart_takes_no_time(names: list[str]) -> None:
     begin = time.process_time()
     found = results.apart(names)
-    assert time.process_time() - begin < 20  # each with each would be minutes
+    assert time.process_time() - begin < PATIENCE  # each with each would be minutes
     assert len(set(found)) == len(names)
 
 

@@ -26,6 +26,7 @@ from datapruner.errors import InputError, UsageError, WorkerError
 from datapruner.query import child
 from datapruner.query.nursery import Nursery
 from datapruner.query.sandbox import Query, QueryLimits, ask, run_sql
+from tests.waiting import PATIENCE, until
 
 CHILD = Path(child.__file__)
 LIMITS = QueryLimits(threads=1, memory_bytes=128 << 20)
@@ -58,7 +59,7 @@ def test_tables_are_in_the_default_schema_and_results_are_arrow(run: Path) -> No
     result = run_sql("SELECT part, count(*) AS n FROM sample_scores GROUP BY part ORDER BY part", {"": run})
     assert result.table.to_pydict() == {"part": [0, 1, 2], "n": [2000, 2000, 2000]}
     assert not result.truncated
-    assert 0 < result.seconds < 5
+    assert result.seconds > 0
 
 
 def test_window_functions_over_a_named_schema_joined_with_a_view(run: Path) -> None:
@@ -133,16 +134,16 @@ def test_a_first_row_over_the_byte_limit_leaves_no_rows() -> None:
     "sql",
     [
         "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range % 7 = b.range % 3",
-        "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))",  # heeds no interrupt
-        "SELECT sleep_ms(20000)",
+        "SELECT levenshtein(repeat('a', 3000000), repeat('b', 3000000))",  # heeds no interrupt
+        "SELECT sleep_ms(600000)",
     ],
 )
 def test_a_query_that_takes_too_long_is_stopped(sql: str) -> None:
-    begin, before = time.monotonic(), psutil.Process().children()
+    begin, before = time.monotonic(), set(psutil.Process().children())
     with pytest.raises(UsageError, match=r"longer than 0.3 s"):
         run_sql(sql, {}, limits=QueryLimits(seconds=0.3, threads=1))
-    assert time.monotonic() - begin < 10
-    assert psutil.Process().children() == before  # without the nursery, and whoever it did not wait for
+    assert time.monotonic() - begin < PATIENCE
+    assert set(psutil.Process().children()) <= before  # without the nursery, and whoever it did not wait for
 
 
 @pytest.mark.parametrize(
@@ -165,23 +166,24 @@ def test_a_query_that_needs_too_much_memory_is_stopped(sql: str) -> None:
 
 
 def test_a_process_killed_from_outside_is_no_fault_of_the_query() -> None:
-    before = set(psutil.Process().children(recursive=True))  # servers of other tests
+    before = set(psutil.Process().children())
+
+    def children() -> list[psutil.Process]:
+        """Of the nursery that was started since; other tests' servers may start processes, too."""
+        found = []
+        for each in set(psutil.Process().children()) - before:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if str(CHILD) in each.cmdline():
+                    found += each.children()
+        return found
 
     def kill_the_child() -> None:
-        while not (
-            children := [
-                each
-                for each in psutil.Process().children(recursive=True)
-                if each not in before and each.ppid() != os.getpid()
-            ]
-        ):
-            time.sleep(0.01)
-        children[0].kill()
+        until(children)[0].kill()
 
     killer = threading.Thread(target=kill_the_child)
     killer.start()
     with pytest.raises(WorkerError, match=r"ended with status -9"):
-        run_sql("SELECT sleep_ms(5000)", {})
+        run_sql("SELECT sleep_ms(600000)", {}, limits=QueryLimits(seconds=600))
     killer.join()
 
 
