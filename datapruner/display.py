@@ -202,6 +202,7 @@ class Output:
         """Print for scripts; silent without --json."""
         if self.as_json:
             sys.stdout.write(as_json(document) + "\n")
+            sys.stdout.flush()  # `serve` goes on
 
     def note(self, text: str) -> None:
         """A remark beside the result."""

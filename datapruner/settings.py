@@ -39,12 +39,17 @@ def made_home(given: str | Path | None) -> Path:
 class Settings(BaseSettings):
     """The service's settings; `DATAPRUNER_` and the name in capitals is the variable."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    # An error that quoted its input could quote a password.
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default_factory=home, description="folder of models, caches, default database; default: ~/.datapruner"
     )
-    database_url: str = Field("", description="metadata database; default: SQLite in the home folder")
+    database_url: str = Field(
+        "", repr=False, description="metadata database; default: SQLite in the home folder"
+    )
     storage: str = Field("", description="folder or object-store URL of published files; default: home/files")
     secret: SecretStr = Field(SecretStr(""), description="key of token hashes; default: a file made in home")
     host: str = Field("127.0.0.1", description="address that the API listens on")

@@ -167,6 +167,11 @@ class ObjectStorage:
 
     def __init__(self, url: str, cache: Path) -> None:
         protocol, _, place = url.partition("://")
+        if ":" in place.partition("/")[0].rpartition("@")[0]:  # errors name the place, and are logged
+            raise StorageError(
+                f"the {protocol} storage's URL has a password in it",
+                remedy="give it to the store's client by the environment, as in AWS_SECRET_ACCESS_KEY",
+            )
         try:
             # Without its cache of listings, which would not see what other processes publish.
             self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)

@@ -27,7 +27,10 @@ SELDOM = "0 2 29 2 *"
 
 @dataclass
 class Server:
-    """A running `datapruner serve`. `url` has no /v1; `model` is the folder of the tiny proxy model."""
+    """A running `datapruner serve`. `url` has no /v1; `model` is the folder of the tiny proxy model.
+
+    `said` is what it printed until it answered.
+    """
 
     process: subprocess.Popen[str]
     url: str
@@ -35,6 +38,7 @@ class Server:
     model: str
     token: str
     log: Path
+    said: str
     client: httpx.Client = field(init=False)
     """Asks as the admin of the default project, who has every scope; paths begin with /v1."""
 
@@ -114,8 +118,9 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
             text=True,
         )
     try:
-        url = _address(process, log)
-        server = Server(process, url, home, str(model), (home / "admin-token").read_text().strip(), log)
+        said = _until_it_listens(process, log)
+        url = said.split("listens on ")[1].split()[0]
+        server = Server(process, url, home, str(model), (home / "admin-token").read_text().strip(), log, said)
         try:
             yield server
         finally:
@@ -131,14 +136,15 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
         process.stdout.close()
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
+def _until_it_listens(process: subprocess.Popen[str], log: Path) -> str:
     assert process.stdout is not None
-    overdue = threading.Timer(PATIENCE, process.kill)
+    overdue, said = threading.Timer(PATIENCE, process.kill), ""
     overdue.start()
     try:
         for line in process.stdout:
+            said += line
             if "listens on " in line:
-                return line.split("listens on ")[1].split()[0]
+                return said
     finally:
         overdue.cancel()
     raise AssertionError(f"serve ended with {process.wait()}:\n{log.read_text()}")

@@ -20,14 +20,14 @@ _TOKEN_FILE = "admin-token"  # noqa: S105 (its name)
 def find_url(given: str | None) -> httpx.URL:
     """The service's address: as given, or DATAPRUNER_URL, or this machine's. Raises UsageError."""
     text = given or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    # What is given is not quoted: a password may be in it.
+    no_url = UsageError("this is no URL of a service", remedy="write http://host:8000", field="url")
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"this is no URL: {error}", field="url") from error
+    except httpx.InvalidURL:
+        raise no_url from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(
-            f"{url.host or text!r} is no URL of a service", remedy="write http://host:8000", field="url"
-        )
+        raise no_url
     if url.userinfo:
         raise UsageError("the URL has a user or password in it", remedy="give a token instead", field="url")
     return url.copy_with(query=None, fragment=None)

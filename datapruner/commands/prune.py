@@ -63,7 +63,7 @@ def prune(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(url, device=device != "auto")
+        remote.only_here(device=device != "auto")
         measuring = _measuring(model, dtype, max_length, overflow, train_on, reference, embedder)
         wanted: RunOptions = {"method": method, "options": options, "seed": seed, "measuring": measuring}
         wanted |= {"keep": keep, "keep_tokens": keep_tokens, "token_keep": token_keep, "preset": preset}
@@ -138,7 +138,7 @@ def score(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(url, device=device != "auto", out=out is not None, map=bool(mapping))
+        remote.only_here(device=device != "auto", out=out is not None, map=bool(mapping))
         measuring = _measuring(model, dtype, max_length, overflow, train_on, reference, embedder)
         wanted: RunOptions = {"methods": methods, "options": options, "seed": seed, "measuring": measuring}
         wanted |= {} if target is None else {"target": target}

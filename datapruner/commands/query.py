@@ -51,11 +51,12 @@ def sql(
     are its own.
     """
     chosen = _format(format_, out, as_json)
+    output = Output(as_json=as_json or (chosen == "json" and out is None))
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(url, run=run != "latest", seconds=seconds != 10.0, memory=memory != 1024)
-        _answer(remote.sql(url, query, rows), {"url": url}, chosen, out)
+        remote.only_here(run=run != "latest", seconds=seconds != 10.0, memory=memory != 1024)
+        _answer(remote.sql(url, query, rows), {"url": url}, chosen, out, output)
         return
     from datapruner import runs, settings
     from datapruner.query.sandbox import QueryLimits, run_sql
@@ -65,14 +66,20 @@ def sql(
     corpus = runs.corpus_path(found, home)
     databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
     limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
-    _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out)
+    _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out, output)
 
 
-def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | None) -> None:
+def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | None, output: Output) -> None:
     """Say or write what was found; `origin` is where."""
-    output = Output(as_json=chosen == "json" and out is None)
     if out is not None:
         _write(out, chosen, result, origin)
+        written = {"rows": {"path": str(out), "rows": result.table.num_rows}}
+        about = {
+            "columns": result.table.column_names,
+            "truncated": result.truncated,
+            "seconds": result.seconds,
+        }
+        output.document({**origin, **about, "written": written})
         output.note(f"{display.plural(result.table.num_rows, 'row')} written to {out}")
     elif chosen == "csv":
         sys.stdout.write(_csv(result))
@@ -84,16 +91,21 @@ def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | N
 
 
 def _format(given_format: Format | None, out: Path | None, as_json: bool) -> Format:
-    """What to write. Raises UsageError."""
-    if as_json and given_format not in (None, "json"):
+    """What to write, to the file or else to standard output. Raises UsageError.
+
+    With a file, --json is about what the command says beside it.
+    """
+    if as_json and out is None and given_format not in (None, "json"):
         raise UsageError(f"--json and --format {given_format} are both given", remedy="give one of them")
-    if as_json or given_format is not None:
-        chosen: Format = "json" if as_json or given_format is None else given_format
+    suffixes: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    if given_format is not None:
+        chosen = given_format
+    elif out is None:
+        chosen = "json" if as_json else "table"
+    elif out.suffix in suffixes:
+        chosen = suffixes[out.suffix]
     else:
-        suffixes: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
-        if out is not None and out.suffix not in suffixes:
-            raise UsageError(f"--out {out}: the suffix does not say how to write it", remedy="give --format")
-        chosen = "table" if out is None else suffixes[out.suffix]
+        raise UsageError(f"--out {out}: the suffix does not say how to write it", remedy="give --format")
     if out is None and chosen == "parquet":
         raise UsageError("Parquet does not go to a terminal", remedy="give --out FILE")
     if out is not None and chosen == "table":

@@ -43,7 +43,7 @@ def run(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(url, device=device != "auto")
+        remote.only_here(device=device != "auto")
         if data is None:
             raise UsageError("the recipe names no data", remedy="add DATA to the command")
         asked = recipes.as_request(wanted.config)

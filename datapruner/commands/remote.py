@@ -35,12 +35,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of a dataset, or its id
 _REJECTS = 5
 
 
-def only_here(url: str, **given: bool) -> None:
+def only_here(**given: bool) -> None:
     """Refuse options that a service has no use for. Raises UsageError."""
     for name, is_given in given.items():
         if is_given:
             raise UsageError(
-                f"--{name} is not for a service", remedy=f"leave it out, or --url {url}", field=name
+                f"--{name} is not for a service",
+                remedy="leave it out, or do it here without --url",
+                field=name,
             )
 
 
@@ -60,7 +62,7 @@ def prune(
     if plain is not None:
         formats["plain rows"] = (plain, "plain-jsonl" if plain.suffix == ".jsonl" else "plain-parquet")
     is_dataset = bool(_NAME.fullmatch(source)) and not Path(source).exists()
-    only_here(url, map=is_dataset and bool(mapping))
+    only_here(map=is_dataset and bool(mapping))
     exports: dict[ExportFormat, str] = {}
     with (
         Client(url) as client,

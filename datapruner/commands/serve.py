@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
+
+from datapruner.commands import options as given
+from datapruner.display import Output
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -18,8 +23,13 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Worker processes; 0: run them elsewhere.", show_default="1")
     ] = None,
+    as_json: given.Json = False,
 ) -> None:
-    """Serve the API, with workers and the scheduler. Settings are read from DATAPRUNER_* variables."""
+    """Serve the API, with workers and the scheduler. Settings are read from DATAPRUNER_* variables.
+
+    The first start makes an admin token and says in which file it is; the token itself is never shown. With
+    --json that file and the URL are one document, once the service answers.
+    """
     from api.app import (
         create_app,
     )  # the only place where the core knows of the API: where they are put together
@@ -28,28 +38,31 @@ def serve(
     from datapruner.service import logs, server, tokens
     from datapruner.settings import load
 
-    given: dict[str, Any] = {"host": host, "port": port, "workers": workers}
-    settings = load(**{name: value for name, value in given.items() if value is not None})
+    asked: dict[str, Any] = {"host": host, "port": port, "workers": workers}
+    settings = load(**{name: value for name, value in asked.items() if value is not None})
+    output = Output(as_json=as_json)
     logs.configure(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     listening = server.listen(settings.host, settings.port)
     db, stop = Database(settings.database), threading.Event()
+    token_file: Path | None = None
 
     def announce() -> None:
         at = f"[{settings.host}]" if ":" in settings.host else settings.host
-        typer.echo(f"datapruner listens on http://{at}:{listening.getsockname()[1]}  (documentation: /docs)")
+        url = f"http://{at}:{listening.getsockname()[1]}"
+        output.document({"url": url, "admin_token_file": None if token_file is None else str(token_file)})
+        output.show(Text(f"datapruner listens on {url}  (documentation: /docs)"))
         if settings.host not in _LOOPBACK:
-            typer.echo(
+            output.note(
                 f"warning: {settings.host} can be reached from other machines, and the connection is not "
-                "encrypted: put a proxy with TLS in front",
-                err=True,
+                "encrypted: put a proxy with TLS in front"
             )
 
     try:
         migrations.ensure_current(db)
-        first = tokens.bootstrap(db, settings, tokens.load_key(settings))
-        if first is not None:
-            typer.echo(f"admin token: {first[0]}\nit is kept in {first[1]}, readable by you only")
+        token_file = tokens.bootstrap(db, settings, tokens.load_key(settings))
+        if token_file is not None:
+            output.show(Text(f"the admin token is in {token_file}, readable by you only"))
         server.run(create_app(settings, stop), settings, db, stop, listening, announce)
     finally:
         listening.close()

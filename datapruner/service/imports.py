@@ -22,6 +22,7 @@ from datapruner.schemas.datasets import HubSource, PathSource, UploadSource, Url
 from datapruner.settings import Settings
 
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f]")
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@")  # with its user, before the host of a URL
 
 
 def check_source(settings: Settings, source: UploadSource | HubSource | PathSource | UrlSource) -> None:
@@ -143,7 +144,7 @@ def allowed_url(settings: Settings, url: str) -> str:
             if url == prefix or url.startswith(prefix.rstrip("/") + "/"):
                 return url
     raise DeniedError(
-        f"{_SPECIAL.sub('', url)[:200]}: this service may not read it",
+        f"{_SPECIAL.sub('', _PASSWORD.sub('//', url))[:200]}: this service may not read it",
         remedy="name an object below a prefix in DATAPRUNER_IMPORT_URLS",
         field="source.url",
     )
@@ -157,4 +158,6 @@ def _is_plain(url: str) -> bool:
         return False
     if not parts.scheme or parts.scheme == "file" or "::" in url or "\\" in url or _SPECIAL.search(url):
         return False
+    if _PASSWORD.search(url):
+        return False  # a source is stored, and shown
     return not {".", ".."} & set(unquote(parts.path).split("/"))

@@ -78,10 +78,10 @@ def _used(db: Database, token_id: str) -> None:
         return  # a full disk is no reason to refuse a reader
 
 
-def bootstrap(db: Database, settings: Settings, key: bytes) -> tuple[str, Path] | None:
+def bootstrap(db: Database, settings: Settings, key: bytes) -> Path | None:
     """In an empty database: make the default project and an admin token, kept in home/admin-token.
 
-    The token and its file, or None when there are projects already.
+    That file, or None when there are projects already.
     """
     with db.write() as session:
         if session.scalar(select(Project.id).limit(1)) is not None:
@@ -89,7 +89,7 @@ def bootstrap(db: Database, settings: Settings, key: bytes) -> tuple[str, Path] 
         return _first_token(session, settings, key)
 
 
-def _first_token(session: Session, settings: Settings, key: bytes) -> tuple[str, Path]:
+def _first_token(session: Session, settings: Settings, key: bytes) -> Path:
     project = projects.create_project(session, DEFAULT_PROJECT)
     secret, path = issue(), settings.home / "admin-token"
     projects.create_token(session, project.id, "first admin", digest(secret, key), list(SCOPES))
@@ -97,7 +97,7 @@ def _first_token(session: Session, settings: Settings, key: bytes) -> tuple[str,
     temporary = path.with_name(f".admin-token.{secrets.token_hex(4)}")
     _write_private(temporary, secret + "\n")
     temporary.replace(path)
-    return secret, path
+    return path
 
 
 def _write_private(path: Path, text: str) -> None:

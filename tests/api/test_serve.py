@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -87,6 +89,41 @@ def test_workers_end_when_the_service_is_killed(tiny_folder: Path, tmp_path: Pat
         until(lambda: server.log.read_text().count("worker started") == 2)  # said by both of them
         os.kill(server.process.pid, signal.SIGKILL)
         until(lambda: has_ended(worker.pid))
+
+
+def test_a_script_is_told_the_address_and_the_file_of_the_token(tmp_path: Path) -> None:
+    """In one document, and a service that nobody listens to serves all the same."""
+    command = [sys.executable, "-m", "datapruner", "serve", "--workers", "0"]
+    environment = {**os.environ, "DATAPRUNER_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        said = ""
+        while not said.endswith("}\n"):
+            said += next(lines)
+        document = json.loads(said)
+        process.terminate()
+    assert process.returncode == 0
+    token = (tmp_path / "admin-token").read_text().strip()
+    assert document == {"url": document["url"], "admin_token_file": str(tmp_path / "admin-token")}
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    port = document["url"].rpartition(":")[2]
+    with subprocess.Popen([*command, "--port", port], env=environment, stdout=writing) as process:
+        os.close(writing)
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                found = httpx.get(f"{document['url']}/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+                return found.status_code == 200
+            return False
+
+        until("an answer", answers)
+        process.terminate()
+    assert process.returncode == 0
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,6 +20,7 @@ import polars as pl
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from datapruner import cli, config, errors, library
 from datapruner.commands import options
@@ -57,6 +58,24 @@ def test_help_documents_commands_and_exit_codes(command: Command) -> None:
     text = " ".join(said.out.split())
     for promise in ("0 fine", "1 our fault", "2 bad usage or input", "3 nothing survived", "130 interrupted"):
         assert promise in text
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, found in group.commands.items():
+        if getattr(found, "commands", None) and not found.invoke_without_command:
+            yield from leaves(found, (*path, name))
+        else:
+            yield (*path, name), found
+            yield from leaves(found, (*path, name)) if getattr(found, "commands", None) else ()
+
+
+def test_every_command_that_says_anything_says_it_in_json_on_request() -> None:
+    found = dict(leaves(typer.main.get_command(cli.app)))
+    assert {("prune",), ("serve",), ("models",), ("models", "pull"), ("schedules", "fires")} <= set(found)
+    silent = {("worker",)}  # it only logs, in JSON by DATAPRUNER_LOG_FORMAT
+    without = {words for words, one in found.items() if not any("--json" in each.opts for each in one.params)}
+    assert without == silent
 
 
 def test_without_a_command_the_help_is_shown(command: Command) -> None:
@@ -440,6 +459,9 @@ def test_sql_answers_as_table_json_csv_and_parquet(
     said = ask(query, "--out", tmp_path / "answer.parquet")
     assert (said.out, "8 rows written" in said.err) == ("", True)
     assert pl.read_parquet(tmp_path / "answer.parquet").height == 8
+    document = ask(query, "--out", tmp_path / "again.parquet", "--json").json
+    assert document["written"] == {"rows": {"path": str(tmp_path / "again.parquet"), "rows": 8}}
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "answer.parquet").read_bytes()
     ask(query, "--out", tmp_path / "answer.json")
     assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["rows"] == answer["rows"]
     lines = run_lines(ask("select row, status from sample_scores order by row"))

@@ -43,3 +43,8 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATAPRUNER_PORT", "1")
     assert settings.load(port=2).port == 2
+
+
+def test_the_password_of_the_database_is_in_no_text_of_the_settings() -> None:
+    found = settings.Settings(database_url="postgresql://me:hidden-words@host/db", secret="hidden-words")
+    assert "hidden-words" not in f"{found} {found!r}"

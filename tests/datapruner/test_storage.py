@@ -425,3 +425,10 @@ class TestOpening:
     def test_a_url_that_leads_nowhere_is_refused(self, url, message, tmp_path):
         with pytest.raises(StorageError, match=message):
             open_storage(url, tmp_path)
+
+
+def test_a_password_in_the_url_is_refused_and_not_quoted(tmp_path: Path) -> None:
+    for url in ("s3://AKIA:hidden-words@bucket/prefix", "sftp://me:hidden-words@host/folder"):
+        with pytest.raises(StorageError, match="has a password in it") as refused:
+            open_storage(url, tmp_path)
+        assert "hidden-words" not in str(refused.value)

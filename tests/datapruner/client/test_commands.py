@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -127,8 +128,14 @@ def test_schedules_tokens_and_projects(subset: dict[str, Any], at: Command, serv
     assert made["run"]["keep"]["share"] == 0.3
     assert "paused" in at("schedules", "pause", "nightly").out
     assert "Europe/Berlin" in at("schedules", "resume", "nightly").out
-    assert "nightly" in at("schedules", "list").out
+    at_two = r"\d{4}-\d\d-\d\d 02:00\+0[12]:00 Europe/Berlin"
+    assert re.search(rf"nightly .* {at_two}", at("schedules", "list").out)
+    assert len(re.findall(at_two, at("schedules", "show", "nightly").out)) == 5
     assert at("schedules", "fires", "nightly").out == "no fires\n"
+    fired = at("schedules", "fire", "nightly", "--json").json["id"]
+    assert re.search(rf"\+0[12]:00 Europe/Berlin +started +{fired} ", at("schedules", "fires", "nightly").out)
+    assert said(at("jobs", "wait", fired, "--json"))["result"]["measured"] == 0
+    assert "Measured  0" in at("jobs", "show", fired).out
     assert said(at("schedules", "delete", "nightly", "--json"))["deleted"] is True
 
     token = said(at("tokens", "create", "ci", "--scope", "read", "--days", "1", "--json"))

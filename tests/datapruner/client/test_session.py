@@ -308,3 +308,19 @@ def test_a_listing_follows_its_pages_and_asks_no_sooner_than_needed(unruly: Unru
         next(listing)
         next(listing)
         assert len(unruly.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:hidden-words@127.0.0.1:8000",
+        "me:hidden-words@127.0.0.1:8000",
+        "http://me:hidden-words#@127.0.0.1:8000",
+        "ftp://me:hidden-words@127.0.0.1",
+        "http://:hidden-words",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(errors.UsageError) as refused:
+        Client(url, "token")
+    assert "hidden" not in str(refused.value)

@@ -145,3 +145,12 @@ def test_each_kind_of_source_is_checked(settings: Settings) -> None:
         check_source(settings, UrlSource(kind="url", url="s3://other"))
     with pytest.raises(DeniedError, match="DATAPRUNER_ALLOW_HUB"):
         check_source(settings.model_copy(update={"allow_hub": False}), hub)
+
+
+def test_a_url_with_a_password_is_refused_even_below_an_allowed_prefix_and_not_quoted() -> None:
+    settings = Settings(import_urls=["s3://AKIA:hidden-words@b/in"])
+    with pytest.raises(DeniedError) as refused:
+        allowed_url(settings, "s3://AKIA:hidden-words@b/in/rows.jsonl")
+    assert refused.value.message == "s3://b/in/rows.jsonl: this service may not read it"
+    place = "abfs://container@account.dfs.core.windows.net/in"
+    assert allowed_url(Settings(import_urls=[place]), place) == place

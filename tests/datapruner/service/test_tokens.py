@@ -45,10 +45,9 @@ def test_a_key_that_is_set_leaves_no_file(tmp_path: Path) -> None:
 
 def test_an_empty_database_gets_one_token_and_a_used_one_none(settings: Settings, db: Database) -> None:
     key = tokens.load_key(settings)
-    first = tokens.bootstrap(db, settings, key)
-    assert first is not None
-    secret, path = first
-    assert path.read_text().strip() == secret
+    path = tokens.bootstrap(db, settings, key)
+    assert path == settings.home / "admin-token"
+    secret = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     token = tokens.authenticate(db, secret, key)
     assert token is not None
@@ -57,10 +56,12 @@ def test_an_empty_database_gets_one_token_and_a_used_one_none(settings: Settings
 
 
 def test_a_token_is_worth_nothing_with_another_key(settings: Settings, db: Database) -> None:
-    first = tokens.bootstrap(db, settings, b"one key")
-    assert first is not None
-    assert tokens.authenticate(db, first[0], b"another key") is None
-    assert tokens.authenticate(db, first[0] + "x", b"one key") is None
+    path = tokens.bootstrap(db, settings, b"one key")
+    assert path is not None
+    secret = path.read_text().strip()
+    assert tokens.authenticate(db, secret, b"one key") is not None
+    assert tokens.authenticate(db, secret, b"another key") is None
+    assert tokens.authenticate(db, secret + "x", b"one key") is None
     assert tokens.authenticate(db, "", b"one key") is None
 
 
