@@ -121,8 +121,10 @@ def test_a_script_is_told_the_address_and_the_file_of_the_token(tmp_path: Path) 
                 return found.status_code == 200
             return False
 
-        until("an answer", answers)
-        process.terminate()
+        try:
+            until(answers)
+        finally:
+            process.terminate()
     assert process.returncode == 0
 
 

@@ -7,7 +7,6 @@ does everything that commands can ask of it, and logs as much as it can.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.databases import new_postgres
 from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.teacher.scripted import fails
 from tests.served import Server, serving
+from tests.waiting import until
 
 KEY, PASSWORD, HMAC_KEY = "sk-teacher-4711-key", "pg-4712-password", "hmac-4713-secret"
 ROWS = [
@@ -85,14 +85,6 @@ def watched(
             yield Watched(command, server)
 
 
-def delivered(server: Server, schedule: str, seconds: float = 60.0) -> None:
-    """Wait for an attempt to tell a schedule's webhook."""
-    until = time.monotonic() + seconds
-    while not server.client.get(f"/v1/schedules/{schedule}/deliveries").json()["items"]:
-        assert time.monotonic() < until, server.log.read_text()[-3000:]
-        time.sleep(0.1)
-
-
 def test_secrets_are_in_no_output_and_no_log_line(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +102,7 @@ def test_secrets_are_in_no_output_and_no_log_line(
     made = watched("schedules", "create", *nightly, "--webhook", hook, "--json").json
     fired = watched("schedules", "fire", "nightly", "--json").json["id"]
     watched("jobs", "wait", fired)
-    delivered(server, "nightly")
+    until(lambda: server.client.get("/v1/schedules/nightly/deliveries").json()["items"])
     token = watched("tokens", "create", "ci", "--json").json
     watched("sql", "select nothing", code=2)
     for shown in (
