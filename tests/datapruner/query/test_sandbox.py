@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -185,6 +186,18 @@ def test_a_process_killed_from_outside_is_no_fault_of_the_query() -> None:
     with pytest.raises(WorkerError, match=r"ended with status -9"):
         run_sql("SELECT sleep_ms(600000)", {}, limits=QueryLimits(seconds=600))
     killer.join()
+
+
+def test_how_a_process_ended_is_waited_for_where_nobody_has_time_to_say_so() -> None:
+    sql = "SELECT json_transform('1', repeat('[', 100000) || '\"INT\"' || repeat(']', 100000))"  # SIGSEGV
+    with Nursery() as nursery, contextlib.closing(nursery.start()) as process:
+        teller = nursery._process
+        assert teller is not None
+        until(psutil.Process(teller.pid).children)
+        teller.send_signal(signal.SIGSTOP)
+        threading.Timer(2.5, teller.send_signal, (signal.SIGCONT,)).start()
+        with pytest.raises(UsageError, match=r"brought its process down \(SIG"):
+            ask(process, Query.of(sql, {}, {}, None, LIMITS))
 
 
 # What is said

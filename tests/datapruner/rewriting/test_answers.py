@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from datapruner.rewriting.answers import AnswerCheck, final_answer
-from datapruner.rewriting.math_judge import MathJudge
+from datapruner.rewriting.math_judge import MathJudge, _end, _exchange
 from tests.waiting import PATIENCE
 
 
@@ -105,3 +106,14 @@ def test_a_comparison_that_never_ends_is_given_up_and_the_next_one_is_done() -> 
     assert process.poll() is None
     del judge
     assert process.poll() is not None, "the process outlives its judge"
+
+
+def test_a_comparison_that_ends_as_it_is_given_up_leaves_no_dying_process_to_the_next() -> None:
+    for number in range(100):
+        command = ["sed", "--unbuffered", "s/.*/true/"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            said = _exchange(process, {}, number / 50_000)  # about the time that an answer takes
+            assert _exchange(process, {}, PATIENCE) == said
+        finally:
+            _end(process)
