@@ -3,7 +3,8 @@
 Notable choices:
 - cron times are times on the wall clock of the schedule's zone. One that the clock skips (daylight saving
   begins) fires at the first moment after the gap; one that it shows twice fires the first time. Only crons
-  with `*` as the hour follow elapsed time instead, for an hour without a fire would be a surprise;
+  of every hour, however they spell it (`*`, `*/1`, `0-23`), follow elapsed time instead, for an hour without
+  a fire would be a surprise;
 - a fire is a row under UNIQUE(schedule, fire time), inserted in the transaction that submits the job and
   moves the schedule on: any number of tickers on one database fire once;
 - after a time without tickers only the latest missed fire happens: it reads all the rows that the others
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice, takewhile
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import structlog
 from cronsim import CronSim, CronSimError
@@ -37,6 +39,9 @@ KIND = "schedule"
 _PRIORITY = -1  # nobody waits for the answer
 _MOST_OPEN = {"skip": 0, "queue": 1}
 _MAX_NAME = 63
+_EVERY_HOUR = set(range(24))
+#: Names of the tz database that mean no place: what a machine is set to, or that it has not been set.
+_NOWHERE = frozenset({"Factory", "localtime"})
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -45,14 +50,18 @@ def fire_times(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
 
     Raises UsageError for a cron expression or time zone that is not one, and for one that never fires.
     """
-    zone = _zone(timezone)
+    try:
+        zone = ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError) as error:
+        raise _bad_zone(timezone) from error
     fields = cron.split()
     if len(fields) != 5:
         raise _bad_cron(cron, "not five fields")
     start = after.replace(tzinfo=UTC).astimezone(zone)
-    by_elapsed_time = fields[1] == "*"
     try:
-        times = CronSim(cron, start if by_elapsed_time else start.replace(tzinfo=None))
+        times = CronSim(cron, start.replace(tzinfo=None))
+        if times.hours == _EVERY_HOUR:
+            times = CronSim(" ".join([fields[0], "*", *fields[2:]]), start)
     except CronSimError as error:
         raise _bad_cron(cron, str(error).lower()) from error
     return _later(after, (_moment(time, zone) for time in times), cron)
@@ -82,15 +91,26 @@ def next_fire(cron: str, timezone: str, after: datetime) -> datetime:
     return next(fire_times(cron, timezone, after))
 
 
-def _zone(timezone: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError) as error:
-        raise UsageError(
-            f"{timezone}: no such time zone",
-            remedy="give a name of the tz database, such as Europe/Berlin",
-            field="timezone",
-        ) from error
+@cache
+def _zones() -> frozenset[str]:
+    """Names of zones that one may ask for. `right/…` and `posix/…`, copies with and without leap seconds, and
+    `posixrules` are not among those that are available."""
+    return frozenset(available_timezones()) - _NOWHERE
+
+
+def _checked(timezone: str) -> str:
+    """A zone that one may ask for. Raises UsageError."""
+    if timezone not in _zones():
+        raise _bad_zone(timezone)
+    return timezone
+
+
+def _bad_zone(timezone: str) -> UsageError:
+    return UsageError(
+        f"{timezone}: no such time zone",
+        remedy="give a name of the tz database, such as Europe/Berlin",
+        field="timezone",
+    )
 
 
 def _bad_cron(cron: str, what: str) -> UsageError:
@@ -217,7 +237,7 @@ def create(
         overlap=wanted.overlap,
         webhook_url=None if wanted.webhook is None else str(wanted.webhook),
         webhook_secret=None if wanted.webhook is None else webhooks.new_secret(),
-        next_fire_at=next_fire(wanted.cron, wanted.timezone, now),
+        next_fire_at=next_fire(wanted.cron, _checked(wanted.timezone), now),
     )
     try:
         with session.begin_nested():
@@ -249,7 +269,7 @@ def change(schedule: Schedule, wanted: ChangedSchedule) -> None:
     moved = wanted.cron is not None or wanted.timezone is not None
     resumed = schedule.paused and wanted.paused is False
     schedule.cron = schedule.cron if wanted.cron is None else wanted.cron
-    schedule.timezone = schedule.timezone if wanted.timezone is None else wanted.timezone
+    schedule.timezone = schedule.timezone if wanted.timezone is None else _checked(wanted.timezone)
     schedule.overlap = wanted.overlap or schedule.overlap
     schedule.paused = schedule.paused if wanted.paused is None else wanted.paused
     if moved or resumed:

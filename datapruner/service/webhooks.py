@@ -23,7 +23,6 @@ import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpx
@@ -32,6 +31,7 @@ from sqlalchemy.orm import Session
 from datapruner.catalog.models import FINISHED, Dataset, Delivery, Job, Schedule, new_id
 from datapruner.errors import DataprunerError, UsageError, WorkerError
 from datapruner.service import jobs
+from datapruner.service.addresses import is_public
 from datapruner.service.context import Context
 from datapruner.settings import Settings
 
@@ -40,7 +40,6 @@ MAX_ATTEMPTS = 6
 _PRIORITY = 1  # short, and about what is over
 _SECONDS = 10.0
 _LAST_PORT = 65535
-_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def new_secret() -> str:
@@ -152,7 +151,7 @@ def check_url(url: str, settings: Settings) -> Receiver:
     if parsed.userinfo:
         raise _refused("a URL with credentials", "leave them out; verify the signature instead")
     addresses = _resolve(host, port)
-    if host not in settings.webhook_hosts and not all(_is_public(address) for address in addresses):
+    if host not in settings.webhook_hosts and not all(is_public(address) for address in addresses):
         raise _refused(
             f"{host}: not a public address",
             "give a public one, or have the host added to DATAPRUNER_WEBHOOK_HOSTS",
@@ -168,23 +167,6 @@ def _resolve(host: str, port: int) -> tuple[str, ...]:
             f"{host}: the host's name cannot be resolved", remedy="check the spelling", field="webhook"
         ) from error
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _is_public(text: str) -> bool:
-    """Whether an address, and the IPv4 address that it may carry, is one of the public internet."""
-    address = ip_address(text.partition("%")[0])
-    if isinstance(address, IPv6Address):
-        if (inner := _carried(address)) is not None:
-            return _is_public(str(inner))
-        if address.is_site_local:
-            return False
-    return address.is_global and not (address.is_multicast or address.is_reserved)
-
-
-def _carried(address: IPv6Address) -> IPv4Address | None:
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
 
 
 async def _post(receiver: Receiver, body: bytes, headers: dict[str, str]) -> int:

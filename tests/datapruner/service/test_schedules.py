@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -36,6 +36,10 @@ def utc(text: str) -> datetime:
 def times(cron: str, zone: str, after: str, count: int) -> list[str]:
     found = islice(schedules.fire_times(cron, zone, utc(after)), count)
     return [m.replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M %Z") for m in found]
+
+
+def between(cron: str, zone: str, begin: datetime, end: datetime) -> list[datetime]:
+    return list(takewhile(lambda moment: moment < end, schedules.fire_times(cron, zone, begin)))
 
 
 @pytest.fixture
@@ -109,10 +113,71 @@ def test_between_the_two_showings_of_a_time_the_next_is_tomorrow() -> None:
     assert times("30 2 * * *", "Europe/Berlin", "2026-10-25T01:10", 1) == ["10-26 02:30 CET"]
 
 
-def test_an_hourly_cron_leaves_no_hour_out_and_doubles_none() -> None:
-    for after in ("2026-03-28T22:10", "2026-10-24T22:10"):
-        found = list(islice(schedules.fire_times("5 * * * *", "Europe/Berlin", utc(after)), 6))
+#: Zones with both changes of their clocks in 2026, in UTC. Lord Howe's are of half an hour, Havana's and
+#: Cairo's at midnight, Dublin's winter time is the one that saves daylight.
+CHANGES = {
+    "Europe/Berlin": ("2026-03-29T01:00", "2026-10-25T01:00"),
+    "America/New_York": ("2026-03-08T07:00", "2026-11-01T06:00"),
+    "Australia/Lord_Howe": ("2026-10-03T15:30", "2026-04-04T15:00"),
+    "America/Havana": ("2026-03-08T05:00", "2026-11-01T05:00"),
+    "Africa/Cairo": ("2026-04-23T22:00", "2026-10-29T21:00"),
+    "Europe/Dublin": ("2026-03-29T01:00", "2026-10-25T01:00"),
+}
+EVERY_HOUR = [
+    "*",
+    "*/1",
+    "0-23",
+    "0-23/1",
+    "00-23",
+    "*,5",
+    "0-11,12-23",
+    ",".join(map(str, range(24))),
+    "0/1",
+]
+SAME = [
+    EVERY_HOUR,
+    ["*/2", "0-23/2", "0/2", "0-22/2", ",".join(map(str, range(0, 24, 2)))],
+    ["1-3", "1,2,3", "1-3/1", "3,1,2", "1,2-3"],
+    ["0-22", "0-21,22", ",".join(map(str, range(23)))],
+    ["2", "02", "2-2", "2,2"],
+]
+
+
+@pytest.mark.parametrize("minutes", ["5", "*/15", "0", "*"])
+@pytest.mark.parametrize("zone", CHANGES)
+@pytest.mark.parametrize("hours", SAME, ids=lambda hours: hours[0])
+def test_spellings_of_the_same_hours_fire_at_the_same_times_around_both_changes(
+    hours: list[str], zone: str, minutes: str
+) -> None:
+    for change in map(utc, CHANGES[zone]):
+        begin, end = change - timedelta(hours=5), change + timedelta(hours=9)
+        found = [between(f"{minutes} {hour} * * *", zone, begin, end) for hour in hours]
+        assert [each for each in found if each != found[0]] == []
+        assert all(a < b for a, b in pairwise(found[0]))
+
+
+@pytest.mark.parametrize("zone", [zone for zone in CHANGES if zone != "Australia/Lord_Howe"])
+@pytest.mark.parametrize("hour", EVERY_HOUR)
+def test_a_cron_of_every_hour_leaves_no_hour_out_and_doubles_none(hour: str, zone: str) -> None:
+    for change in map(utc, CHANGES[zone]):
+        found = list(islice(schedules.fire_times(f"5 {hour} * * *", zone, change - timedelta(hours=4)), 9))
         assert {b - a for a, b in pairwise(found)} == {timedelta(hours=1)}
+
+
+def test_where_clocks_move_by_half_an_hour_a_cron_of_every_hour_follows_its_minute() -> None:
+    assert times("5 */1 * * *", "Australia/Lord_Howe", "2026-10-03T14:00", 3) == [
+        "10-04 01:05 +1030",
+        "10-04 03:05 +11",
+        "10-04 04:05 +11",
+    ]
+
+
+@pytest.mark.parametrize("minute", ["0-59", "*/1", "*"])
+def test_a_cron_of_every_minute_fires_in_every_minute_of_both_nights(minute: str) -> None:
+    for zone, changes in CHANGES.items():
+        for change in map(utc, changes):
+            cron = schedules.fire_times(f"{minute} 0-23 * * *", zone, change - timedelta(hours=1))
+            assert {b - a for a, b in pairwise(islice(cron, 180))} == {timedelta(minutes=1)}
 
 
 def test_a_gap_of_half_an_hour_and_one_at_midnight_fire_once() -> None:
@@ -172,6 +237,39 @@ def test_what_is_no_time_zone_is_refused_with_the_field(zone: str) -> None:
     with pytest.raises(UsageError) as caught:
         schedules.next_fire("0 2 * * *", zone, utcnow())
     assert caught.value.field == "timezone"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "right/UTC",
+        "posix/Europe/Berlin",
+        "Factory",
+        "localtime",
+        "posixrules",
+        "right/Factory",
+        "utc ",
+        "tzdata.zi",
+    ],
+)
+def test_what_names_no_place_is_refused_as_a_zone(
+    zone: str, database: Database, project: tuple[str, str]
+) -> None:
+    with pytest.raises(UsageError, match="no such time zone") as caught:
+        make(database, project, timezone=zone)
+    assert caught.value.field == "timezone"
+    schedule_id = make(database, project)
+    with pytest.raises(UsageError, match="no such time zone"), database.write() as session:
+        schedules.change(session.get_one(Schedule, schedule_id), ChangedSchedule(timezone=zone))
+
+
+@on_sqlite
+@pytest.mark.parametrize("zone", ["UTC", "GMT", "Etc/GMT+5", "EST5EDT", "US/Eastern", "Asia/Kolkata", "Zulu"])
+def test_every_other_name_of_the_database_is_taken(
+    zone: str, database: Database, project: tuple[str, str]
+) -> None:
+    assert next_fire_at(database, make(database, project, timezone=zone)) is not None
 
 
 _field = st.text("0123456789*/,-#LW", min_size=1, max_size=6)

@@ -382,6 +382,11 @@ def test_a_delivery_for_a_deleted_schedule_does_nothing(
         "[64:ff9b::10.0.0.1]",
         "[2002:7f00:1::]",
         "[2001:0:a00:1::1]",
+        "192.0.0.8",
+        "192.88.99.1",
+        "0300.0.0.010",
+        "[3fff::1]",
+        "[::ffff:192.88.99.1]",
     ],
 )
 def test_an_address_that_is_not_public_is_refused_however_it_is_spelled(host: str, tmp_path: Path) -> None:
