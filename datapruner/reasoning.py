@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datapruner.errors import UsageError
-from scorers.conversation import Conversation
+from scorers.conversation import Conversation, think_block
 
 GROUP = "reasoning"
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -104,7 +104,7 @@ class ReasoningFinder:
 
         Whitespace around the reasoning counts as opening and closing.
         """
-        found = _think_block(response) if self.pattern is None else self._matched(response)
+        found = think_block(response) if self.pattern is None else self._matched(response)
         if found is None:
             return None
         start, end, answer = found
@@ -146,17 +146,6 @@ class ReasoningFinder:
         edges = (start, start + length, begin + size)
         first, last, answer = (len(raw[:edge].decode()) for edge in edges)
         return first, last, answer
-
-
-def _think_block(response: str) -> tuple[int, int, int] | None:
-    """Characters: start and end of the reasoning, start of the answer."""
-    opened = response.find(_OPEN)
-    start = 0 if opened < 0 else opened + len(_OPEN)
-    end = response.find(_CLOSE, start)
-    if end < 0:
-        return None
-    answer = end + len(_CLOSE)
-    return start, end, answer + len(response[answer:]) - len(response[answer:].lstrip())
 
 
 def last_assistant(conversation: Conversation) -> int:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from scorers.conversation import Conversation
+from scorers.forms import RefusedError
 from scorers.sources import ModelSourceError
-from scorers.spans import ChatTemplate, RefusedError, Response
+from scorers.spans import ChatTemplate, Response
 
 Int32 = NDArray[np.int32]
 
@@ -171,14 +172,8 @@ class ChatRenderer:
             position = np.flatnonzero(inside & ~(special & (starts < response.start)))
             free[position] = False
             size = len(conversation.turns[response.turn].content)
-            after = starts[position] >= response.content + response.length
-            first, last = (
-                _in_content(offsets[position], response, size, after) for offsets in (starts, stops)
-            )
-            before = stops[position] <= response.content
-            before &= starts[position] < response.content
-            first[before] = last[before] = 0
-            past_content = stops[position] > response.content + response.length
+            first, last = _in_content(starts[position], stops[position], response, size)
+            past_content = stops[position] > response.content_stop
             closing = np.flatnonzero(past_content & special[position])[-1:]
             is_end = np.zeros(len(position), dtype=np.bool_)
             is_end[closing] = True
@@ -203,10 +198,19 @@ class ChatRenderer:
         )
 
 
-def _in_content(offsets: Int32, response: Response, size: int, after: NDArray[np.bool_]) -> Int32:
-    """Offsets in the rendered text as offsets in the turn's content, which has `size` characters.
+def _in_content(starts: Int32, stops: Int32, response: Response, size: int) -> tuple[Int32, Int32]:
+    """Tokens of the rendered text as spans of the turn's content, which has `size` characters.
 
-    What the template was given may be longer than the content (tool calls as text), or trimmed.
+    Text between two stretches of the content is an empty span at the end of the first. What the template was
+    given may be longer than the content (tool calls as text), or trimmed.
     """
-    inside = np.clip(offsets - response.content, 0, response.length) + response.lead
-    return np.minimum(np.where(after, size, inside), size)
+    first, last = np.zeros_like(starts), np.zeros_like(stops)
+    for part in response.stretches:
+        seen = (starts >= part.at) | (stops > part.at)
+        first, last = (
+            np.where(seen, part.lead + np.clip(offsets - part.at, 0, part.length), before)
+            for offsets, before in ((starts, first), (stops, last))
+        )
+    after = starts >= response.content_stop
+    first[after] = last[after] = size
+    return np.minimum(first, size), np.minimum(last, size)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+_OPEN, _CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message. Character spans of response tokens index into `content`.
 
-    `tool_calls` holds the calls of an assistant turn as JSON text (a list of
-    `{"name": ..., "arguments": ...}`), None when there are none; a template that knows tool calls
-    renders them after the content.
+    `tool_calls` holds the calls of an assistant turn as JSON text: a list of `{"id": ..., "name": ...,
+    "arguments": ...}`, the id only where the row has one, the arguments as the row has them, an object or its
+    text. None when there are none. `null` says that the row's content was null, not "". `tool_call_id` and
+    `name` say which call a tool turn answers. `untrained` is why an assistant turn is not to be trained on
+    (`weight 0`), in the row's own terms; None where it is.
     """
 
     role: Role
     content: str
     tool_calls: str | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    untrained: str | None = None
+    null: bool = False
+
+
+TURN_FIELDS = tuple(item.name for item in fields(Turn))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +43,35 @@ class Conversation:
 
     @classmethod
     def from_messages(cls, messages: Sequence[Mapping[str, Any]], tools: str | None = None) -> Conversation:
-        """Build from `{"role", "content"}` dicts; content must already be a string."""
-        return cls(tuple(Turn(m["role"], m["content"], m.get("tool_calls")) for m in messages), tools)
+        """Build from dicts with the fields of a turn; content must already be a string."""
+        return cls(
+            tuple(Turn(**{name: m[name] for name in TURN_FIELDS if name in m}) for m in messages), tools
+        )
+
+
+class ThinkBlock(NamedTuple):
+    """Where reasoning stands in a content, in characters.
+
+    content[start:stop] is the reasoning, whitespace around it included; content[answer:] what follows the
+    block and the whitespace behind it.
+    """
+
+    start: int
+    stop: int
+    answer: int
+
+
+def think_block(content: str) -> ThinkBlock | None:
+    """The first `<think>` block of a content; one that is never opened begins with the content.
+
+    (The templates of reasoning models may open it for them.)
+    """
+    if _CLOSE not in content:
+        return None
+    opened = content.find(_OPEN)
+    start = 0 if opened < 0 else opened + len(_OPEN)
+    stop = content.find(_CLOSE, start)
+    if stop < 0:
+        return None
+    after = stop + len(_CLOSE)
+    return ThinkBlock(start, stop, after + len(content[after:]) - len(content[after:].lstrip()))

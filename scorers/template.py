@@ -13,7 +13,7 @@ from typing import Any, Literal
 TemplateSource = Literal["model", "fallback"]
 
 # Part of every template hash. Raise it when rendering changes which tokens are trained or where they lie.
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 
 # For base models. Tool turns read as user turns; only what the model would write is marked as generated.
 FALLBACK_TEMPLATE = """\

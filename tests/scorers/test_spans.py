@@ -9,7 +9,8 @@ import pytest
 
 from scorers.conversation import Conversation, Turn
 from scorers.sources import ModelSourceError
-from scorers.spans import ChatTemplate, RefusedError
+from scorers.forms import RefusedError
+from scorers.spans import ChatTemplate
 from tests import chat_templates as ct
 
 CALL = json.dumps([{"name": "find", "arguments": {"q": "<|im_end|>"}}])
@@ -28,8 +29,14 @@ def answers(text: str | None, chat: Conversation, *, last_only: bool = False) ->
     rendered, responses = template(text).responses(chat, last_only=last_only)
     for response in responses:
         content = chat.turns[response.turn].content
-        placed = rendered[response.content : response.content + response.length]
-        assert placed.startswith(content[response.lead :].rstrip()) or not content.strip()
+        assert all(each.stop <= response.stop for each in response.stretches)
+        for each in response.stretches:
+            written = rendered[each.at : each.at + each.length]
+            assert written.startswith(content[each.lead : each.lead + each.length])
+        covered = "".join(content[each.lead : each.lead + each.length] for each in response.stretches)
+        # The prompt may open the content, and whitespace is the template's.
+        assert "".join(content.split()).endswith("".join(covered.split()))
+        assert covered.strip() or not content.strip()
     return rendered, [rendered[r.start : r.stop] for r in responses]
 
 
@@ -61,22 +68,31 @@ def test_reasoning_stripped_from_an_earlier_turn_refuses_the_row_but_not_its_las
         ("assistant", "<think>\nso\n</think>\n\nsecond"),
     )
     with pytest.raises(
-        RefusedError, match=r"rewrites turn 1 when later turns follow .* train on the last turn only"
+        RefusedError, match=r"leaves out the reasoning of turn 1 .* train on the last turn only"
     ):
         answers(ct.QWEN3, chat)
     assert answers(ct.QWEN3, chat, last_only=True)[1] == ["<think>\nso\n</think>\n\nsecond<|im_end|>"]
 
 
-def test_reasoning_in_another_form_than_the_template_writes_is_refused() -> None:
-    with pytest.raises(RefusedError, match="bring the content to the form that the template writes"):
-        answers(ct.QWEN3, conversation(("user", "one"), ("assistant", "<think>hm</think>first")))
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<think>hm</think>first",
+        "<think>\nhm\n</think>\nfirst",
+        "<think>\nhm\n</think>\n\nfirst",
+        "hm\n</think>\n\n\nfirst",
+    ],
+)
+def test_reasoning_is_trained_on_as_the_template_spaces_it(written: str) -> None:
+    chat = conversation(("user", "one"), ("assistant", written))
+    assert answers(ct.QWEN3, chat)[1] == ["<think>\nhm\n</think>\n\nfirst<|im_end|>"]
 
 
 def test_a_rewritten_answer_is_not_taken_from_a_later_turn_that_quotes_it() -> None:
     shouting = ct.CHATML.replace(
         "m['content'] +", "(m['content'] if m['role'] == 'user' else m['content'] | upper) +"
     )
-    with pytest.raises(RefusedError, match="rewrites turn 1"):
+    with pytest.raises(RefusedError, match=r"leaves out turn 1 \(assistant\)"):
         answers(
             shouting,
             conversation(("user", "one"), ("assistant", "first"), ("user", "first"), ("assistant", "X")),
@@ -87,23 +103,33 @@ def test_markers_that_hold_a_rewritten_turn_are_not_trusted() -> None:
     shouting = ct.CHATML_MARKED.replace(
         "m['content'] + '<|im_end|>' }}{%- endgen", "m['content'] | upper }}{%- endgen"
     )
-    with pytest.raises(RefusedError, match="rewrites turn 1"):
+    with pytest.raises(RefusedError, match=r"leaves out turn 1 \(assistant\)"):
         answers(shouting, conversation(("user", "one"), ("assistant", "first")))
 
 
 def test_a_prompt_that_no_answer_follows_is_refused() -> None:
+    strange = ct.CHATML.replace("'<|im_start|>assistant\\n' }}{%- endif", "'Answer:' }}{%- endif")
     with pytest.raises(RefusedError, match="where it prompts for an answer"):
-        answers(ct.PRIMED, conversation(*TWO))
+        answers(strange, conversation(*TWO))
 
 
-def test_what_the_prompt_already_opens_is_not_trained_on() -> None:
-    chat = conversation(("user", "one"), ("assistant", "<think>\nhm\n</think>\n\nfirst"))
-    assert answers(ct.PRIMED, chat)[1] == ["hm\n</think>\n\nfirst<|im_end|>"]
-    with pytest.raises(RefusedError, match="rewrites turn 1"):
-        answers(
-            ct.PRIMED.replace("m['content'] +", "'<think>\\n' +"),
-            conversation(("user", "one"), ("assistant", "assistant")),
-        )
+def test_what_the_prompt_opens_but_a_plain_answer_lacks_belongs_to_neither() -> None:
+    assert answers(ct.PRIMED, conversation(*TWO))[1] == ["first<|im_end|>", "second<|im_end|>"]
+    assert answers(ct.PRIMED, conversation(("user", "one"), ("assistant", "<b>first</b>")))[1] == [
+        "<b>first</b><|im_end|>"
+    ]
+
+
+@pytest.mark.parametrize("glue", ["\nhm\n</think>\n\n", "hm</think>"])
+def test_what_the_prompt_already_opens_is_not_trained_on(glue: str) -> None:
+    chat = conversation(("user", "one"), ("assistant", f"<think>{glue}first"))
+    assert answers(ct.PRIMED, chat)[1] == [f"{glue.removeprefix(chr(10))}first<|im_end|>"]
+
+
+def test_an_answer_that_the_template_replaces_is_refused_by_name() -> None:
+    replaced = ct.PRIMED.replace("m['content'] +", "(m['content'] if m['role'] == 'user' else '<think>\\n') +")
+    with pytest.raises(RefusedError, match=r"leaves out turn 1 \(assistant\)"):
+        answers(replaced, conversation(("user", "one"), ("assistant", "assistant")))
 
 
 def test_an_answer_that_repeats_the_text_around_it_is_placed_right() -> None:
@@ -111,10 +137,10 @@ def test_an_answer_that_repeats_the_text_around_it_is_placed_right() -> None:
     _, responses = template(ct.QWEN3).responses(chat, last_only=False)
     text, found = answers(ct.QWEN3, chat)
     assert found == ["think<|im_end|>", "<think>\n\n</think>\n\n<|im_end|><|im_end|>"]
-    assert text[: responses[1].content].endswith("</think>\n\n")
+    assert text[: responses[1].stretches[0].at].endswith("</think>\n\n")
     single = conversation(("user", "one"), ("assistant", "think"))
     (response,) = template(ct.QWEN3).responses(single, last_only=False)[1]
-    assert response.content - response.start == len("<think>\n\n</think>\n\n")
+    assert response.stretches[0].at - response.start == len("<think>\n\n</think>\n\n")
 
 
 def test_words_of_a_user_that_look_like_an_answer_stay_prompt() -> None:
@@ -207,7 +233,7 @@ def test_tool_calls_are_understood_in_openai_s_form_too(arguments: Any, wrapped:
 
 @pytest.mark.parametrize("broken", ["{", '"text"', "[1]"])
 def test_tool_calls_that_are_not_a_list_of_objects_are_named(broken: str) -> None:
-    with pytest.raises(RefusedError, match="tool_calls of turn 1 is not"):
+    with pytest.raises(RefusedError, match="tool_calls is not"):
         answers(ct.CHATML, Conversation((Turn("user", "one"), Turn("assistant", "x", broken))))
 
 
@@ -264,7 +290,7 @@ def test_answers_alone_keep_what_opens_and_closes_them_and_what_begins_a_text(fa
     assert found == ALONE[family.removesuffix("-marked")]
     for before, after in zip(responses, moved, strict=True):
         assert found[after.start : after.stop] == text[before.start : before.stop]
-        assert found[after.content : after.content + after.length] in ("first", "second")
+        assert found[after.stretches[0].at : after.content_stop] in ("first", "second")
 
 
 @pytest.mark.parametrize("family", ct.ALL)
@@ -272,7 +298,7 @@ def test_bare_answers_are_what_the_model_writes_without_the_end(family: str) -> 
     made = template(ct.ALL[family])
     text, responses = made.responses(conversation(*TWO), last_only=False)
     found, moved = made.alone(text, responses, bare=True)
-    assert [found[each.content : each.content + each.length] for each in moved] == ["first", "second"]
+    assert [found[each.stretches[0].at : each.content_stop] for each in moved] == ["first", "second"]
     assert "\n\n".join(found[each.start : each.stop] for each in moved) == found
     assert found.replace("<think>\n\n</think>\n\n", "").split() == ["first", "second"]
 
