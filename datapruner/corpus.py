@@ -1,7 +1,7 @@
 """A published corpus version: an immutable DuckDB file, read by any number of processes at once.
 
     samples     row, sample_id, shape, n_turns, n_chars, duplicate_of, source, line, tools
-    turns       row, turn, role, content, tool_calls
+    turns       row, turn, role, content, tool_calls, tool_call_id, name, untrained, null_content
     rejects     row, source, line, field, code, reason, remedy, excerpt
     originals   row and the original columns (or `json`, the row's own text)
     provenance  one row: what was read, how, and what came of it
@@ -23,14 +23,17 @@ from typing import Any, Self
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datapruner.errors import InputError, UsageError, without_paths
 from datapruner.originals import json_column_types, restore, restored_schema
 from datapruner.readers.tables import render_json
 from scorers.conversation import Conversation, Turn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_ROWS = 1024
+# In the order of a turn's fields.
+_TURN_COLUMNS = "role, content, tool_calls, tool_call_id, name, untrained, null_content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,14 @@ class Corpus:
         for chosen in self._chunks(rows, batch):
             samples = self._select("SELECT s.row, sample_id, tools FROM samples s", "s", chosen)
             turns = self._select(
-                "SELECT t.row, role, content, tool_calls FROM turns t", "t", chosen, order="t.row, t.turn"
+                f"SELECT t.row, {_TURN_COLUMNS} FROM turns t",  # noqa: S608
+                "t",
+                chosen,
+                order="t.row, t.turn",
             )
             by_row: dict[int, list[Turn]] = {}
-            for row, role, content, calls in zip(*(c.to_pylist() for c in turns.columns), strict=True):
-                by_row.setdefault(row, []).append(Turn(role, content, calls))
+            for row, *parts in zip(*(c.to_pylist() for c in _told(turns)), strict=True):
+                by_row.setdefault(row, []).append(Turn(*parts))
             yield [
                 (row, sample_id, Conversation(tuple(by_row[row]), tools))
                 for row, sample_id, tools in zip(*(c.to_pylist() for c in samples.columns), strict=True)
@@ -281,6 +287,14 @@ class Corpus:
         frame = pl.from_arrow(self._connection.sql(query).to_arrow_table())
         assert isinstance(frame, pl.DataFrame), type(frame)
         return frame
+
+
+def _told(turns: pa.Table) -> list[pa.ChunkedArray]:
+    """The columns up to the last in which some turn is not as most: few have any behind the calls."""
+    rare = turns.columns[4:]
+    if any(column.null_count < turns.num_rows for column in rare[:-1]) or pc.any(rare[-1]).as_py():
+        return list(turns.columns)
+    return list(turns.columns[:4])
 
 
 def _pointer(name: str) -> str:

@@ -77,7 +77,7 @@ def ingest(
         run = _Run(parser, writer)
         for item in sources:
             for batch in item.batches(limits, typed=schema is not None):
-                run.add(item.name, batch)
+                run.add(item.name, batch, padded=item.schema is not None)
                 if max_rows is not None and run.rows > max_rows:
                     raise QuotaError(
                         f"{item.name}: more than the {max_rows:,} rows that there is room for",
@@ -152,8 +152,11 @@ class _Run:
         self.hash = hashlib.blake2b(digest_size=16)
         self.chunk = Chunk()
 
-    def add(self, source: str, batch: Batch) -> None:
-        """Parse the records of a batch. `batch.table`, where there is one, has a row per sound record."""
+    def add(self, source: str, batch: Batch, *, padded: bool) -> None:
+        """Parse the records of a batch. `batch.table`, where there is one, has a row per sound record.
+
+        `padded`: of a typed source.
+        """
         parse, take = self.parser.parse, self.chunk.add
         taken: list[int] = []
         marks: list[str] = []
@@ -161,7 +164,7 @@ class _Run:
         last: Columns | None = None
         for record in batch.records:
             fault = record.fault
-            result = parse(record.row) if fault is None else fault
+            result = parse(record.row, padded=padded) if fault is None else fault
             if isinstance(result, Rejection):
                 marks.append(self._reject(source, record, result))
             else:

@@ -60,6 +60,10 @@ _SCHEMAS = {
             ("role", pa.string()),
             ("content", pa.string()),
             ("tool_calls", pa.string()),
+            ("tool_call_id", pa.string()),
+            ("name", pa.string()),
+            ("untrained", pa.string()),
+            ("null_content", pa.bool_()),
         ]
     ),
     "rejects": pa.schema(
@@ -89,6 +93,7 @@ _SCHEMAS = {
         ]
     ),
 }
+_PLAIN_TURN = (None, None, None, False)
 _JSON_ORIGINALS = pa.schema([("row", pa.int64()), ("json", pa.string())])
 _MARK_DUPLICATES = """
 UPDATE samples SET duplicate_of = first_row
@@ -143,8 +148,8 @@ class Chunk:
         tables["samples"] = _table("samples", rows, self.ids, self.shapes, *counts, *places, self.tools)
         starts = np.repeat(np.cumsum(n_turns) - n_turns, n_turns)
         numbers = np.arange(len(self.turns)) - starts
-        parts = ([turn[part] for turn in self.turns] for part in range(3))
-        tables["turns"] = _table("turns", np.repeat(rows, n_turns), numbers, *parts)
+        plain = [[turn[part] for turn in self.turns] for part in range(3)]
+        tables["turns"] = _table("turns", np.repeat(rows, n_turns), numbers, *plain, *self._rare_parts())
         if schema is None:
             tables["originals"] = pa.table([rows, self.texts], schema=_JSON_ORIGINALS)
         else:
@@ -152,6 +157,13 @@ class Chunk:
             stored = [pa.array(rows), *store(original)]
             tables["originals"] = pa.Table.from_arrays(stored, [f"c{i}" for i in range(len(stored))])
         return tables
+
+    def _rare_parts(self) -> list[Any]:
+        """The columns of what few turns have."""
+        if any(len(turn) > 3 for turn in self.turns):
+            rare = (turn[3:] if len(turn) > 3 else _PLAIN_TURN for turn in self.turns)
+            return list(map(list, zip(*rare, strict=True)))
+        return [*(pa.nulls(len(self.turns)) for _ in _PLAIN_TURN[:-1]), np.zeros(len(self.turns), np.bool_)]
 
 
 def _table(name: str, *columns: Any) -> pa.Table:

@@ -75,3 +75,17 @@ def think_block(content: str) -> ThinkBlock | None:
         return None
     after = stop + len(_CLOSE)
     return ThinkBlock(start, stop, after + len(content[after:]) - len(content[after:].lstrip()))
+
+
+def reasoning_of(content: str) -> str | None:
+    """The reasoning that a content begins with, None where there is none but whitespace."""
+    block = think_block(content)
+    if block is None or content[: block.start].strip() not in ("", "<think>"):
+        return None
+    return content[block.start : block.stop].strip() or None
+
+
+def answer_of(content: str) -> str:
+    """What follows the reasoning that a content begins with; all of it without any."""
+    block = think_block(content) if reasoning_of(content) is not None else None
+    return content if block is None else content[block.answer :]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import product, takewhile
 from typing import Any, Literal
 
-from scorers.conversation import Conversation, Turn, think_block
+from scorers.conversation import Conversation, Turn, answer_of, reasoning_of
 
 Message = dict[str, Any]
 
@@ -134,20 +134,6 @@ def _blank_contents(calls: Sequence[Turn]) -> list[str]:
     """Other ways to write blank contents beside calls than the row's."""
     blank = {turn.null for turn in calls if not answer_of(turn.content)}
     return [kind for kind, null in (("empty", True), ("null", False)) if null in blank]
-
-
-def reasoning_of(content: str) -> str | None:
-    """The reasoning that a content begins with, None where there is none but whitespace."""
-    block = think_block(content)
-    if block is None or content[: block.start].strip() not in ("", "<think>"):
-        return None
-    return content[block.start : block.stop].strip() or None
-
-
-def answer_of(content: str) -> str:
-    """What follows the reasoning that a content begins with; all of it without any."""
-    block = think_block(content) if reasoning_of(content) is not None else None
-    return content if block is None else content[block.answer :]
 
 
 def read_calls(turn: Turn) -> list[dict[str, Any]]:

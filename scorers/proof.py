@@ -23,19 +23,17 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from scorers.conversation import Conversation, Turn
+from scorers.conversation import Conversation, Turn, answer_of, reasoning_of
 from scorers.forms import (
     REASONING_KEYS,
     Form,
     Given,
     RefusedError,
-    answer_of,
     as_object,
     forms,
     give,
     read_calls,
     read_tools,
-    reasoning_of,
 )
 
 # Renderings tried for one shape before the form that asks least.

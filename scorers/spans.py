@@ -27,8 +27,8 @@ from jinja2 import TemplateSyntaxError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from scorers import template
-from scorers.conversation import Conversation, think_block
-from scorers.forms import REASONING_KEYS, Given, Message, RefusedError, give, reasoning_of
+from scorers.conversation import Conversation, reasoning_of, think_block
+from scorers.forms import REASONING_KEYS, Given, Message, RefusedError, give
 from scorers.proof import Prover, require
 from scorers.sources import ModelSourceError
 

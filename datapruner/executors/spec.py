@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scorers.conversation import Conversation, Turn
+from scorers.conversation import TURN_FIELDS, Conversation, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def spec_line(spec: WorkerSpec) -> str:
 
 def wire(sample_id: str, conversation: Conversation) -> dict[str, Any]:
     """A conversation as a task's sample."""
-    turns = [[turn.role, turn.content, turn.tool_calls] for turn in conversation.turns]
+    turns = [[getattr(turn, name) for name in TURN_FIELDS] for turn in conversation.turns]
     return {"id": sample_id, "turns": turns, "tools": conversation.tools}
 
 

@@ -3,7 +3,7 @@
     shape              columns it is known by                 optional columns
     messages           messages | conversations, role/content system, tools
     sharegpt           conversations | messages, from/value   system, tools
-    alpaca             instruction, output                    input, system, history, tools
+    alpaca             instruction, output                    input, system, history, reasoning, tools
     prompt-completion  prompt, completion | response          system, reasoning, tools
     question-answer    question | problem | query,            system, reasoning, tools
                        response | solution | answer
@@ -15,11 +15,15 @@ Notable choices:
 * Where several answer-like columns exist the longest-form one wins: `response`, then `solution`, then
   `answer`, because corpora with a worked solution keep the bare final result in `answer`.
 * Reasoning is folded into the response as `<think>\\n…\\n</think>\\n`, the form that reasoning models
-  are trained on; a response that already has such a block is left as it is.
-* Keys whose value is null are dropped from tool schemas and calls: Arrow pads structs with nulls, and the
-  same data must have the same `sample_id` as JSON and as Parquet.
-* A list that is stored as JSON text (a common way to put chats in a flat table) is read as that list.
-* The sample id depends on roles, contents, calls and tools alone, not on the other columns.
+  are trained on (a template that has a form of its own for it gets it apart); a response that begins with the
+  same reasoning is left as it is, and other reasoning beside it is an error of the row.
+* Tools and calls are kept as written: nulls, key order, numbers of any size, arguments as an object or its
+  text. Only of typed sources are null keys dropped: Arrow pads objects with them, and cannot tell.
+* A list that is stored as JSON text (a common way to put chats in a flat table) is read as that list, in
+  `prompt` and `completion` too when all of it is messages; what Python printed instead is an error.
+* What a row says of its own training (`weight` of a message, `label`, ...) is followed, or the row rejected:
+  `datapruner.formats.flags`, and the turn's `untrained`.
+* The sample id depends on the turns (with calls, ids and what is not trained on) and the tools alone.
 """
 
 from datapruner.formats.columns import KNOWN_COLUMNS, MAPPING_TARGETS, SHAPES, Columns, Shape

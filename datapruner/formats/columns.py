@@ -94,6 +94,7 @@ def _candidates(candidates: tuple[str, ...], names: tuple[str, ...]) -> Iterator
         response=other("output") or "output",
         system=system,
         history=other("history"),
+        reasoning=reasoning,
         tools=tools,
     )
     pairs: tuple[tuple[Shape, tuple[str, ...], tuple[str, ...]], ...] = (

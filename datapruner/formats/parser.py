@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from datapruner.formats.columns import Columns, Shape, detect_columns, mapped_columns
-from datapruner.formats.messages import RawTurn, fold_reasoning, read_messages, read_tools
+from datapruner.formats.flags import FLAG_COLUMNS, check_flags
+from datapruner.formats.messages import (
+    Messages,
+    RawTurn,
+    fold_reasoning,
+    is_message,
+    message_text,
+    read_messages,
+    read_tools,
+)
 from datapruner.formats.rejections import (
     DEFAULT_LIMITS,
     Limits,
@@ -19,6 +28,7 @@ from datapruner.formats.rejections import (
     load_list,
     optional_text,
     reject,
+    reject_messages_repr,
     reject_missing,
     reject_type,
     response_text,
@@ -61,35 +71,41 @@ class RowParser:
         self.unseen_columns = set(self.mapped.used) if self.mapped else set()
         self._layouts: dict[object, Columns] = {}
 
-    def parse(self, row: object) -> Sample | Rejection:
-        """The row's sample, or why it has none. Never raises for bad data."""
+    def parse(self, row: object, *, padded: bool = False) -> Sample | Rejection:
+        """The row's sample, or why it has none. Never raises for bad data.
+
+        `padded`: it comes from a typed source, whose nulls inside objects may be padding.
+        """
         try:
-            return self._parse(row)
+            return self._parse(row, padded=padded)
         except RejectedRowError as error:
             return error.rejection
 
-    def _parse(self, row: object) -> Sample:
+    def _parse(self, row: object, *, padded: bool) -> Sample:
         if not isinstance(row, dict):
             kind = type_name(row)
             reject("not_an_object", None, f"the row is {kind}, not an object", "write each row as {...}")
+        if not FLAG_COLUMNS.isdisjoint(row):
+            check_flags(row, mapped=self.mapped is not None)
         columns = self.mapped or self._detect(row)
         if self.unseen_columns:
             self.unseen_columns.difference_update(row)
-        shape, tools = columns.shape, None
+        shape = columns.shape
         if columns.messages is not None:
-            messages = read_messages(row.get(columns.messages), columns.messages, self.limits)
+            messages = read_messages(row.get(columns.messages), columns.messages, self.limits, padded=padded)
             turns, tools = messages.turns, messages.tools
             if shape != "mapped":
                 shape = messages.shape
         else:
-            turns = self._read_prompt(row, columns)
-            turns += self._read_response(row, columns)
+            turns, asked = self._read_prompt(row, columns, padded=padded)
+            answers, tools = self._read_response(row, columns, padded=padded)
+            turns, tools = turns + answers, tools or asked
         if columns.system is not None:
             system = optional_text(row, columns.system)
             if system and turns[0][:2] != ("system", system):
                 turns.insert(0, ("system", system, None))
         if columns.tools is not None:
-            tools = read_tools(row.get(columns.tools), columns.tools) or tools
+            tools = read_tools(row.get(columns.tools), columns.tools, padded=padded) or tools
         n_chars = self._check_turns(turns, row, columns)
         return Sample(self._identify(row, columns, turns, tools), shape, columns, turns, tools, n_chars)
 
@@ -108,12 +124,27 @@ class RowParser:
                 self._layouts[layout] = columns
         return columns
 
-    def _read_prompt(self, row: dict[str, Any], columns: Columns) -> list[RawTurn]:
+    def _read_messages(self, value: object, name: str, *, padded: bool) -> Messages | None:
+        """A prompt or response that is messages, or their JSON text; None when it is anything else."""
+        if isinstance(value, str):
+            reject_messages_repr(value, name)
+            value = message_text(value)
+        elif is_message(value):
+            value = [value]
+        if not isinstance(value, list):
+            return None
+        return read_messages(value, name, self.limits, padded=padded)
+
+    def _read_prompt(
+        self, row: dict[str, Any], columns: Columns, *, padded: bool
+    ) -> tuple[list[RawTurn], str | None]:
+        """The turns before the response, and the tool schemas among them."""
         name = columns.prompt
         assert name is not None, columns
         prompt = row.get(name)
-        if isinstance(prompt, list):
-            return read_messages(prompt, name, self.limits).turns
+        messages = self._read_messages(prompt, name, padded=padded)
+        if messages is not None:
+            return messages.turns, messages.tools
         if prompt is not None and not isinstance(prompt, str):
             reject_type(name, "a string or a list of messages", prompt)
         text = prompt or ""
@@ -128,7 +159,7 @@ class RowParser:
             )
         turns = self._read_history(row, columns.history) if columns.history is not None else []
         turns.append(("user", text, None))
-        return turns
+        return turns, None
 
     def _read_history(self, row: dict[str, Any], column: str) -> list[RawTurn]:
         turns: list[RawTurn] = []
@@ -143,28 +174,39 @@ class RowParser:
             turns.append(("assistant", response_text(assistant, f"{field}[1]"), None))
         return turns
 
-    def _read_response(self, row: dict[str, Any], columns: Columns) -> list[RawTurn]:
+    def _read_response(
+        self, row: dict[str, Any], columns: Columns, *, padded: bool
+    ) -> tuple[list[RawTurn], str | None]:
+        """The turns of the response, and the tool schemas among them."""
         name = columns.response
         assert name is not None, columns
         if name not in row:
             reject_missing("missing_response", name, row)
         response = row[name]
-        if isinstance(response, list):
-            return read_messages(response, name, self.limits).turns
-        text = response_text(response, name)
-        if columns.reasoning is not None:
-            text = fold_reasoning(optional_text(row, columns.reasoning), text)
-        return [("assistant", text, None)]
+        reasoning = optional_text(row, columns.reasoning) if columns.reasoning is not None else None
+        messages = self._read_messages(response, name, padded=padded)
+        if messages is None:
+            return [("assistant", fold_reasoning(reasoning, response_text(response, name), name), None)], None
+        turns = messages.turns
+        if reasoning is not None and turns[-1][0] == "assistant":
+            role, content, *rest = turns[-1]
+            turns[-1] = cast(RawTurn, (role, fold_reasoning(reasoning, content, name), *rest))
+        elif reasoning is not None:
+            reject_type(columns.reasoning, "null: the response does not end with an answer", reasoning)
+        return turns, messages.tools
 
     def _check_turns(self, turns: list[RawTurn], row: dict[str, Any], columns: Columns) -> int:
         """Reject what no turn or no sum of turns may be; the number of characters."""
         if len(turns) > self.limits.max_turns:
             too_many_turns(len(turns), columns.messages or columns.history, self.limits)
         n_chars = 0
-        answered = False
-        for role, content, _ in turns:
+        answered = trained = False
+        for turn in turns:
+            content = turn[1]
             n_chars += len(content)
-            answered = answered or role == "assistant"
+            if turn[0] == "assistant":
+                answered = True
+                trained = trained or len(turn) == 3 or turn[5] is None
             if "\0" in content:
                 field = _locate(row, columns, lambda text: "\0" in text)
                 remedy = "remove it: tokenizers and databases disagree on it"
@@ -173,6 +215,10 @@ class RowParser:
             field = columns.messages or columns.response
             reason = "no turn is the assistant's, so there is nothing to train on"
             reject("no_assistant_turn", field, reason, "add an assistant turn or remove the row")
+        if not trained:
+            field = columns.messages or columns.response
+            reason = "the row says of every assistant turn that it is not to be trained on"
+            reject("nothing_to_train_on", field, reason, "give a turn weight 1, or remove the row")
         return n_chars
 
     def _identify(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import orjson
 
+_PYTHON_REPR = re.compile(r"\s*\[?\s*\{\s*'\w+'\s*:")
+_PYTHON_MESSAGES = re.compile(
+    r"\s*\[?\s*\{\s*'(role|from|content|value)'\s*:.*'(role|from|content|value)'\s*:", re.DOTALL
+)
 _FILL_IN = "fill in the response or remove the row"
 
 
@@ -90,6 +95,18 @@ def reject_missing(code: str, column: str, row: Mapping[str, Any]) -> NoReturn:
     )
 
 
+def reject_repr(text: str, field: str | None, pattern: re.Pattern[str] = _PYTHON_REPR) -> None:
+    """Reject a text that Python wrote of a list or dictionary: it has single quotes where JSON has double."""
+    if pattern.match(text):
+        reason = f"'{field}' is text as Python prints a list or dictionary, not JSON"
+        reject("python_text", field, reason, "write the value with json.dumps, not with str or repr")
+
+
+def reject_messages_repr(text: str, field: str) -> None:
+    """Reject messages that Python wrote, in a column where any other text is welcome."""
+    reject_repr(text, field, _PYTHON_MESSAGES)
+
+
 def load_list(value: object, field: str | None, code: str = "wrong_type") -> list[Any] | None:
     """The list itself, or the list that a string holds as JSON; None for null and blank text."""
     loaded = value
@@ -99,6 +116,7 @@ def load_list(value: object, field: str | None, code: str = "wrong_type") -> lis
         try:
             loaded = orjson.loads(value)
         except orjson.JSONDecodeError:
+            reject_repr(value, field)
             reject(code, field, f"'{field}' is text, and not a JSON list", "write a list")
     if loaded is not None and not isinstance(loaded, list):
         reject_type(field, "a list", loaded, code)

@@ -114,6 +114,10 @@ _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
         "role": "system, user, assistant or tool",
         "content": "text",
         "tool_calls": "calls of an assistant turn, JSON; null without any",
+        "tool_call_id": "call that a tool turn answers, as the row names it; null where it does not",
+        "name": "tool that a tool turn comes from, as the row names it; null where it does not",
+        "untrained": "why an assistant turn is not to be trained on, as the row says; null where it is",
+        "null_content": "whether the row's content was null beside calls, and not empty text",
     },
     "rejects": {
         "row": _ROW,

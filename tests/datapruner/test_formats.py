@@ -117,13 +117,28 @@ def test_reasoning_of_a_message_is_folded_before_its_content() -> None:
     assert texts({"messages": chat})[1] == ("assistant", "<think>\n2+2\n</think>\n4")
 
 
-def test_tool_calls_come_out_as_names_and_argument_objects() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
-    chat = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
-    [_, (role, content, calls)] = sample({"messages": chat}).turns
-    assert (role, content) == ("assistant", "")
-    assert calls is not None
-    assert json.loads(calls) == [{"name": "f", "arguments": {"x": 1}}]
+@pytest.mark.parametrize("arguments", ['{"x": 1, "y": null}', {"x": 1, "y": None}])
+def test_tool_calls_keep_ids_and_arguments_as_the_row_has_them(arguments: object) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    result = {"role": "tool", "content": "2", "tool_call_id": "1", "name": "f"}
+    chat = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call]}, result, CHAT[1]]
+    _, asked, told, _ = sample({"messages": chat}).conversation.turns
+    assert json.loads(asked.tool_calls or "") == [{"id": "1", "name": "f", "arguments": arguments}]
+    assert (asked.content, asked.null) == ("", True)
+    assert (told.tool_call_id, told.name, told.null) == ("1", "f", False)
+
+
+def test_whole_numbers_of_any_size_and_the_order_of_keys_come_through() -> None:
+    written = '{"z":12345678901234567890123,"a":9007199254740993,"\u00e9":0.1}'
+    call = {"name": "f", "arguments": json.loads(written)}
+    chat = [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert written in (sample({"messages": chat}).turns[1][2] or "").replace("\\u00e9", "é")
+
+
+def test_what_json_cannot_hold_is_no_argument() -> None:
+    call = {"name": "f", "arguments": {"x": float("nan")}}
+    chat = [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert rejection({"messages": chat}).code == "bad_tools"
 
 
 def test_arguments_that_are_not_json_stay_the_text_that_the_model_wrote() -> None:
@@ -133,13 +148,111 @@ def test_arguments_that_are_not_json_stay_the_text_that_the_model_wrote() -> Non
     assert json.loads(calls)[0]["arguments"] == "{x"
 
 
-def test_tools_become_json_text_and_lose_the_nulls_that_arrow_pads_with() -> None:
-    tools = [{"name": "f", "parameters": {"x": {"type": "int", "enum": None}}}]
-    expected = [{"name": "f", "parameters": {"x": {"type": "int"}}}]
-    for value in (tools, json.dumps(tools)):
-        conversation = sample({"messages": CHAT, "tools": value}).conversation
-        assert conversation.tools is not None
-        assert json.loads(conversation.tools) == expected
+TOOLS = [{"name": "f", "parameters": {"x": {"type": "int", "default": None}}}]
+
+
+@pytest.mark.parametrize("value", [TOOLS, json.dumps(TOOLS), [json.dumps(TOOLS[0])]])
+def test_tools_keep_the_nulls_that_the_row_wrote(value: object) -> None:
+    conversation = sample({"messages": CHAT, "tools": value}).conversation
+    assert json.loads(conversation.tools or "") == TOOLS
+
+
+def test_nulls_of_a_typed_source_are_padding_but_not_those_in_its_text() -> None:
+    parser = RowParser()
+    typed = parser.parse({"messages": CHAT, "tools": TOOLS}, padded=True)
+    text = parser.parse({"messages": CHAT, "tools": json.dumps(TOOLS)}, padded=True)
+    assert isinstance(typed, Sample)
+    assert isinstance(text, Sample)
+    assert json.loads(typed.tools or "") == [{"name": "f", "parameters": {"x": {"type": "int"}}}]
+    assert json.loads(text.tools or "") == TOOLS
+
+
+@pytest.mark.parametrize("tools", ["[1]", '["x"]', [["f"]]])
+def test_a_tool_that_is_no_object_is_named(tools: object) -> None:
+    found = rejection({"messages": CHAT, "tools": tools})
+    assert (found.code, found.field) == ("bad_tools", "tools[0]")
+
+
+# What a row says of its own training
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("weight", 0, "weight 0"),
+        ("weight", 0.0, "weight 0.0"),
+        ("train", False, "train false"),
+        ("training", False, "training false"),
+        ("loss", False, "loss false"),
+        ("loss_mask", 0, "loss_mask 0"),
+    ],
+)
+def test_a_turn_that_is_not_to_be_trained_on_says_why(key: str, value: object, why: str) -> None:
+    first, second = ({"role": "assistant", "content": "x", key: flag} for flag in (value, 1))
+    row = {"messages": [CHAT[0], first, CHAT[0], second]}
+    assert [turn.untrained for turn in sample(row).conversation.turns] == [None, why, None, None]
+    plain = {"messages": [CHAT[0], {**first, key: None}, CHAT[0], {**second, key: None}]}
+    assert sample(row).sample_id != sample(plain).sample_id
+
+
+@pytest.mark.parametrize(
+    ("role", "key", "value"),
+    [
+        ("assistant", "weight", 0.5),
+        ("assistant", "weight", -1),
+        ("assistant", "weight", "0"),
+        ("assistant", "loss_mask", [0, 1]),
+        ("assistant", "mask", 1),
+        ("assistant", "masks", [1]),
+        ("user", "train", True),
+    ],
+)
+def test_a_flag_that_cannot_be_followed_is_refused(role: str, key: str, value: object) -> None:
+    chat = [CHAT[0], {"role": role, "content": "x", key: value}, CHAT[1]]
+    found = rejection({"messages": chat})
+    assert (found.code, found.field) == ("unsupported_weight", f"messages[1].{key}")
+
+
+def test_a_row_of_which_nothing_is_trained_on_is_refused() -> None:
+    chat = [CHAT[0], {**CHAT[1], "weight": 0}]
+    assert rejection({"messages": chat}).code == "nothing_to_train_on"
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        ({"label": False}, "not_to_train"),
+        ({"label": "False"}, "not_to_train"),
+        ({"label": 0}, "not_to_train"),
+        ({"train": False}, "not_to_train"),
+        ({"weight": 0}, "not_to_train"),
+        ({"chosen": "a", "rejected": "b"}, "preference_pair"),
+        ({"loss_mask": [0, 1]}, "unsupported_mask"),
+    ],
+)
+def test_columns_that_say_not_to_train_are_followed(flags: dict[str, Any], code: str) -> None:
+    assert rejection({"prompt": "a", "completion": "b", **flags}).code == code
+
+
+@pytest.mark.parametrize(
+    "others", [{"label": True}, {"label": None}, {"weight": 0.3}, {"train": True}, {"chosen": "a"}]
+)
+def test_columns_that_ask_for_training_change_nothing(others: dict[str, Any]) -> None:
+    row = {"prompt": "a", "completion": "b"}
+    assert sample({**row, **others}).sample_id == sample(row).sample_id
+
+
+def test_a_class_label_of_zero_is_no_flag() -> None:
+    assert sample({"question": "a", "answer": "b", "label": 0}).shape == "question-answer"
+
+
+def test_a_mapping_says_which_answer_of_a_pair_is_meant() -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert rejection(row).code == "preference_pair"
+    parser = RowParser({"prompt": "prompt", "response": "chosen"})
+    assert parser.parse(row) == RowParser({"prompt": "prompt", "response": "x"}).parse(
+        {"prompt": "a", "x": "b"}
+    )._replace(columns=parser.mapped)  # type: ignore[union-attr]
 
 
 def test_a_chat_that_ends_with_the_user_is_kept_as_it_is() -> None:
@@ -155,6 +268,32 @@ def test_prompt_and_completion_may_be_strings_or_message_lists(response: str) ->
     row = {"prompt": CHAT[:1], response: CHAT[1:]}
     assert texts(row) == [("user", "Hi"), ("assistant", "Hello")]
     assert sample(row).shape == "prompt-completion"
+
+
+def test_messages_as_text_are_read_as_messages() -> None:
+    typed = sample({"prompt": CHAT[:1], "completion": CHAT[1:]})
+    text = sample({"prompt": json.dumps(CHAT[:1]), "completion": json.dumps(CHAT[1:])})
+    single = sample({"prompt": json.dumps(CHAT[0]), "completion": CHAT[1]})
+    assert typed.turns == text.turns == single.turns
+    sharegpt = [{"from": "gpt", "value": CHAT[1]["content"]}]
+    assert sample({"prompt": CHAT[0]["content"], "completion": json.dumps(sharegpt)}).turns == typed.turns
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "[]", '[{"role": "boss", "content": "x"}]', '{"name": "f"}', '[{"role": "user"}]']
+)
+def test_json_that_is_no_messages_stays_text(text: str) -> None:
+    assert texts({"prompt": "Write JSON.", "completion": text})[1] == ("assistant", text)
+
+
+@pytest.mark.parametrize("column", ["prompt", "completion", "messages", "tools"])
+def test_what_python_printed_of_a_list_has_a_remedy_of_its_own(column: str) -> None:
+    row = {"prompt": "a", "completion": "b", column: str(CHAT[:1])}
+    if column in ("messages", "tools"):
+        row = {"messages": CHAT, column: str(CHAT)}
+    found = rejection(row)
+    assert (found.code, found.field) == ("python_text", column)
+    assert "json.dumps" in found.remedy
 
 
 @pytest.mark.parametrize("question", ["question", "problem", "query"])
@@ -179,9 +318,26 @@ def test_a_reasoning_column_is_folded_into_the_answer(column: str) -> None:
     assert texts(row)[1][1] == "<think>\nCount.\n</think>\n4"
 
 
-def test_an_existing_think_block_is_left_as_it_is() -> None:
+def test_a_think_block_with_the_same_reasoning_is_left_as_it_is() -> None:
+    row = {"question": "2+2?", "reasoning": "Count. ", "answer": "<think>Count.</think>4"}
+    assert texts(row)[1][1] == "<think>Count.</think>4"
+
+
+def test_a_second_reasoning_is_not_dropped_in_silence() -> None:
     row = {"question": "2+2?", "reasoning": "Count.", "answer": "<think>Hm.</think>4"}
-    assert texts(row)[1][1] == "<think>Hm.</think>4"
+    assert rejection(row).code == "two_reasonings"
+    message = {"role": "assistant", "content": "4", "reasoning": "Count.", "thinking": "Hm."}
+    assert rejection({"messages": [CHAT[0], message]}).code == "two_reasonings"
+
+
+def test_a_tag_in_prose_is_no_reasoning() -> None:
+    row = {"question": "2+2?", "reasoning": "Count.", "answer": "4, </think> says."}
+    assert texts(row)[1][1] == "<think>\nCount.\n</think>\n4, </think> says."
+
+
+def test_the_reasoning_of_a_response_of_messages_is_that_of_its_answer() -> None:
+    row = {"prompt": CHAT[:1], "completion": CHAT[1:], "reasoning": "Count."}
+    assert texts(row)[1][1] == f"<think>\nCount.\n</think>\n{CHAT[1]['content']}"
 
 
 # Detection and mapping

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scorers.conversation import Conversation, Turn
-from scorers.sources import ModelSourceError
 from scorers.forms import RefusedError
+from scorers.sources import ModelSourceError
 from scorers.spans import ChatTemplate
 from tests import chat_templates as ct
 
@@ -127,7 +127,9 @@ def test_what_the_prompt_already_opens_is_not_trained_on(glue: str) -> None:
 
 
 def test_an_answer_that_the_template_replaces_is_refused_by_name() -> None:
-    replaced = ct.PRIMED.replace("m['content'] +", "(m['content'] if m['role'] == 'user' else '<think>\\n') +")
+    replaced = ct.PRIMED.replace(
+        "m['content'] +", "(m['content'] if m['role'] == 'user' else '<think>\\n') +"
+    )
     with pytest.raises(RefusedError, match=r"leaves out turn 1 \(assistant\)"):
         answers(replaced, conversation(("user", "one"), ("assistant", "assistant")))
 
