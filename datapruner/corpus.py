@@ -141,6 +141,13 @@ class Corpus:
         query = "SELECT count(*) FROM (SELECT 1 FROM samples WHERE tools IS NOT NULL LIMIT 1)"
         return bool(self._connection.execute(query).fetchall()[0][0])
 
+    def turn_fields(self) -> list[str]:
+        """Which of tool_call_id, name and untrained some turn has."""
+        names = ("tool_call_id", "name", "untrained")
+        counts = ", ".join(f"count({name})" for name in names)
+        [found] = self._connection.execute(f"SELECT {counts} FROM turns").fetchall()  # noqa: S608
+        return [name for name, count in zip(names, found, strict=True) if count]
+
     def rejects(self) -> pl.DataFrame:
         """One line per rejected row, in row order."""
         return self._frame("SELECT * FROM rejects ORDER BY row")

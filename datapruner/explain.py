@@ -188,7 +188,9 @@ def _turns(conversation: Conversation, lists: Mapping[str, Any] | None) -> list[
         ):
             spans.setdefault(turn, []).append((start, end, is_end, _state(keep)))
     return [
-        ShownTurn(turn.role, tuple(pieces_of(turn.content, spans.get(at, ()))), turn.tool_calls)
+        ShownTurn(
+            turn.role, tuple(pieces_of(turn.content, spans.get(at, ()))), turn.tool_calls, turn.untrained
+        )
         for at, turn in enumerate(conversation.turns)
     ]
 
@@ -265,8 +267,10 @@ def _from_parquet(path: Path, document: Mapping[str, Any], sample: str, home: Pa
 
 
 def _as_trained(message: Mapping[str, Any]) -> ShownTurn:
-    state: State = "kept" if message["role"] == "assistant" else "untrained"
-    return ShownTurn(message["role"], (Piece(message["content"], state),), message["tool_calls"])
+    untrained = "weight 0" if message.get("weight") == 0 else None
+    trained = message["role"] == "assistant" and untrained is None
+    piece = Piece(message["content"] or "", "kept" if trained else "untrained")
+    return ShownTurn(message["role"], (piece,), message["tool_calls"], untrained)
 
 
 def _decoded(

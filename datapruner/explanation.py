@@ -34,11 +34,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class ShownTurn:
-    """One turn cut into pieces. `role` is null for a whole text decoded from token ids."""
+    """One turn cut into pieces. `role` is null for a whole text decoded from token ids.
+
+    `untrained` is why an assistant turn is not trained on, as the row says it; null where it does not.
+    """
 
     role: str | None
     pieces: tuple[Piece, ...]
     tool_calls: str | None = None
+    untrained: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

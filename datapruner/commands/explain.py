@@ -83,6 +83,8 @@ def _lines(found: Explanation, *, colour: bool, whole: bool) -> Iterator[Rendera
         yield text_of(turn.pieces, colour=colour)
         if turn.tool_calls is not None:
             yield Text(f"tool calls: {display.clean(turn.tool_calls)}", style="dim")
+        if turn.untrained is not None:
+            yield Text(f"not trained on: the row says {display.clean(turn.untrained)}", style="yellow")
     if found.scores:
         yield ""
         yield _scores(found)

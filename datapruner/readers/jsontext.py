@@ -30,6 +30,8 @@ _EDGE = 16
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
 _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")\s*:')
+# More digits than a 64-bit whole number has.
+_LONG_NUMBER = re.compile(rb"[0-9]{20}")
 _BOM = codecs.BOM_UTF8
 
 
@@ -79,7 +81,10 @@ def _line(line: bytes, number: int, limits: Limits) -> Record:
     if len(line) > limits.max_row_bytes:
         return Record.faulty(number, too_large(len(line), limits), _show(line))
     try:
-        return Record(number, orjson.loads(line), line.strip())
+        row = orjson.loads(line)
+        if _LONG_NUMBER.search(line):  # of which it makes a float
+            row = json.loads(line)
+        return Record(number, row, line.strip())
     except orjson.JSONDecodeError as error:
         return Record.faulty(number, diagnose(line, error.msg), _show(line))
 

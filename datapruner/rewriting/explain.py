@@ -105,7 +105,7 @@ def _rewritten_turns(conversation: Conversation, record: Mapping[str, Any]) -> I
         pieces = pieces_of(turn.content, fates)
         if at == last and record["removed"]:
             pieces = list(_cut_pieces(turn.content, record))
-        yield ShownTurn(turn.role, tuple(pieces), turn.tool_calls)
+        yield ShownTurn(turn.role, tuple(pieces), turn.tool_calls, turn.untrained)
         if at == last and in_new_words:
             yield ShownTurn(f"{turn.role}, rewritten", (Piece(record["text"], "kept"),))
 

@@ -33,7 +33,9 @@ from scorers.conversation import Conversation
 
 BATCH = 2048
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())]))
+_MESSAGE = {"role": pa.string(), "content": pa.string(), "tool_calls": pa.string()}
+# What few messages have; a turn that is not trained on gets weight 0.
+_RARE = {"tool_call_id": pa.string(), "name": pa.string(), "weight": pa.int8()}
 """Arrow type of a conversation."""
 
 ABOUT = ("rewrite_status", "rewrite_reason", "level", "tokens_before", "tokens_after", "steps", "removed")
@@ -83,6 +85,8 @@ class TrainingRows:
     def __init__(self, database: Path, corpus: Corpus, rows: Sequence[int], pattern: str | None) -> None:
         self._database, self._corpus, self._rows = database, corpus, rows
         self._has_tools = corpus.has_tools()
+        rare = {"weight" if name == "untrained" else name for name in corpus.turn_fields()}
+        self._message = _MESSAGE | {name: kind for name, kind in _RARE.items() if name in rare}
         kinds = _original_kinds(corpus, rows)
         aside = {name for name in kinds if name.strip().casefold() in KNOWN_COLUMNS | _TRAINERS | _OURS}
         aside |= {name for read in corpus.provenance.columns.values() for name in read}
@@ -95,7 +99,8 @@ class TrainingRows:
         """All of them, some thousands at a time, with one schema."""
         for rows in _some(self._rows):
             said, conversations = self._read(rows)
-            trained = {"messages": pa.array(map(_messages, conversations), MESSAGES)}
+            kind = pa.list_(pa.struct(list(self._message.items())))
+            trained = {"messages": pa.array(map(_messages, conversations), kind)}
             if self._has_tools:
                 trained["tools"] = pa.array([each.tools for each in conversations], pa.string())
             original = pa.Table.from_batches(list(self._corpus.originals(rows, BATCH)))
@@ -137,14 +142,21 @@ class TrainingRows:
         ]
 
 
-def _messages(conversation: Conversation) -> list[dict[str, str | None]]:
+def _messages(conversation: Conversation) -> list[dict[str, str | int | None]]:
     return [
-        {"role": turn.role, "content": turn.content, "tool_calls": turn.tool_calls}
+        {
+            "role": turn.role,
+            "content": None if turn.null and not turn.content else turn.content,
+            "tool_calls": turn.tool_calls,
+            "tool_call_id": turn.tool_call_id,
+            "name": turn.name,
+            "weight": None if turn.untrained is None else 0,
+        }
         for turn in conversation.turns
     ]
 
 
-def _without_nulls(message: Mapping[str, str | None]) -> dict[str, str]:
+def _without_nulls(message: Mapping[str, str | int | None]) -> dict[str, str | int]:
     return {name: value for name, value in message.items() if value is not None}
 
 

@@ -162,9 +162,12 @@ class PieceAnswer(Answer):
 
 
 class TurnAnswer(Answer):
+    """One turn. `untrained` is why an assistant turn is not trained on, as the row says it."""
+
     role: str | None
     pieces: list[PieceAnswer]
     tool_calls: str | None
+    untrained: str | None
 
 
 class TokenAnswer(Answer):
