@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from api.uploads import JsonMapping, JsonObject, valid
+from datapruner.asked import Names
 from datapruner.config import DEFAULT_MODEL, Measuring
+from datapruner.keep import DESCRIPTION, LARGEST, Amount
 from datapruner.schemas.common import Name, Request
 from datapruner.schemas.datasets import Retention
 from datapruner.schemas.runs import RunRequest
+from datapruner.validation import matching
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
+Sha256 = Annotated[str, *matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")]
 _SHA256: Any = Field(None, description="of the file, in hex; what arrives otherwise is refused")
 _MAPPING: Any = Field({}, description="columns by role, as a JSON object, when they are not recognised")
 
@@ -31,19 +34,20 @@ class VersionForm(Request):
 class PruneForm(Request):
     """What `schemas.prune.NewPrune` has, with the fields of `measuring` beside the others."""
 
-    method: str | None = None
-    keep: str | None = Field(None, description="share (0.25, 25%) or count of the samples")
-    keep_tokens: int | None = Field(None, ge=1, description="or: a budget of trained tokens")
+    method: Names | None = None
+    methods: Names | None = None
+    keep: Amount | None = Field(None, description=DESCRIPTION)
+    keep_tokens: int | None = Field(None, ge=1, le=LARGEST, description="or: a budget of trained tokens")
     token_keep: float | None = Field(None, description="share of the response tokens to keep")
     preset: str | None = None
     options: JsonObject = Field({}, description="of the method, as a JSON object")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST)
     name: Name | None = Field(None, description="of the dataset that is made; default: a generated one")
     mapping: JsonMapping = _MAPPING
     sha256: Sha256 | None = _SHA256
     model: str = Field(DEFAULT_MODEL, description="the proxy model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_length: int | None = Field(None, ge=2, description="tokens; longer samples are cut")
+    max_length: int | None = Field(None, ge=2, le=2**31 - 1, description="tokens; longer samples are cut")
     overflow: Literal["truncate", "error"] = "truncate"
     train_on: Literal["all", "last"] = "all"
     reference: str | None = Field(None, description="a second model, for methods that compare the two")

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from datapruner.errors import BusyError, DataprunerError, UsageError
 from datapruner.service.problems import MEDIA_TYPE, document, problem
+from datapruner.validation import wording
 
 _MOST_ERRORS, _MOST_TEXT = 20, 500
 _HTTP = {
@@ -186,7 +187,7 @@ def _about(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
 def _invalid(error: RequestValidationError) -> dict[str, Any]:
     """What is wrong with which fields, without what was sent: it may be large, or secret."""
     errors = error.errors()[:_MOST_ERRORS]
-    found = [{"field": _path(each), "message": str(each["msg"])[:_MOST_TEXT]} for each in errors]
+    found = [{"field": _path(each), "message": wording(each)[:_MOST_TEXT]} for each in errors]
     field = found[0]["field"] or None
     return document(
         "invalid-request",
@@ -207,6 +208,8 @@ def _path(error: dict[str, Any]) -> str:
 
 
 def _remedy(first: dict[str, Any]) -> str:
+    if "remedy" in first.get("ctx", {}):
+        return str(first["ctx"]["remedy"])
     if first["type"] == "json_invalid":
         return "send valid JSON"
     if first["type"] in ("model_attributes_type", "missing") and first["loc"] == ("body",):

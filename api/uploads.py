@@ -113,7 +113,7 @@ def valid(model: type[DocumentT], content: Any) -> DocumentT:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        found = error.errors(include_url=False, include_input=False)
         raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in found]) from error
 
 

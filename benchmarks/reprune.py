@@ -23,9 +23,10 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner import runs
-from datapruner.config import Measuring, MethodChoice, RunConfig, parse_keep
+from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.corpus import Corpus
 from datapruner.executors import shards
+from datapruner.keep import parse_keep
 from datapruner.measure import Machine, proxy_for
 from datapruner.progress import Silent
 from datapruner.run_tables import SCALARS

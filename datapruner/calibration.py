@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import ValidationError
 
-from datapruner import runs, settings, verdicts
-from datapruner.config import DEFAULT_MODEL, Measuring, first_problem
+from datapruner import runs, settings, validation, verdicts
+from datapruner.config import DEFAULT_MODEL, Measuring
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.executors import local
@@ -66,10 +65,7 @@ def calibrate(
     `calibration_kl` in nats a token; rows of the best batch are kept. The other arguments are those of
     `prune`. Raises UsageError, also when there are too few samples, InputError, ModelError, WorkerError.
     """
-    try:
-        draw = Calibrate(batches=batches, size=size, held_out=held_out, sparsity=sparsity)
-    except ValidationError as error:
-        raise UsageError(first_problem(error)) from error
+    draw = validation.made(Calibrate, batches=batches, size=size, held_out=held_out, sparsity=sparsity)
     measuring = Measuring.of(
         model=model, dtype=dtype, max_length=max_length, overflow=overflow, train_on=train_on
     )

@@ -132,7 +132,7 @@ def _known(error: Exception) -> DataprunerError:
     if isinstance(error, DataprunerError):
         return error
     if isinstance(error, typer.TyperException):
-        return UsageError(error.format_message(), remedy="see --help")
+        return UsageError(_in_plain_words(error), remedy="see --help")
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return UsageError(f"cannot use {error.filename or 'a file'}: {error.strerror}")
     if isinstance(wanting := _want_of_space(error), DataprunerError):
@@ -149,3 +149,15 @@ def _want_of_space(error: Exception) -> Exception:
     from datapruner import space  # which needs libraries that --help does without
 
     return space.told(error)
+
+
+def _in_plain_words(error: typer.TyperException) -> str:
+    """What a wrong value of an option has to be; without the manner of the library that read it."""
+    said = error.format_message()
+    found = getattr(error.__cause__, "errors", None)  # those that pydantic counts up
+    if found is None:
+        return said
+    from datapruner import validation
+
+    first = found(include_url=False)[0]
+    return said.replace(error.message, validation.wording(first) + validation.value(first)).rstrip(".")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from datapruner import validation
 from datapruner.errors import UsageError
+from datapruner.keep import LARGEST, Keep
 from datapruner.recipe_parts import (
     Calibrate,
     Contamination,
@@ -25,33 +26,11 @@ from scorers import registry
 from scorers.method import Method
 
 DEFAULT_MODEL = "smollm2-135m"
-_LARGEST = 2**63 - 1  # of counts and seeds: what files and databases hold
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, and where."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where or 'configuration'}: {problem['msg']}"
 
 
 def _is_none(value: object) -> bool:
     """What is not given is not in a dump either, so that the ids of runs without it stay as they are."""
     return value is None
-
-
-class Keep(Part):
-    """How much to keep: one of a share of the samples, a count of them, a budget of trained tokens."""
-
-    share: float | None = Field(None, gt=0, le=1)
-    count: int | None = Field(None, ge=1, le=_LARGEST)
-    tokens: int | None = Field(None, ge=1, le=_LARGEST)
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.share, self.count, self.tokens)) != 1:
-            raise ValueError("give exactly one of a share, a count and a token budget to keep")
-        return self
 
 
 class Measuring(Part):
@@ -78,10 +57,7 @@ class Measuring(Part):
     @classmethod
     def of(cls, **settings: Any) -> Self:
         """These settings, checked. Raises UsageError."""
-        try:
-            return cls.model_validate(settings)
-        except ValidationError as error:
-            raise UsageError(first_problem(error)) from error
+        return validation.made(cls, **settings)
 
 
 class MethodChoice(Part):
@@ -155,13 +131,13 @@ class RunConfig(Part):
     keep: Keep | None = Field(None, description="null: scores only, nothing is pruned")
     calibrate: Calibrate | None = Field(None, exclude_if=_is_none)
     rewrite: Rewrite | None = Field(None, exclude_if=_is_none)
-    seed: int = Field(0, ge=0, le=_LARGEST)
+    seed: int = Field(0, ge=0, le=LARGEST)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         names = [choice.name for choice in self.methods]
         if self.keep is not None and len(names) != 1 and self.combine is None:
-            raise _wrong("methods", "pruning takes exactly one method, or `combine`")
+            raise _wrong("methods", "pruning takes exactly one method, or a recipe's `combine`")
         if self.coverage is not None and len(names) != 1 and self.combine is None:
             raise _wrong("coverage", "covering takes exactly one method, or `combine`")
         if self.combine is not None and "topsis" in names:
@@ -183,34 +159,3 @@ def find(name: str) -> Method[Any]:
         return registry.get(name)
     except ValueError as error:
         raise UsageError(str(error), remedy="see `datapruner methods`", field="method") from error
-
-
-def parse_keep(value: float | int | str | None = None, *, tokens: int | None = None) -> Keep:
-    """`0.25` or "25%" is a share, `300` a count, `tokens` a budget of trained tokens; 1.0 is everything.
-
-    An integer 1 is a count; a float is a share. Raises UsageError.
-    """
-    try:
-        if tokens is not None:
-            if value is not None:
-                raise ValueError("give a share or count, or a token budget, not both")
-            return Keep(tokens=tokens)
-        if isinstance(value, str):
-            text = value.strip()
-            if text.endswith("%"):
-                value = float(text[:-1]) / 100
-            else:
-                value = int(text) if text.lstrip("+-").isdigit() else float(text)
-        if value is None or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError("how much to keep is missing or not a number")
-        return Keep(count=value) if isinstance(value, int) else Keep(share=value)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(
-            f"keep {value if tokens is None else tokens!r}: {problem['msg']}", remedy=_KEEP_HELP, field="keep"
-        ) from error
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"keep {value!r:.80}: {error}", remedy=_KEEP_HELP, field="keep") from error
-
-
-_KEEP_HELP = "a share such as 0.25 or 25%, a count of samples such as 500, or a token budget"

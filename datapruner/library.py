@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 import pyarrow as pa
-from pydantic import ValidationError
 
-from datapruner import exports, runs, settings
-from datapruner.config import (
-    DEFAULT_MODEL,
-    Keep,
-    Measuring,
-    MethodChoice,
-    RunConfig,
-    first_problem,
-    parse_keep,
-)
+from datapruner import asked, exports, runs, settings, validation
+from datapruner.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
+from datapruner.keep import Keep
 from datapruner.measure import Machine, find_devices
 from datapruner.progress import Progress, Silent
 
@@ -135,9 +127,10 @@ class Result:
 
 def prune(
     source: Any,
-    method: str = "qtuning",
-    keep: float | int | str | None = None,
+    method: str | Sequence[str] | None = None,
+    keep: float | int | str | Mapping[str, float] | Keep | None = None,
     *,
+    methods: str | Sequence[str] | None = None,
     keep_tokens: int | None = None,
     token_keep: float | None = None,
     preset: str | None = None,
@@ -159,8 +152,10 @@ def prune(
 ) -> Result:
     """Keep the part of a corpus worth training on.
 
-    `source`: path, folder, Hub name, "-", `datasets.Dataset`, table or iterable of rows. `keep`: a share
-    (0.25, "25%"), a count (500), or `keep_tokens`, a budget of trained tokens; a `preset` brings its own.
+    `source`: path, folder, Hub name, "-", `datasets.Dataset`, table or iterable of rows. `method`, also
+    spelled `methods`, is by default "qtuning". `keep`: a share (0.25, 1.0, "25%") of the measured samples,
+    rounded up, or a count of them (500; one is {"count": 1}, for a plain 1 may mean either and is refused);
+    or `keep_tokens`, a budget of trained tokens; a `preset` brings its own.
     `token_keep` and `options` are the method's options. `mapping` names the columns, such as
     `{"prompt": "q", "response": "a"}`, when they are not recognised. `reference` is a second model and
     `target` rows to select towards (as `source`, their columns recognised), for methods that read them.
@@ -169,16 +164,11 @@ def prune(
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
     """
-    given = dict(options or {}) | ({} if token_keep is None else {"token_keep": token_keep})
-    choice, preset_share = MethodChoice.of(method, given, preset)
-    if keep is None and keep_tokens is None:
-        if preset_share is None:
-            raise UsageError(
-                "how much to keep is missing", remedy="give keep, keep_tokens, or a preset that says"
-            )
-        wanted = Keep(share=preset_share)
-    else:
-        wanted = parse_keep(keep, tokens=keep_tokens)
+    names = asked.one_spelling(method, methods, default="qtuning")
+    choices, share = asked.choices(names, options, token_keep=token_keep, preset=preset)
+    wanted = asked.amount(keep, keep_tokens, share)
+    if wanted is None:
+        raise asked.how_much_is_missing()
     measuring = Measuring.of(
         model=model,
         dtype=dtype,
@@ -188,15 +178,16 @@ def prune(
         reference=reference,
         embedder=embedder,
     )
-    config = _config(source, target, mapping, measuring, [choice], wanted, seed)
+    config = _config(source, target, mapping, measuring, choices, wanted, seed)
     return _run(config, source, target, device, token_budget, home, progress)
 
 
 def score(
     source: Any,
-    methods: Sequence[str] = ("qtuning",),
+    methods: str | Sequence[str] | None = None,
     *,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    method: str | Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
     model: str = DEFAULT_MODEL,
@@ -212,13 +203,12 @@ def score(
     home: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Score every sample by one or more methods, pruning nothing. `options` is per method name.
+    """Score every sample by one or more methods, by default "qtuning", pruning nothing.
 
-    The other arguments are those of `prune`, and so are the errors raised.
+    `options` are those of the one method or, of several, by method name. The other arguments are those of
+    `prune`, and so are the errors raised.
     """
-    choices = [MethodChoice.of(name, dict((options or {}).get(name, {})))[0] for name in methods]
-    if stray := set(options or {}) - set(methods):
-        raise UsageError(f"options for {', '.join(sorted(stray))}, which is not among the methods")
+    choices, _ = asked.choices(asked.one_spelling(method, methods, default="qtuning"), options)
     measuring = Measuring.of(
         model=model,
         dtype=dtype,
@@ -311,18 +301,16 @@ def _config(
     keep: Keep | None,
     seed: int,
 ) -> RunConfig:
-    try:
-        return RunConfig(
-            source=_named(source),
-            target=_named(target),
-            mapping=dict(mapping or {}),
-            measuring=measuring,
-            methods=methods,
-            keep=keep,
-            seed=seed,
-        )
-    except ValidationError as error:
-        raise UsageError(first_problem(error)) from error
+    return validation.made(
+        RunConfig,
+        source=_named(source),
+        target=_named(target),
+        mapping=dict(mapping or {}),
+        measuring=measuring,
+        methods=methods,
+        keep=keep,
+        seed=seed,
+    )
 
 
 def _named(rows: Any) -> str | None:

@@ -29,10 +29,12 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, Field, ValidationError
 
-from datapruner import exports, stages
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig, parse_keep
+from datapruner import exports, stages, validation
+from datapruner.asked import MOST_METHODS, amount
+from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.errors import InputError, UsageError
 from datapruner.filters import Ask
+from datapruner.keep import LARGEST, Amount
 from datapruner.query.sandbox import run_sql
 from datapruner.recipe_parts import (
     Calibrate,
@@ -99,14 +101,14 @@ class _Document(Part):
     mapping: dict[str, str] = Field({})
     target: Place | None = None
     measuring: Measuring = Measuring()
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    seed: int = Field(0, ge=0, le=LARGEST)
     dedup: Dedup | None = None
     contamination: Contamination | None = None
     filter: Filter | None = None
-    methods: list[_Asked] = Field(min_length=1, max_length=50)
+    methods: list[_Asked] = Field(min_length=1, max_length=MOST_METHODS)
     combine: dict[Name, Criterion] | None = Field(None, min_length=1, max_length=50)
     coverage: Coverage | None = None
-    keep: Any = None
+    keep: Amount | None = None
     calibrate: Calibrate | None = None
     rewrite: Rewrite | None = None
     export: Export = Export()
@@ -119,7 +121,6 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "methods": _Asked,
     "combine": Criterion,
     "coverage": Coverage,
-    "keep": Keep,
     "calibrate": Calibrate,
     "rewrite": Rewrite,
     "export": Export,
@@ -151,6 +152,15 @@ class _Lines:
     name: str
     keys: Mapping[str, tuple[int, int]]
     values: Mapping[str, tuple[int, int]]
+
+    def also(self, old: str, new: str) -> _Lines:
+        """With what stands at `old` and below it known as `new`, too."""
+
+        def moved(places: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+            below = {path: at for path, at in places.items() if f"{path}.".startswith(f"{old}.")}
+            return {**places, **{new + path.removeprefix(old): at for path, at in below.items()}}
+
+        return _Lines(self.name, moved(self.keys), moved(self.values))
 
     def refusal(self, problems: Iterable[Problem]) -> UsageError:
         told = list(dict.fromkeys(map(self._told, problems)))
@@ -186,7 +196,8 @@ def read(path: str | Path, data: str | Path | None = None) -> Recipe:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(f"{place}: cannot read the recipe: {reason}") from error
     document, lines = _parsed(text, str(place))
-    found = _beside(_document(document, lines), place.parent)
+    plain, lines = _document(document, lines)
+    found = _beside(plain, place.parent)
     if data is not None:
         found = found.model_copy(update={"data": str(data)})
     problems: list[Problem] = []
@@ -222,7 +233,7 @@ def of_request(
     ]
     if refused:
         raise lines.refusal(refused)
-    found = _document(document, lines)
+    found, lines = _document(document, lines)
     return _config(found.model_copy(update={"mapping": dict(mapping)}), lines, [], ask or run_sql)
 
 
@@ -275,7 +286,9 @@ def _parsed(text: str, name: str) -> tuple[dict[str, Any], _Lines]:
         line, column = (1, 1) if mark is None else _position(mark)
         said = ", ".join(part for part in (error.problem, error.context) if part)
         raise UsageError(f"{name}:{line}:{column}: not YAML: {said}", field="recipe") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:  # of integers only, which Python reads up to a length
+        raise UsageError(f"{name}: a number in it has too many digits", field="recipe") from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{name}: not YAML: {error}", field="recipe") from error
     empty = [
         Problem(key, "there is no value (write {} for its defaults, or leave it out)", key=True)
@@ -333,34 +346,40 @@ def _position(mark: Any) -> tuple[int, int]:
 # From a document to a configuration
 
 
-def _document(document: Mapping[str, Any], lines: _Lines) -> _Document:
-    """The settings, each checked on its own. Raises UsageError."""
-    methods = document.get("methods")
-    if isinstance(methods, list):  # a bare name is a method without options
-        plain = [{"name": each} if isinstance(each, str) else each for each in methods]
-        document = {**document, "methods": plain}
+def _document(document: Mapping[str, Any], lines: _Lines) -> tuple[_Document, _Lines]:
+    """The settings, each checked on its own, and where they stand. Raises UsageError."""
+    document = dict(document)
+    if "method" in document:
+        if "methods" in document:
+            said = "this and methods are two spellings of one setting (leave one out)"
+            raise lines.refusal([Problem("method", said, key=True)])
+        document["methods"] = document.pop("method")
+        lines = lines.also("method", "methods")
+    if "methods" in document:
+        methods = document["methods"]
+        if not isinstance(methods, list):
+            methods = [methods]
+            lines = lines.also("methods", "methods.0")
+        # A bare name is a method without options.
+        document["methods"] = [{"name": each} if isinstance(each, str) else each for each in methods]
     try:
-        return _Document.model_validate(document)
+        return _Document.model_validate(document), lines
     except ValidationError as error:
         raise lines.refusal(map(_problem, error.errors(include_url=False))) from error
 
 
 def _problem(error: Any) -> Problem:
-    path = [str(part) for part in error["loc"] if part != "[key]"]
-    where = ".".join(path)
-    text = error["msg"].removeprefix("Value error, ")
+    where = validation.place(error)
+    path = where.split(".")
     if error["type"] == "extra_forbidden":
         model = _Document if len(path) == 1 else _MODELS[path[0]]
         close = get_close_matches(path[-1], model.model_fields, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
         known = ", ".join(model.model_fields)
         return Problem(where, f"there is no such setting ({guess}known: {known})", key=True)
-    if error["type"] == "missing":
-        return Problem(where, "this is missing")
-    if error["type"] == "model_type":
-        return Problem(where, "this is a mapping of settings")
-    shown = "" if isinstance(error["input"], dict | list) else f", not {error['input']!r:.80}"
-    return Problem(where, f"{text[:1].lower()}{text[1:]}{shown}")
+    remedy = error.get("ctx", {}).get("remedy")
+    text = validation.wording(error) + validation.value(error)
+    return Problem(where, f"{text} ({remedy})" if remedy else text)
 
 
 def _config(found: _Document, lines: _Lines, problems: list[Problem], ask: Ask) -> RunConfig:
@@ -380,15 +399,7 @@ def _config(found: _Document, lines: _Lines, problems: list[Problem], ask: Ask) 
             if option is not None and inner == ".options":
                 inner += f".{option[1]}"
             problems.append(Problem(where + inner, str(error)))
-    keep: Keep | None = None
-    try:
-        keep = _keep(found.keep, share if len(choices) == 1 else None)
-    except ValidationError as error:
-        problems += [
-            Problem(".".join(["keep", *map(str, each["loc"])]), each["msg"]) for each in error.errors()
-        ]
-    except UsageError as error:
-        problems.append(Problem("keep", str(error)))
+    keep = amount(found.keep, None, share if len(choices) == 1 else None)
     if problems:
         raise lines.refusal(problems)
     given = {name: getattr(found, name) for name in RunConfig.model_fields.keys() & _Document.model_fields}
@@ -398,25 +409,10 @@ def _config(found: _Document, lines: _Lines, problems: list[Problem], ask: Ask) 
         config = RunConfig.model_validate(given)
         stages.check(config, has_target=config.target is not None, ask=ask)
     except ValidationError as error:
-        told = [
-            Problem(".".join(map(str, each["loc"] or each.get("ctx", {}).get("at", ()))), each["msg"])
-            for each in error.errors()
-        ]
-        raise lines.refusal(told) from error
+        raise lines.refusal(map(_problem, error.errors(include_url=False))) from error
     except UsageError as error:
         raise lines.refusal([Problem(error.field or "", str(error))]) from error
     return config
-
-
-def _keep(given: Any, share: float | None) -> Keep | None:
-    """How much to keep. Raises UsageError, ValidationError."""
-    if isinstance(given, Mapping):
-        return Keep.model_validate(given)
-    if given is None:
-        return None if share is None else Keep(share=share)
-    if isinstance(given, list):
-        raise UsageError("this is a list", remedy="a share such as 25%, a count, or {tokens: 100000}")
-    return parse_keep(given)
 
 
 def _beside(found: _Document, folder: Path) -> _Document:

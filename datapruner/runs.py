@@ -32,6 +32,7 @@ from datapruner.ingest import ingest
 from datapruner.measure import Machine
 from datapruner.progress import Progress
 from datapruner.selection import Scored, kept_tokens, needs, score
+from datapruner.validation import first_problem
 from datapruner.views import Plans, Views, measure_views
 from scorers.signals import Signals
 
@@ -402,9 +403,8 @@ def replayed(document: Mapping[str, Any]) -> RunConfig:
     try:
         config = RunConfig(**document["config"])
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise UsageError(f"run file, {where or 'config'}: {problem['msg']}") from error
+        wrong = first_problem(error, "config")
+        raise UsageError(f"run file, {wrong.message}", remedy=wrong.remedy) from error
     for choice in config.methods:
         find(choice.name)
         choice.parsed()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datapruner.config import Keep, MethodChoice, RunConfig, find
+from datapruner.config import MethodChoice, RunConfig, find
 from datapruner.errors import UsageError
+from datapruner.keep import Keep
 from datapruner.recipe_parts import Coverage, Criterion
 from scorers.coverage import coverage_selection
 from scorers.method import Columns, Selection, sample_column

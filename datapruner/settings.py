@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datapruner.errors import UsageError
 from datapruner.formats.rejections import Limits
+from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_"
 
@@ -122,7 +123,7 @@ def load(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = variable(str(first["loc"][0]))
-        raise UsageError(f"{name}: {first['msg']}", remedy="see the README's table", field=name) from error
+        raise UsageError(f"{name}: {wording(first)}", remedy="see the README's table", field=name) from error
 
 
 def table() -> list[str]:

@@ -14,9 +14,9 @@ from api.starting import started
 from api.state import Service
 from api.uploads import received, two_bodies
 from api.waiting import preferred_wait
+from datapruner.asked import how_much_is_missing
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.models import Export, Job, new_id
-from datapruner.errors import UsageError
 from datapruner.formats import RowParser
 from datapruner.schemas.datasets import UploadSource
 from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportFormat
@@ -75,11 +75,11 @@ def _format(request: Request) -> ExportFormat:
 def _start(
     service: Service, caller: Caller, body: NewPrune | PruneForm, file: Incoming | None, wanted: ExportFormat
 ) -> tuple[str, Export, Job]:
-    if body.method is None and body.recipe is None:
-        raise UsageError("the method is missing", remedy="GET /v1/methods lists them", field="method")
     request = body if isinstance(body, NewPrune) else body.run()
     RowParser(body.mapping)  # raises UsageError for a role that there is not
     config = request.config(body.mapping, service.sql.run)
+    if config.keep is None:
+        raise how_much_is_missing()
     allowed_models(service.settings, config.measuring)
     if isinstance(body, NewPrune):
         file = uploads.inline(body.rows)

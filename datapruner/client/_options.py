@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from datapruner.config import Measuring
+from datapruner.keep import Keep
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
 from datapruner.schemas.exports import ExportFormat
 from datapruner.schemas.projects import Scope
@@ -16,9 +17,9 @@ AnySource = HubSource | PathSource | UrlSource | Mapping[str, Any]
 class RunOptions(TypedDict, total=False):
     """What to run: `datapruner.schemas.runs.RunRequest`."""
 
-    method: str | None
-    methods: Sequence[str] | None
-    keep: float | int | str | None
+    method: str | Sequence[str] | None
+    methods: str | Sequence[str] | None
+    keep: float | int | str | Mapping[str, float] | Keep | None
     keep_tokens: int | None
     token_keep: float | None
     preset: str | None

@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from datapruner.errors import ServiceError, UsageError
+from datapruner.validation import first_problem
 
 T = TypeVar("T")
 
@@ -92,10 +93,7 @@ def checked(model: type[BaseModel], **values: Any) -> dict[str, Any]:
     try:
         return model.model_validate(values).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        reason = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {reason}" if where else reason, field=where or None) from None
+        raise first_problem(error, "") from None
 
 
 def encoded(document: Any) -> bytes:

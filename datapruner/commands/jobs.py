@@ -129,7 +129,7 @@ def create_schedule(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name or id.")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help="Such as '0 2 * * *': each night at two.")],
     method: Annotated[str, typer.Option("--method", "-m", help="See: datapruner methods.")] = "qtuning",
-    keep: Annotated[str | None, typer.Option(metavar="SHARE|COUNT", help="Samples to keep.")] = None,
+    keep: given.Keep = None,
     preset: Annotated[str | None, typer.Option(help="Published settings of the method.")] = None,
     option: given.Option = None,
     model: given.Model = "smollm2-135m",
@@ -150,6 +150,8 @@ def create_schedule(
     as_json: given.Json = False,
 ) -> None:
     """Prune a dataset again and again, after reading its new rows."""
+    if recipe is None:
+        given.check_keep(method, keep, None, preset)
     options = given.method_options(method, given.assignments(option, "--option"))
     run: RunOptions = {"method": method, "keep": keep, "options": options, "measuring": {"model": model}}
     if preset is not None:

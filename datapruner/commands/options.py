@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="File, folder, Hub name, or - for standard input.")
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE|COUNT",
+        help="Share of the measured samples, rounded up (0.25, 25%), or a count of them (500). "
+        "All: 100%; one: count=1.",
+    ),
+]
 Option = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the method; repeatable."),
@@ -95,6 +103,24 @@ def assignments(given: Sequence[str] | None, option: str) -> dict[str, str]:
             raise UsageError(f"{option} {name} is given twice")
         found[name] = value
     return found
+
+
+def check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: str | None) -> None:
+    """Say what is wrong with how much to keep before anything is read. Raises UsageError."""
+    from datapruner.config import find
+    from datapruner.keep import parse_keep
+
+    presets = find(method).presets
+    unknown = (
+        preset is not None and preset not in presets
+    )  # which is refused later, with those that are known
+    if keep is not None or keep_tokens is not None:
+        parse_keep(keep, tokens=keep_tokens)
+    elif not unknown and "keep" not in presets.get(preset or "", {}):
+        known = f", or --preset ({', '.join(presets)})" if presets else ""
+        raise UsageError(
+            "how much to keep is missing", remedy=f"give --keep 0.25, 25% or 500, --keep-tokens N{known}"
+        )
 
 
 def method_options(method: str, given: Mapping[str, str]) -> dict[str, Any]:

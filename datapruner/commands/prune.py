@@ -21,9 +21,7 @@ DEFAULT_MODEL = "smollm2-135m"  # the same as in config, which takes half a seco
 def prune(
     source: given.Source,
     method: Annotated[str, typer.Option("--method", "-m", help="See: datapruner methods.")] = "qtuning",
-    keep: Annotated[
-        str | None, typer.Option(metavar="SHARE|COUNT", help="Samples to keep: 0.25, 25% or 500.")
-    ] = None,
+    keep: given.Keep = None,
     keep_tokens: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Or: as many samples as fit N trained tokens.")
     ] = None,
@@ -55,7 +53,7 @@ def prune(
     A row once measured is not measured again: other methods and shares take seconds. With --url, SOURCE is a
     file to send to the service, or the name of one of its datasets.
     """
-    _check_keep(method, keep, keep_tokens, preset)
+    given.check_keep(method, keep, keep_tokens, preset)
     options = given.method_options(method, given.assignments(option, "--option"))
     mapping = given.assignments(map_, "--map")
     check_targets(out, plain)
@@ -208,21 +206,6 @@ def _measuring(
     about |= {} if reference is None else {"reference": reference}
     about |= {} if embedder is None else {"embedder": embedder}
     return about | {"overflow": overflow, "train_on": train_on}
-
-
-def _check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: str | None) -> None:
-    """Say what is missing before anything is read. Raises UsageError."""
-    from datapruner.config import find
-
-    if keep is not None and keep_tokens is not None:
-        raise UsageError("--keep and --keep-tokens are both given", remedy="give one of them")
-    presets = find(method).presets
-    unknown = preset is not None and preset not in presets  # which the library refuses
-    if keep is None and keep_tokens is None and not unknown and "keep" not in presets.get(preset or "", {}):
-        known = f", or --preset ({', '.join(presets)})" if presets else ""
-        raise UsageError(
-            "how much to keep is missing", remedy=f"give --keep 0.25, 25% or 500, --keep-tokens N{known}"
-        )
 
 
 def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:

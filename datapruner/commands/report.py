@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from datapruner import display, runs
-from datapruner.config import Keep
 from datapruner.corpus import Corpus
+from datapruner.keep import Keep
 from datapruner.library import Result
 
 _EXAMPLES = 5

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
-from pydantic import ValidationError
 
-from datapruner import exports, runs, settings
+from datapruner import exports, runs, settings, validation
 from datapruner.config import DEFAULT_MODEL
 from datapruner.corpus import Corpus
-from datapruner.errors import UsageError
 from datapruner.measure import Machine, find_devices
 from datapruner.progress import Progress, Silent
 from datapruner.rewriting import run as rewriting
@@ -157,8 +155,4 @@ def estimate_rewrite(
 
 
 def _config(about: Mapping[str, Any]) -> rewriting.RewriteConfig:
-    try:
-        return rewriting.RewriteConfig.model_validate(about)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    return validation.made(rewriting.RewriteConfig, **about)

@@ -13,6 +13,7 @@ from datapruner.rewriting.anchor import AnchorOptions
 from datapruner.rewriting.asap import AsapOptions
 from datapruner.rewriting.dap import DapOptions
 from datapruner.rewriting.rewriters import Counter, Rewriter, Settings
+from datapruner.validation import first_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,11 @@ class RewritingMethod:
         try:
             return self.options.model_validate(dict(given))
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "options"
+            wrong = first_problem(error, "options")
             raise UsageError(
-                f"{self.name}, {where}: {problem['msg'].removeprefix('Value error, ')}",
+                f"{self.name}, {wrong.message}",
                 remedy=f"its options are {', '.join(self.options.model_fields)}",
-                field=where,
+                field=wrong.field or "options",
             ) from error
 
 

@@ -13,11 +13,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from datapruner.validation import matching
 
 T = TypeVar("T")
 Place = tuple[str | int, ...]
@@ -31,7 +32,13 @@ def _in_utc(value: datetime) -> datetime:
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 """A point in time, sent with its zone; the database keeps UTC without one."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Name = Annotated[
+    str,
+    *matching(
+        r"[a-z][a-z0-9_]{0,62}",
+        "a small letter and then, if anything, small letters, digits and _, at most 63 characters in all",
+    ),
+]
 """A plain lower-case identifier."""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from datapruner.schemas.common import Answer, Dependent, Moment, Name, Request
+from datapruner.validation import matching
 
 
 class UploadSource(Request):
@@ -20,7 +21,7 @@ class HubSource(Request):
     """A dataset on the Hugging Face Hub."""
 
     kind: Literal["hub"]
-    name: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
+    name: Annotated[str, *matching(r"\w[\w.-]*/\w[\w.-]*", "a name on the Hub, such as owner/dataset")]
     config: str | None = None
     split: str | None = None
 

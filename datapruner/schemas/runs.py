@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig, parse_keep
+from datapruner import asked, validation
+from datapruner.asked import Names
+from datapruner.config import Measuring, RunConfig
+from datapruner.keep import DESCRIPTION, LARGEST, Amount
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 from datapruner.selection import check_views
+from datapruner.validation import of_kind
 
 if TYPE_CHECKING:
     from datapruner.filters import Ask
 
 
 class RunRequest(Request):
-    """What to run: one method and how much to keep, several methods to score by without pruning, or a recipe,
-    which says all of it."""
+    """What to run: methods and how much to keep, or a recipe, which says all of it.
 
-    method: str | None = Field(None, description="the method that prunes")
-    methods: list[str] | None = Field(None, min_length=1, description="methods that score; nothing is pruned")
-    keep: float | int | str | None = Field(None, description="share (0.25, 25%) or count of the samples")
-    keep_tokens: int | None = Field(None, ge=1, le=2**63 - 1, description="or: a budget of trained tokens")
+    What says how much to keep prunes, by one method; what does not scores, by one method or several.
+    """
+
+    method: Names | None = None
+    methods: Names | None = None
+    keep: Amount | None = Field(None, description=f"{DESCRIPTION}; nothing: the methods only score")
+    keep_tokens: int | None = Field(None, ge=1, le=LARGEST, description="or: a budget of trained tokens")
     token_keep: float | None = Field(None, description="share of the response tokens to keep")
-    preset: str | None = None
-    options: dict[str, Any] = Field({}, description="of the method; with `methods`: per method name")
+    preset: str | None = Field(None, description="published settings of the method; may say how much to keep")
+    options: dict[str, Any] = Field({}, description="of the method; of several: by method name")
     measuring: Measuring = Measuring()
     target: str | None = Field(
         None,
@@ -33,21 +39,23 @@ class RunRequest(Request):
         description="for methods that select towards other rows: a dataset of the project, by name or id, at "
         "its latest version or, as in name@3, at another",
     )
-    seed: int = Field(0, ge=0, le=2**63 - 1)
-    recipe: str | dict[str, Any] | None = Field(
+    seed: int = Field(0, ge=0, le=LARGEST)
+    recipe: Annotated[str | dict[str, Any], of_kind(str, dict)] | None = Field(
         None,
         description="instead of the other fields: a recipe as YAML text, or the same as an object, without "
         "data, mapping and export; its target and evaluation sets are datasets of the project",
     )
 
     @model_validator(mode="after")
-    def _one_or_several(self) -> Self:
+    def _methods_or_recipe(self) -> Self:
         if self.recipe is not None:
             beside = sorted(self.model_fields_set & RunRequest.model_fields.keys() - {"recipe"})
             if beside:
                 raise ValueError(f"a recipe says all of it: leave out {', '.join(beside)}")
-        elif (self.method is None) == (self.methods is None):
-            raise ValueError("give either method, to prune, or methods, to score, or a recipe")
+        elif self.method is None and self.methods is None:
+            raise ValueError("give a method, or several, or a recipe")
+        elif self.method is not None and self.methods is not None:
+            raise ValueError("method and methods are two spellings of one setting: give one of them")
         return self
 
     def config(self, mapping: dict[str, str], ask: Ask | None = None) -> RunConfig:
@@ -55,52 +63,24 @@ class RunRequest(Request):
 
         Raises UsageError naming what is wrong.
         """
-        from datapruner.errors import UsageError
-
         if self.recipe is not None:
             from datapruner import recipes  # which few requests need
 
             return recipes.of_request(self.recipe, mapping, ask)
-        if self.methods is not None:
-            if stray := set(self.options) - set(self.methods):
-                raise UsageError(
-                    f"options for {', '.join(sorted(stray))}, not among methods", field="options"
-                )
-            if any(not isinstance(given, dict) for given in self.options.values()):
-                raise UsageError("with methods, options are given per method name", field="options")
-            choices = [MethodChoice.of(name, self.options.get(name, {}))[0] for name in self.methods]
-            return self._checked(
-                RunConfig(
-                    measuring=self.measuring,
-                    target=self.target,
-                    methods=choices,
-                    seed=self.seed,
-                    mapping=mapping,
-                )
-            )
-        assert self.method is not None
-        given = dict(self.options) | ({} if self.token_keep is None else {"token_keep": self.token_keep})
-        choice, share = MethodChoice.of(self.method, given, self.preset)
-        if self.keep is None and self.keep_tokens is None:
-            if share is None:
-                raise UsageError(
-                    "how much to keep is missing", remedy="give keep, keep_tokens or a preset", field="keep"
-                )
-            wanted = Keep(share=share)
-        else:
-            wanted = parse_keep(self.keep, tokens=self.keep_tokens)
-        return self._checked(
-            RunConfig(
-                measuring=self.measuring,
-                target=self.target,
-                methods=[choice],
-                keep=wanted,
-                seed=self.seed,
-                mapping=mapping,
-            )
+        names = asked.one_spelling(self.method, self.methods)
+        choices, share = asked.choices(names, self.options, token_keep=self.token_keep, preset=self.preset)
+        keep = asked.amount(self.keep, self.keep_tokens, share)
+        if keep is None and self.token_keep is not None:
+            raise asked.how_much_is_missing()
+        config = validation.made(
+            RunConfig,
+            measuring=self.measuring,
+            target=self.target,
+            methods=choices,
+            keep=keep,
+            seed=self.seed,
+            mapping=mapping,
         )
-
-    def _checked(self, config: RunConfig) -> RunConfig:
         check_views(config, has_target=self.target is not None)
         return config
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from datapruner.schemas.common import Answer, Request
+from datapruner.validation import of_kind
 
 
 class SqlRequest(Request):
     """One SELECT. `parameters` fill `?` and `$1` (a list) or `$name` (an object)."""
 
     sql: str = Field(min_length=1, max_length=100_000)
-    parameters: list[Any] | dict[str, Any] | None = None
+    parameters: Annotated[list[Any] | dict[str, Any], of_kind(list, tuple, dict)] | None = None
     max_rows: int | None = Field(None, ge=1, description="at most; the service's own limit stays")
     format: Literal["json", "arrow", "parquet", "csv"] | None = Field(None, description="default: by Accept")
 

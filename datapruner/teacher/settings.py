@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from datapruner.errors import UsageError
 from datapruner.settings import home
+from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_TEACHER_"
 _KEY = "api_key"
@@ -118,9 +119,8 @@ def load(**given: Any) -> TeacherSettings:
         name = str(first["loc"][0]) if first["loc"] else None
         if name is not None and name not in TeacherSettings.model_fields:
             raise UsageError(f"there is no teacher setting {name!r}", field=name) from None
-        message = first["msg"].removeprefix("Value error, ")
         where = f"{variable(name)}: " if name else ""
-        raise UsageError(f"{where}{message}", remedy="see the README's table", field=name) from None
+        raise UsageError(f"{where}{wording(first)}", remedy="see the README's table", field=name) from None
 
 
 def store_path() -> Path:

@@ -20,6 +20,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from datapruner.teacher.errors import UnreadableAnswerError
+from datapruner.validation import place, wording
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -108,5 +109,5 @@ def _tags(model: type[BaseModel]) -> str:
 
 
 def _wrong_field(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    return f"field {'.'.join(map(str, first['loc'])) or '(all)'}: {first['msg']}"
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"field {place(first) or '(all)'}: {wording(first)}"

@@ -5,83 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig, find, parse_keep
+from datapruner.config import Measuring, MethodChoice, RunConfig, find
 from datapruner.errors import UsageError
+from datapruner.keep import Keep
 from scorers.registry import OWN
-
-
-@pytest.mark.parametrize(
-    ("value", "kept"),
-    [
-        (0.25, Keep(share=0.25)),
-        ("0.25", Keep(share=0.25)),
-        ("25%", Keep(share=0.25)),
-        (" 12.5 % ", Keep(share=0.125)),
-        (1.0, Keep(share=1.0)),
-        ("100%", Keep(share=1.0)),
-        ("1e-2", Keep(share=0.01)),
-        (1, Keep(count=1)),
-        ("1", Keep(count=1)),
-        (500, Keep(count=500)),
-        (" 500 ", Keep(count=500)),
-    ],
-)
-def test_a_share_a_percentage_and_a_count_are_told_apart(value: Any, kept: Keep) -> None:
-    assert parse_keep(value) == kept
-
-
-def test_a_token_budget_is_neither_share_nor_count() -> None:
-    assert parse_keep(tokens=1000) == Keep(tokens=1000)
-
-
-@pytest.mark.parametrize(
-    "value", [0, 0.0, -1, -0.5, 1.01, "0%", "101%", float("nan"), float("inf"), True, None]
-)
-def test_an_amount_out_of_range_is_refused_with_examples(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"^keep .*a share such as 0.25 or 25%, a count of samples"):
-        parse_keep(value)
-
-
-@pytest.mark.parametrize("text", ["", "half", "25 percent", "%", "0,25", "1/4", "--5", "nan", "²"])
-def test_text_that_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^keep "):
-        parse_keep(text)
-
-
-def test_both_an_amount_and_a_token_budget_are_refused() -> None:
-    with pytest.raises(UsageError, match="a share or count, or a token budget, not both"):
-        parse_keep(0.5, tokens=100)
-
-
-@pytest.mark.parametrize("tokens", [0, -5])
-def test_a_token_budget_of_nothing_is_refused(tokens: int) -> None:
-    with pytest.raises(UsageError, match=f"keep {tokens}: .*greater than or equal to 1"):
-        parse_keep(tokens=tokens)
-
-
-@given(st.text(max_size=8))
-def test_any_text_is_an_amount_or_a_usage_error(text: str) -> None:
-    try:
-        keep = parse_keep(text)
-    except UsageError:
-        return
-    assert (keep.count is None) != (keep.share is None)
-    assert keep.share is None or 0 < keep.share <= 1
-
-
-@given(st.floats(0, 1, exclude_min=True))
-def test_a_share_survives_being_written_as_text(share: float) -> None:
-    assert parse_keep(repr(share)) == parse_keep(share) == Keep(share=share)
-
-
-def test_a_share_and_a_count_together_are_no_keep() -> None:
-    with pytest.raises(ValidationError, match="exactly one of"):
-        Keep(share=0.5, count=3)
-
 
 # Methods
 
@@ -168,13 +97,6 @@ def test_a_configuration_that_makes_no_sense_is_refused(fields: dict[str, Any], 
 
 def test_scoring_takes_several_methods() -> None:
     assert RunConfig(methods=[MethodChoice(name="ppl"), MethodChoice(name="donod")]).keep is None
-
-
-@pytest.mark.parametrize("value", [10**400, -(10**400), 2**63, float("nan"), float("inf")])
-def test_no_number_that_files_cannot_hold_says_how_much_to_keep(value: float) -> None:
-    with pytest.raises(UsageError, match="keep") as caught:
-        parse_keep(value)
-    assert caught.value.field == "keep"
 
 
 @pytest.mark.parametrize("value", ["many", None, [0.5], 10**400, float("nan")])

@@ -433,9 +433,10 @@ def test_progress_is_reported_in_stages_and_reaches_the_number_of_samples(
         ({"keep": 0.5, "token_keep": 1.5}, "qtuning: option token_keep is 1.5: allowed is"),
         ({"method": "ppl", "keep": 0.5, "token_keep": 0.5}, "ppl has no option 'token_keep'"),
         ({"preset": "paper"}, "qtuning has no preset 'paper' .known: paper-12.5x50"),
-        ({}, "how much to keep is missing .give keep, keep_tokens, or a preset"),
+        ({}, "how much to keep is missing .give keep .*, keep_tokens, or a preset"),
         ({"keep": 0.5, "keep_tokens": 10}, "not both"),
-        ({"keep": 1.5}, "keep 1.5: .*less than or equal to 1 .a share such as"),
+        ({"keep": 1.5}, "keep: a share over 0 and at most 1, .*, not 1.5"),
+        ({"keep": 1}, "keep: 1 may mean one sample or all of them"),
         (
             {"keep": 999},
             f"asked to keep 999 samples, but only {len(tiny_model.MEASURED)} were measured .keep fewer",
@@ -445,8 +446,8 @@ def test_progress_is_reported_in_stages_and_reaches_the_number_of_samples(
             "budget of 1 tokens does not hold even the one sample that length",
         ),
         ({"keep": 0.5, "dtype": "int8"}, "dtype: .*'float32'"),
-        ({"keep": 0.5, "max_length": 1}, "max_length: .*greater than or equal to 2"),
-        ({"keep": 0.5, "seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"keep": 0.5, "max_length": 1}, "max_length: must be at least 2, not 1"),
+        ({"keep": 0.5, "seed": -1}, "seed: must be at least 0, not -1"),
         ({"keep": 0.5, "device": "gpu"}, "no device is called 'gpu' .auto, cpu"),
         ({"keep": 0.5, "device": ""}, "no device is called ''"),
     ],
@@ -456,6 +457,58 @@ def test_a_wrong_argument_is_named_with_a_remedy(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         prune(**arguments)
+
+
+@pytest.mark.parametrize("spelling", ["method", "methods"])
+@pytest.mark.parametrize("given", ["ppl", ["ppl"]])
+def test_prune_and_score_take_both_spellings_and_a_name_or_a_list(
+    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any], spelling: str, given: Any
+) -> None:
+    pruned = datapruner.prune(corpus_file, **{spelling: given}, keep=0.5, home=home, **options)
+    assert pruned.run.run_id == prune("ppl", 0.5).run.run_id
+    scored = datapruner.score(corpus_file, **{spelling: given}, home=home, **options)
+    assert [choice.name for choice in scored.run.config.methods] == ["ppl"]
+    assert scored.run.config.keep is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"methods": ["ppl", "length"]}, "methods: pruning takes exactly one method"),
+        ({"method": "ppl", "methods": "ppl"}, "two spellings of one setting"),
+        ({"methods": []}, "methods: must be the name of a method, or a list of names"),
+    ],
+)
+def test_pruning_by_no_method_or_by_several_is_refused(
+    corpus_file: Path, home: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        datapruner.prune(corpus_file, **given, keep=0.5, home=home)
+
+
+def test_the_module_lists_what_is_public() -> None:
+    assert dir(datapruner) == sorted(datapruner.__all__)
+    assert all(getattr(datapruner, name) is not None for name in dir(datapruner))
+
+
+def test_one_sample_is_kept_when_it_is_asked_for_by_name(prune: Prune) -> None:
+    assert prune("ppl", {"count": 1}).report.kept == prune("ppl", "count=1").report.kept == 1
+    assert prune("ppl", {"share": 1}).report.kept == len(tiny_model.MEASURED)
+
+
+def test_a_share_of_the_measured_samples_rounds_up(prune: Prune) -> None:
+    n = len(tiny_model.MEASURED)
+    assert prune("ppl", 1.01 / n).report.kept == 2
+    assert prune("ppl", 1e-9).report.kept == 1
+
+
+def test_what_a_run_gives_shows_itself_in_a_line(prune: Prune, first_run: Result) -> None:
+    result = prune("ppl", 0.5)
+    kept = f"{result.report.kept} of {len(tiny_model.LINES)} rows kept"
+    assert repr(result) == f"Result({result.run.run_id[:12]}, ppl: {kept})"
+    assert repr(result.run).startswith("Run(")
+    assert repr(result.report).startswith(f"Report(ingested={len(tiny_model.LINES)}, kept=")
+    assert max(map(len, (repr(first_run), repr(first_run.report)))) < 300
 
 
 def test_options_of_a_method_that_is_not_asked_for_are_refused(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from datapruner import recipes
-from datapruner.config import Keep, RunConfig
+from datapruner.config import RunConfig
 from datapruner.errors import InputError, UsageError
+from datapruner.keep import Keep
 
 GOOD = """\
 data: rows.jsonl
@@ -100,11 +101,22 @@ def test_what_is_not_given_is_not_in_the_configuration(folder: Path) -> None:
         ("300", Keep(count=300)),
         ("0.5", Keep(share=0.5)),
         ("12.5%", Keep(share=0.125)),
+        ("1.0", Keep(share=1.0)),
+        ("count=1", Keep(count=1)),
+        ("{count: 1}", Keep(count=1)),
+        ("{share: 1}", Keep(share=1.0)),
         ("{tokens: 9}", Keep(tokens=9)),
     ],
 )
 def test_how_much_to_keep_is_a_share_a_count_or_tokens(folder: Path, given: str, keep: Keep) -> None:
     assert read(folder, f"methods: [ppl]\nkeep: {given}\n").config.keep == keep
+
+
+@pytest.mark.parametrize("spelling", ["method", "methods"])
+@pytest.mark.parametrize("given", ["ppl", "[ppl]", "{name: ppl}", "[{name: ppl}]"])
+def test_one_method_needs_no_list_and_either_spelling_does(folder: Path, spelling: str, given: str) -> None:
+    config = read(folder, f"{spelling}: {given}\nkeep: 0.5\n").config
+    assert config == read(folder, "methods: [ppl]\nkeep: 0.5\n").config
 
 
 def test_a_preset_brings_its_options_and_share(folder: Path) -> None:
@@ -128,10 +140,13 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
             METHODS + "dedup:\n  treshold: 0.5\n",
             "recipe.yaml:4:3: dedup.treshold: there is no such setting (did you mean threshold?",
         ),
-        (METHODS + "dedup: {threshold: 2}\n", "recipe.yaml:3:20: dedup.threshold: input should be less"),
-        (METHODS + "dedup: true\n", "recipe.yaml:3:8: dedup: this is a mapping of settings"),
+        (METHODS + "dedup: {threshold: 2}\n", "recipe.yaml:3:20: dedup.threshold: must be at most 1, not 2"),
+        (
+            METHODS + "dedup: true\n",
+            "recipe.yaml:3:8: dedup: must be names with values, as in {name: value}, not True",
+        ),
         (METHODS + "dedup:\n", "recipe.yaml:3:1: dedup: there is no value (write {} for its defaults"),
-        (METHODS + "seed: -1\n", "recipe.yaml:3:7: seed: input should be greater than or equal to 0, not -1"),
+        (METHODS + "seed: -1\n", "recipe.yaml:3:7: seed: must be at least 0, not -1"),
         (METHODS + "seed: 1\nseed: 2\n", "recipe.yaml:4:1: seed: this stands in line 3 already"),
         (METHODS + "yes: 1\n", "recipe.yaml:3:1: yes: this name is read as something else than text"),
         ("methods: [magic]\nkeep: 0.5\n", "recipe.yaml:1:11: methods.0.name: unknown method 'magic'"),
@@ -148,16 +163,31 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
             "methods:\n  - {name: qtuning, preset: magic}\n",
             "recipe.yaml:2:29: methods.0.preset: method qtuning has no preset 'magic'",
         ),
-        ("methods: [ppl]\nkeep: lots\n", "recipe.yaml:2:7: keep: keep 'lots'"),
-        ("methods: [ppl]\nkeep: [1]\n", "recipe.yaml:2:7: keep: this is a list"),
-        ("methods: [ppl]\nkeep: {share: 2}\n", "recipe.yaml:2:15: keep.share: Input should be"),
+        ("methods: [ppl]\nkeep: lots\n", "recipe.yaml:2:7: keep: a share over 0 and at most 1, "),
+        ("methods: [ppl]\nkeep: [1]\n", "recipe.yaml:2:7: keep: a share over 0 and at most 1, "),
+        ("methods: [ppl]\nkeep: {share: 2}\n", "recipe.yaml:2:7: keep: a share over 0 and at most 1, "),
+        ("methods: [ppl]\nkeep: {size: 2}\n", "recipe.yaml:2:7: keep: by name, one of share, count"),
+        ("methods: [ppl]\nkeep: 1\n", "recipe.yaml:2:7: keep: 1 may mean one sample or all of them ("),
+        ("methods: [ppl]\nkeep: '1'\n", "recipe.yaml:2:7: keep: 1 may mean one sample or all of them ("),
+        ("method: ppl\nmethods: [ppl]\nkeep: 0.5\n", "recipe.yaml:1:1: method: this and methods are two"),
+        ("method: magic\nkeep: 0.5\n", "recipe.yaml:1:9: methods.0.name: unknown method 'magic'"),
+        (
+            "method:\n  name: qtuning\n  options: {token_keep: 7}\nkeep: 0.5\n",
+            "recipe.yaml:3:25: methods.0.options.token_keep: method qtuning: option token_keep is 7",
+        ),
+        ("method: [ppl, magic]\n", "recipe.yaml:1:15: methods.1.name: unknown method 'magic'"),
+        ("methods: 3\nkeep: 0.5\n", "recipe.yaml:1:10: methods.0: must be names with values"),
+        ("method: []\nkeep: 0.5\n", "recipe.yaml:1:9: methods: must not be empty"),
         ("methods: [ppl, length]\nkeep: 0.5\n", "recipe.yaml:1:10: methods: pruning takes exactly one"),
         ("methods: [ppl]\ndedup: {}\n", "recipe.yaml:2:8: dedup: this is for runs that prune"),
         (
             METHODS + "combine:\n  don: {direction: low}\n",
             "recipe.yaml:4:8: combine.don: don is no score",
         ),
-        (METHODS + "combine:\n  ppl: {direction: up}\n", "recipe.yaml:4:20: combine.ppl.direction: input"),
+        (
+            METHODS + "combine:\n  ppl: {direction: up}\n",
+            "recipe.yaml:4:20: combine.ppl.direction: must be 'high' or",
+        ),
         (METHODS + "combine:\n  ppl: {}\n", "recipe.yaml:4:8: combine.ppl.direction: this is missing"),
         (
             METHODS + "combine:\n  ppl: {direction: low, weight: .nan}\n",
@@ -187,7 +217,7 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
         (METHODS + "seed: *x\n", "recipe.yaml:3:7: there is an alias in it"),
         (METHODS + "seed: !!python/name:os.system x\n", "recipe.yaml:3:7: there is a tag in it"),
         ("methods: " + "[" * 50, "recipe.yaml:1:21: there is more than 12 levels in it"),
-        (METHODS + "seed: " + "9" * 5000 + "\n", "recipe.yaml: not YAML: Exceeds the limit"),
+        (METHODS + "seed: " + "9" * 5000 + "\n", "recipe.yaml: a number in it has too many digits"),
         ("# " + "x" * (1 << 16), "recipe.yaml: longer than 65,536 characters"),
     ],
 )
@@ -242,7 +272,7 @@ def test_a_services_recipe_does_not_say_where_rows_are(name: str) -> None:
 
 
 def test_an_object_is_checked_like_a_text() -> None:
-    with pytest.raises(UsageError, match=r"^recipe: dedup\.threshold: input should be less"):
+    with pytest.raises(UsageError, match=r"^recipe: dedup\.threshold: must be at most 1"):
         recipes.of_request(json.loads('{"methods": ["ppl"], "keep": 0.5, "dedup": {"threshold": 3}}'), {})
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner import run_tables
-from datapruner.config import Keep, MethodChoice
+from datapruner.config import MethodChoice
+from datapruner.keep import Keep
 from datapruner.run_tables import COLUMNS, masks, sample_scores
 from datapruner.selection import Scored, kept_tokens, score
 from scorers.signals import Signals

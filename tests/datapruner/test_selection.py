@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.config import Keep, MethodChoice, find
+from datapruner.config import MethodChoice, find
 from datapruner.errors import UsageError
+from datapruner.keep import Keep
 from datapruner.selection import kept_tokens, needs, score
 from scorers.method import Selection
 from scorers.registry import OWN

@@ -19,10 +19,11 @@ import transformers as tf
 import datapruner
 from datapruner import measure as measuring_module
 from datapruner import runs
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig
+from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, ModelError, NothingSurvivedError, UsageError
 from datapruner.executors.local import IdleWorkers
+from datapruner.keep import Keep
 from datapruner.library import Result
 from datapruner.measure import Machine
 from datapruner.progress import Silent

@@ -99,7 +99,7 @@ def test_for_people_it_shows_counts_reasons_and_where_to_go_on(
 def test_a_budget_out_of_range_ends_with_what_is_allowed(command: Command, rows: Path, home: Path) -> None:
     said = command("rewrite", "asap", rows, "--max-token-ratio", "1.5", home=home)
     assert said.code == 2
-    assert "max_token_ratio: Input should be less than or equal to 1" in said.err
+    assert "max_token_ratio: must be at most 1" in said.err
 
 
 def test_a_method_that_needs_a_teacher_says_how_to_name_one(

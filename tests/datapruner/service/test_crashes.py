@@ -17,7 +17,8 @@ import pytest
 from datapruner.catalog import datasets, migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Export, Job, Project, Run, Upload, Version
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig
+from datapruner.config import Measuring, MethodChoice, RunConfig
+from datapruner.keep import Keep
 from datapruner.service import jobs
 from datapruner.settings import Settings
 from datapruner.storage import FolderStorage

@@ -18,7 +18,7 @@ from datapruner import embeddings
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Project, Upload, Version, new_id
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig
+from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.errors import (
     ConflictError,
     DeniedError,
@@ -29,6 +29,7 @@ from datapruner.errors import (
     UsageError,
 )
 from datapruner.executors.local import IdleWorkers
+from datapruner.keep import Keep
 from datapruner.progress import Silent
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import jobs, targets
