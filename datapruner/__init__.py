@@ -40,6 +40,10 @@ _MODULES |= {"calibrate": "calibration", "decontaminate": "contamination", "dedu
 _MODULES |= {"Rewrites": "rewriting.library", "rewrite": "rewriting.library"}
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     # Importing the API takes a second of libraries; workers and `--help` do without.
     if name not in __all__:

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from datapruner.recipes import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A published run, and everything that came of it. Tables are read when asked for."""
 
     run: runs.Run
     home: Path
+
+    def __repr__(self) -> str:
+        return repr(self.run).replace("Run", "Result", 1)
 
     @property
     def report(self) -> runs.Report:

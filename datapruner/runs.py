@@ -64,15 +64,15 @@ class Report:
     response_tokens: int
     kept_tokens: int
     truncated_tokens: int
-    shapes: dict[str, int]
-    reasons: dict[str, int]
-    quadrants: dict[str, int]
-    thresholds: dict[str, float]
-    stages: dict[str, dict[str, int]] = field(default_factory=dict)
-    scores: list[str] = field(default_factory=list)
+    shapes: dict[str, int] = field(repr=False)
+    reasons: dict[str, int] = field(repr=False)
+    quadrants: dict[str, int] = field(repr=False)
+    thresholds: dict[str, float] = field(repr=False)
+    stages: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    scores: list[str] = field(default_factory=list, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A published run and what it took. `measured` samples went through the proxy model for it."""
 
@@ -83,6 +83,12 @@ class Run:
     report: Report
     measured: int
     seconds: float
+
+    def __repr__(self) -> str:
+        methods = "+".join(choice.name for choice in self.config.methods)
+        what = "scored" if self.config.keep is None else "kept"
+        counts = f"{self.report.kept:,} of {self.report.ingested:,} rows {what}"
+        return f"Run({self.run_id[:12]}, {methods}: {counts})"
 
     @property
     def database(self) -> Path:

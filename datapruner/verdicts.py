@@ -22,7 +22,7 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.files import publishing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdicts:
     """One step's result.
 
@@ -36,6 +36,10 @@ class Verdicts:
     table: pl.DataFrame
     settings: Mapping[str, Any]
     notes: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        return f"Verdicts({self.step}: {counts['kept']:,} of {counts['ingested']:,} rows kept)"
 
     @property
     def counts(self) -> dict[str, int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Subset:
     """What `prune` gives. `path` is the file that was written, or else `content` has its bytes."""
 
@@ -34,14 +34,22 @@ class Subset:
     path: Path | None
     content: bytes | None
 
+    def __repr__(self) -> str:
+        where = f"in {str(self.path)!r}" if self.content is None else f"as {len(self.content):,} bytes"
+        return f"Subset({self.export.rows or 0:,} rows of {self.run.id}, {where})"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class SqlResult:
     """Rows of a statement; `truncated` when there were more than the service sends."""
 
     table: pa.Table
     truncated: bool
     seconds: float
+
+    def __repr__(self) -> str:
+        more = ", and there are more" if self.truncated else ""
+        return f"SqlResult({self.table.num_rows:,} rows of {self.table.num_columns:,} columns{more})"
 
     @property
     def frame(self) -> pl.DataFrame:

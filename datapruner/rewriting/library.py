@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     import datasets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rewrites:
     """A published rewriting run, and everything that came of it. Tables are read when asked for."""
 
     run: rewriting.RewriteRun
     home: Path
+
+    def __repr__(self) -> str:
+        return repr(self.run).replace("RewriteRun", "Rewrites", 1)
 
     @property
     def report(self) -> rewriting.Report:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,12 @@ class Report:
     tokens_after: int
     steps_before: int
     steps_after: int
-    reasons: dict[str, int]
-    levels: dict[str, int]
-    stage: str
+    reasons: dict[str, int] = field(repr=False)
+    levels: dict[str, int] = field(repr=False)
+    stage: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RewriteRun:
     """A published rewriting run. `measured` samples went through the proxy model for it."""
 
@@ -89,6 +89,10 @@ class RewriteRun:
     report: Report
     measured: int = 0
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        counts = f"{self.report.rewritten:,} of {self.report.ingested:,} rows rewritten"
+        return f"RewriteRun({self.run_id[:12]}, {self.config.method}: {counts})"
 
     @property
     def database(self) -> Path:

@@ -81,7 +81,7 @@ class VersionAnswer(Answer):
     duplicates: int
     new_rows: int
     bytes: int
-    report: dict[str, Any]
+    report: dict[str, Any] = Field(repr=False)
     created_at: Moment
 
 

@@ -101,10 +101,10 @@ class RunAnswer(Answer):
     version: int | None
     job_id: str
     state: JobState
-    config: dict[str, Any]
+    config: dict[str, Any] = Field(repr=False)
     content_id: str | None
-    lineage: dict[str, Any] | None
-    report: dict[str, Any] | None
+    lineage: dict[str, Any] | None = Field(repr=False)
+    report: dict[str, Any] | None = Field(repr=False)
     measured: int | None
     seconds: float | None
     created_at: Moment
@@ -120,9 +120,9 @@ class ReportAnswer(Answer):
 
     run: str
     content_id: str
-    config: dict[str, Any]
-    lineage: dict[str, Any]
-    report: dict[str, Any]
+    config: dict[str, Any] = Field(repr=False)
+    lineage: dict[str, Any] = Field(repr=False)
+    report: dict[str, Any] = Field(repr=False)
 
 
 class MaskAnswer(Answer):
