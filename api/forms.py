@@ -42,7 +42,7 @@ class PruneForm(Request):
     preset: str | None = None
     options: JsonObject = Field({}, description="of the method, as a JSON object")
     seed: int = Field(0, ge=0, le=LARGEST)
-    name: Name | None = Field(None, description="of the dataset that is made; default: a generated one")
+    name: Name | None = Field(None, description="of the dataset that is made; without, no listing shows it")
     mapping: JsonMapping = _MAPPING
     sha256: Sha256 | None = _SHA256
     model: str = Field(DEFAULT_MODEL, description="the proxy model")

@@ -107,6 +107,17 @@ def decontaminate(
         return find(corpus, sets, convention, progress=listener)
 
 
+def as_samples(source: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an evaluation set as conversations of the same texts: compared with them, the same is
+    found, and a service takes them as the rows of a dataset, whatever the columns were. Raises InputError.
+    """
+    for row in _rows(source):
+        found = [text for text in _strings(list(row.values())) if text.strip()]
+        found += ["-"] * (2 if not found else len(found) % 2)  # for a user and an assistant in turn
+        roles = ("user", "assistant")
+        yield {"messages": [{"role": roles[at % 2], "content": text} for at, text in enumerate(found)]}
+
+
 def evaluation_set(
     name: str, source: Any, convention: Convention, columns: tuple[str, ...] = ()
 ) -> EvaluationSet:

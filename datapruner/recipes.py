@@ -18,7 +18,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -237,10 +236,9 @@ def of_request(
     return _config(found.model_copy(update={"mapping": dict(mapping)}), lines, [], ask or run_sql)
 
 
-def as_request(config: RunConfig) -> str:
+def as_request(config: RunConfig) -> dict[str, Any]:
     """The recipe that a service is asked for, of a configuration: `of_request` makes that of it again."""
-    fields = config.model_dump(mode="json", exclude={"source", "mapping"}, exclude_none=True)
-    return json.dumps(fields)
+    return config.model_dump(mode="json", exclude={"source", "mapping"}, exclude_none=True)
 
 
 # From text to a document

@@ -135,10 +135,19 @@ def _ingest(
 
 
 @router.get("", operation_id="list_datasets")
-def list_datasets(service: ServiceDep, caller: Reader, paging: IdPage) -> Page[DatasetAnswer]:
+def list_datasets(
+    service: ServiceDep,
+    caller: Reader,
+    paging: IdPage,
+    unnamed: Annotated[
+        bool, Query(description="those too that nobody named: rows sent to be pruned or compared with")
+    ] = False,
+) -> Page[DatasetAnswer]:
     """Datasets with their latest versions, the newest first."""
     with service.db.read() as session:
-        found = datasets.listing(session, caller.project_id, limit=paging.limit + 1, before=paging.after)
+        found = datasets.listing(
+            session, caller.project_id, limit=paging.limit + 1, before=paging.after, unnamed=unnamed
+        )
         latest = datasets.latest_of(session, [dataset.id for dataset in found])
     answers = [_answer(dataset, latest.get(dataset.id)) for dataset in found]
     return page(answers, paging.limit, lambda dataset: dataset.id)

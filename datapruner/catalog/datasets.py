@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from sqlalchemy import ColumnElement, func, not_, or_, select, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from datapruner.catalog.models import (
     new_id,
 )
 from datapruner.errors import ConflictError, NotFoundError
+from datapruner.schemas.datasets import MADE_UP
 
 _PLAIN = re.compile(r"[a-z0-9_]{1,63}")
 
@@ -71,6 +72,11 @@ def create(
     return dataset
 
 
+def is_named() -> ColumnElement[bool]:
+    """Of a dataset: that somebody gave it its name."""
+    return not_(Dataset.name.regexp_match(MADE_UP))
+
+
 def check_free(session: Session, project_id: str, name: str) -> None:
     """Raise ConflictError when the name is taken now: before an upload is stored in vain."""
     if session.scalar(select(Dataset.id).where(Dataset.project_id == project_id, Dataset.name == name)):
@@ -85,9 +91,14 @@ def taken(name: str) -> ConflictError:
     )
 
 
-def listing(session: Session, project_id: str, *, limit: int, before: str | None = None) -> list[Dataset]:
-    """The newest `limit` datasets, those older than the id `before` if it is given."""
+def listing(
+    session: Session, project_id: str, *, limit: int, before: str | None = None, unnamed: bool = False
+) -> list[Dataset]:
+    """The newest `limit` datasets, those older than the id `before` if it is given, and those with names that
+    were made up only if they are wanted too."""
     query = select(Dataset).where(Dataset.project_id == project_id)
+    if not unnamed:
+        query = query.where(is_named())
     if before is not None:
         query = query.where(Dataset.id < before)
     return list(session.scalars(query.order_by(Dataset.id.desc()).limit(limit)))

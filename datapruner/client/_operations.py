@@ -64,9 +64,10 @@ def create_dataset(
     return _carrying("/datasets", data, fields)
 
 
-def list_datasets() -> Request[Page[datasets.DatasetAnswer]]:
-    """The datasets, the newest first."""
-    return Request("GET", "/datasets", reading(Page[datasets.DatasetAnswer]))
+def list_datasets(*, unnamed: bool = False) -> Request[Page[datasets.DatasetAnswer]]:
+    """The datasets, the newest first; with `unnamed` those too that nobody named."""
+    request = Request("GET", "/datasets", reading(Page[datasets.DatasetAnswer]))
+    return request.asking(unnamed="true" if unnamed else None)
 
 
 def get_dataset(dataset: str) -> Request[datasets.DatasetAnswer]:

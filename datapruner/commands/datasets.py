@@ -32,13 +32,20 @@ Cascade = Annotated[bool, typer.Option("--cascade", help="Delete what depends on
 
 
 @datasets_app.command("list")
-def list_datasets(limit: given.Limit = 20, url: given.Url = None, as_json: given.Json = False) -> None:
+def list_datasets(
+    unnamed: Annotated[
+        bool, typer.Option("--unnamed", help="Those too that nobody named, as of prune with a file.")
+    ] = False,
+    limit: given.Limit = 20,
+    url: given.Url = None,
+    as_json: given.Json = False,
+) -> None:
     """List the datasets, the newest first."""
     with given.client(url) as client:
         answers.listing(
             Output(as_json=as_json),
             "datasets",
-            client.datasets.list(),
+            client.datasets.list(unnamed=unnamed),
             limit,
             {
                 "name": lambda dataset: dataset.name,

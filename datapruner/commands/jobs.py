@@ -161,7 +161,11 @@ def create_schedule(
 
         run = {"recipe": recipes.as_request(recipes.read(recipe).config)}
     output = Output(as_json=as_json)
+    from datapruner.commands import remote, sets
+
     with given.client(url) as client:
+        with output.progress() as progress:
+            run = sets.brought(client, run, lambda job: remote.wait(client, job, progress, output))
         made = client.schedules.create(
             dataset,
             cron,

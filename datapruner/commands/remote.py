@@ -21,7 +21,7 @@ from rich.console import RenderableType
 
 from datapruner import display, runs
 from datapruner.client import Client, RunOptions, SqlResult, SubsetFormat
-from datapruner.commands import answers, report
+from datapruner.commands import answers, report, sets
 from datapruner.config import RunConfig
 from datapruner.display import Output
 from datapruner.errors import NotFoundError, UsageError
@@ -69,6 +69,7 @@ def prune(
         sending(None if is_dataset else source) as file,
         output.progress() as progress,
     ):
+        wanted = sets.brought(client, wanted, lambda job: wait(client, job, progress, output))
         if file is not None:
             first: SubsetFormat = (
                 "plain-jsonl" if [*formats.values()][:1] == [(plain, "plain-jsonl")] else "parquet"
@@ -95,6 +96,7 @@ def score(url: str, source: str, wanted: RunOptions, output: Output) -> None:
         remedy = f"send it first: datapruner datasets create NAME {source}"
         raise UsageError(f"{source}: a service scores its own datasets", remedy=remedy)
     with Client(url) as client, output.progress() as progress:
+        wanted = sets.brought(client, wanted, lambda job: wait(client, job, progress, output))
         done = wait(client, client.runs.start_create(source, **wanted), progress, output)
         _finish(client, output, client.runs.get(came(done, "run_id")), {})
 

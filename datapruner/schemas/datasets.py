@@ -9,6 +9,15 @@ from pydantic import Field
 from datapruner.schemas.common import Answer, Dependent, Moment, Name, Request
 from datapruner.validation import matching
 
+MADE_UP = "^(prune|set)_[0-9a-f]{22}$"
+"""Names of datasets that nobody named, of rows that were sent to be pruned or compared with. Listings leave
+them out unless they are asked for."""
+
+
+def content_name(digest: str) -> str:
+    """The name of a dataset of rows to compare with, by the hex SHA-256 of its file."""
+    return f"set_{digest[:22]}"
+
 
 class UploadSource(Request):
     """A file that was uploaded with the request, or rows that stood in it."""

@@ -70,7 +70,7 @@ class RunRequest(Request):
         names = asked.one_spelling(self.method, self.methods)
         choices, share = asked.choices(names, self.options, token_keep=self.token_keep, preset=self.preset)
         keep = asked.amount(self.keep, self.keep_tokens, share)
-        if keep is None and self.token_keep is not None:
+        if keep is None and (self.token_keep is not None or "keep" in self.model_fields_set):
             raise asked.how_much_is_missing()
         config = validation.made(
             RunConfig,

@@ -80,6 +80,27 @@ def test_without_a_wish_to_wait_the_answer_is_the_job(
     assert job["state"] == "succeeded"
     dataset = client.get(job["links"]["dataset"]).json()
     assert dataset["name"].startswith("prune_")
+    assert dataset["name"] not in _names(client)
+    assert dataset["name"] in _names(client, unnamed=True)
+    schema = client.get("/v1/sql/schema").json()
+    assert dataset["name"] not in {table["schema_name"] for table in schema["tables"]}
+    asked = {"sql": f"SELECT count(*) AS rows FROM {dataset['name']}.samples"}
+    assert client.post("/v1/sql", json=asked).json()["rows"][0][0] == dataset["latest"]["accepted"]
+
+
+def _names(client: httpx.Client, *, unnamed: bool = False) -> set[str]:
+    found = client.get("/v1/datasets", params={"limit": 200, "unnamed": unnamed})
+    return {dataset["name"] for dataset in found.json()["items"]}
+
+
+@pytest.mark.parametrize("how", [{"keep": "count=1"}, {"keep": '{"count": 1}'}])
+def test_a_form_keeps_one_sample_by_name(
+    client: httpx.Client, corpus_file: Path, form: dict[str, str], how: dict[str, str]
+) -> None:
+    respelled = {("methods" if name == "method" else name): value for name, value in form.items()}
+    answer = _post(client, corpus_file, respelled | how, **WAIT, **JSONL)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.text.splitlines()) == 1
 
 
 def test_a_wait_that_is_too_short_leaves_the_job_to_be_fetched(
@@ -112,6 +133,8 @@ def test_a_job_that_fails_while_one_waits_answers_with_its_problem(
         ({"options": "{"}, "options"),
         ({"options": '{"a": NaN}'}, "options"),
         ({"keep": "most"}, "keep"),
+        ({"keep": "1"}, "keep: 1 may mean one sample or all of them"),
+        ({"methods": "ppl"}, "two spellings of one setting"),
         ({"mapping": '{"colour": "blue"}'}, "mapping"),
         ({"mapping": '{"prompt": "\\u0000"}'}, "mapping"),
         ({"seed": "-1"}, "seed"),

@@ -118,7 +118,7 @@ def test_the_subset_holds_the_rewritten_rows(server: Server, run: dict[str, Any]
         ("methods: [magic]\nkeep: 0.5\n", "recipe:1:11: methods.0.name: unknown method 'magic'"),
         ("methods: [ppl]\nkeep: 0.5\nfilter: ppl <\n", "recipe:3:9: filter: the filter: syntax error"),
         ("methods: [ppl]\nkeep: 0.5\ndata: /etc/passwd\n", "recipe:3:1: data: a service's dataset"),
-        ({"methods": ["ppl"], "keep": 0.5, "dedup": {"threshold": 7}}, "recipe: dedup.threshold: input"),
+        ({"methods": ["ppl"], "keep": 0.5, "dedup": {"threshold": 7}}, "recipe: dedup.threshold: must be"),
         ({"methods": ["ppl"], "keep": 0.5, "filter": "true); SELECT (true"}, "recipe: filter: the filter: "),
     ],
 )
@@ -206,3 +206,55 @@ def test_the_command_line_has_a_service_carry_out_a_recipe(
         assert cli.main(arguments) == 0
         assert len(plain.read_text().splitlines()) == 13
         plain.unlink()
+
+
+def test_evaluation_and_target_sets_that_are_files_are_sent_to_the_service_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATAPRUNER_TOKEN", server.token)
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"fact": BENCHMARK[0]["output"], "id": 3}) + "\n")
+    (tmp_path / "aim.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    (tmp_path / "recipe.yaml").write_text(
+        f"""\
+data: sums
+measuring: {{model: {server.model}}}
+contamination: {{against: {{facts: quiz.jsonl, known: quiz}}, convention: 8-gram}}
+target: aim.jsonl
+method: target-cosine
+keep: 100%
+"""
+    )
+    runs = []
+    for _ in range(2):
+        arguments = ["run", str(tmp_path / "recipe.yaml"), "--url", server.url, "--json"]
+        assert cli.main(arguments) == 0
+        runs.append(json.loads(capsys.readouterr().out))
+    config = runs[0]["config"]
+    assert config == runs[1]["config"]
+    assert config["contamination"]["against"]["known"] == "quiz@1"
+    assert runs[0]["report"]["reasons"]["holds text of facts"] == 2
+    sent = {config["target"], config["contamination"]["against"]["facts"]}
+    known = server.client.get("/v1/datasets", params={"unnamed": True}).json()["items"]
+    assert {f"{dataset['name']}@1" for dataset in known if dataset["name"].startswith("set_")} == sent
+    listed = {dataset["name"] for dataset in server.client.get("/v1/datasets").json()["items"]}
+    assert not {name for name in listed if name.startswith("set_")}
+
+
+def test_a_schedule_made_of_a_recipe_with_files_compares_with_them(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATAPRUNER_TOKEN", server.token)
+    (tmp_path / "facts.csv").write_text("fact\nWater rises and falls.\n")
+    recipe = f"""\
+measuring: {{model: {server.model}}}
+contamination: {{against: {{facts: facts.csv}}}}
+method: ppl
+keep: 50%
+"""
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    arguments = ["schedules", "create", "sums", SELDOM, "--name", "facts", "--url", server.url, "--json"]
+    assert cli.main([*arguments, "--recipe", str(tmp_path / "recipe.yaml")]) == 0
+    made = json.loads(capsys.readouterr().out)
+    name, _, version = made["run"]["contamination"]["against"]["facts"].partition("@")
+    assert version == "1"
+    assert server.client.get(f"/v1/datasets/{name}").json()["latest"]["rows"] == 1

@@ -225,6 +225,12 @@ def test_runs_are_listed_the_newest_first_page_by_page(server: Server, pruned: R
         ({"method": "magic"}, 422, "method"),
         ({"keep": None}, 422, "keep"),
         ({"keep": 0}, 422, "keep"),
+        ({"keep": 1}, 422, "keep"),
+        ({"keep": "1"}, 422, "keep"),
+        ({"keep": True}, 422, "keep"),
+        ({"keep": {"count": 0}}, 422, "keep"),
+        ({"method": ["ppl", "length"]}, 422, "methods"),
+        ({"method": []}, 422, "method"),
         ({"keep": "lots"}, 422, "keep"),
         ({"keep": 10**400}, 422, "keep"),
         ({"keep": 0.5, "keep_tokens": 3}, 422, "keep"),
@@ -255,6 +261,28 @@ def test_what_cannot_be_run_is_refused_before_there_is_a_job(
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["field"] == field
     assert server.newest_job() == before
+
+
+def test_a_plain_one_is_refused_with_both_ways_to_say_it(server: Server, motley: dict[str, Any]) -> None:
+    body = {"dataset": "motley", "method": "qtuning", "keep": 1, "measuring": {"model": server.model}}
+    refused = server.client.post("/v1/runs", json=body).json()
+    assert refused["detail"] == "keep: 1 may mean one sample or all of them"
+    assert '{"count": 1}' in refused["remedy"]
+    assert '{"share": 1}' in refused["remedy"]
+    nested = {"dataset": "motley", "cron": "0 2 * * *", "run": {"method": "qtuning", "keep": 1}}
+    assert server.client.post("/v1/schedules", json=nested).json()["field"] == "run.keep"
+
+
+def test_one_sample_or_all_of_them_are_kept_by_name(server: Server, pruned: Run) -> None:
+    assert start(server, method="ppl", keep={"count": 1})["report"]["kept"] == 1
+    assert start(server, methods=["ppl"], keep={"share": 1})["report"]["kept"] == len(MEASURED)
+
+
+def test_what_does_not_say_how_much_to_keep_scores_in_either_spelling(server: Server, pruned: Run) -> None:
+    for asked in ({"method": "ppl"}, {"methods": "ppl"}, {"method": ["ppl"]}, {"methods": ["ppl"]}):
+        run = start(server, **asked)
+        assert (run["config"]["keep"], run["report"]["pruned"]) == (None, 0)
+        assert [choice["name"] for choice in run["config"]["methods"]] == ["ppl"]
 
 
 def test_a_dataset_without_a_version_is_not_run(server: Server) -> None:

@@ -209,7 +209,7 @@ def test_schedules_are_listed_in_pages_the_newest_first(client: httpx.Client, wa
         ({"source": {"kind": "upload", "upload_id": "upl_1"}}, 422, "source"),
         ({"dataset": "unknown"}, 404, None),
         ({"keep_versions": 0}, 422, "keep_versions"),
-        ({"run": {"method": "qtuning", "keep": 2.5}}, 422, "keep"),
+        ({"run": {"method": "qtuning", "keep": 2.5}}, 422, "run.keep"),
         ({"run": {"method": "qtuning", "keep": 0.5, "measuring": {"model": "/etc"}}}, 403, "measuring.model"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from datapruner import contamination
 from datapruner.contamination import decontaminate
 from datapruner.errors import InputError, UsageError
+from datapruner.ingest import ingest
 
 MATH = Path(__file__).parents[2] / ".." / "shared/data/math"
 needs_gsm8k = pytest.mark.skipif(
@@ -46,6 +47,17 @@ ROWS = [
 def matches(table: pl.DataFrame, at: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = table["matches"][at].to_list()
     return found
+
+
+def test_an_evaluation_set_sent_as_samples_finds_the_same(tmp_path: Path) -> None:
+    odd = {"choices": ["one", {"also": QUESTION}], "empty": " ", "number": 3}
+    for rows in (SET, [*SET, odd, {"n": 1}], [{"only": QUESTION}] * 2):
+        samples = list(contamination.as_samples(rows))
+        assert len(samples) == len(rows)
+        plain = decontaminate(ROWS, {"hens": rows}, home=tmp_path)
+        assert decontaminate(ROWS, {"hens": samples}, home=tmp_path).table.equals(plain.table)
+        report = ingest(samples, out=tmp_path / "samples.duckdb")
+        assert (report.rows, report.rejected) == (len(rows), 0)
 
 
 def test_a_shared_13_gram_drops_a_row_and_shows_what_it_shares(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from datapruner.catalog.models import (
     utcnow,
 )
 from datapruner.errors import ConflictError, NotFoundError
+from datapruner.schemas.datasets import content_name
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,20 @@ def test_a_name_is_given_once_in_a_project_and_the_transaction_goes_on(database:
         with pytest.raises(ConflictError):
             datasets.check_free(session, "ours", "other")
         datasets.check_free(session, "theirs", "other")
+
+
+def test_what_nobody_named_is_listed_only_when_it_is_asked_for(database: Database) -> None:
+    with database.write() as session:
+        digest = hashlib.sha256(b"rows").hexdigest()
+        unnamed = [new_id("prune"), content_name(digest)]
+        named = ["prune_nightly", "set_1", "prunes", unnamed[0] + "0", "a" + unnamed[0]]
+        for name in unnamed + named:
+            datasets.create(session, "ours", name)
+    with database.read() as session:
+        assert {each.name for each in datasets.listing(session, "ours", limit=9)} == set(named)
+        everything = datasets.listing(session, "ours", limit=9, unnamed=True)
+        assert {each.name for each in everything} == {*unnamed, *named}
+        assert datasets.find(session, "ours", unnamed[0]).name == unnamed[0]
 
 
 def test_pages_begin_after_what_was_seen(database: Database) -> None:

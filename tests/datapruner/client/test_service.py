@@ -62,6 +62,8 @@ def test_a_file_comes_back_as_the_subset(pruned: Subset) -> None:
     assert table.num_rows == pruned.run.report["kept"] == pruned.export.rows > 0
     assert {"input_ids", "labels", "token_keep"} <= set(table.column_names)
     assert list(pruned.path.parent.iterdir()) == [pruned.path]
+    assert repr(pruned) == f"Subset({table.num_rows} rows of {pruned.run.id}, in {str(pruned.path)!r})"
+    assert len(repr(pruned.run)) < 500
 
 
 def test_progress_is_told_from_queue_to_end(pruned: Subset, told: list[JobAnswer]) -> None:
@@ -201,6 +203,7 @@ def test_sql_gives_a_table_and_a_frame(client: Client, pruned: Subset, service: 
     assert found.seconds > 0
     cut = client.sql("select row from motley.sample_scores order by row", max_rows=2)
     assert cut.truncated
+    assert repr(cut) == "SqlResult(2 rows of 1 columns, and there are more)"
     assert cut.frame["row"].to_list() == [0, 1]
     assert client.sql("select $a + 1 as b", {"a": 1}).table.to_pydict() == {"b": [2]}
     with pytest.raises(UsageError, match="nowhere"):
