@@ -16,7 +16,6 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenizers import Tokenizer
 
 from datapruner import runs
 from datapruner.config import RunConfig
@@ -34,9 +33,9 @@ from datapruner.explanation import (
     pieces_of,
     shown_steps,
 )
+from datapruner.prompts import prompt_of, tokenizer_of
 from datapruner.run_tables import COUNTS
 from scorers.conversation import Conversation
-from scorers.sources import ModelSourceError, resolve
 
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
 _SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "removed"}
@@ -59,12 +58,12 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
         )
     if not path.is_file():
         run = runs.latest(home) if target == "latest" else runs.load(target, home)
-        return explain_run(run, runs.corpus_path(run, home), sample)
+        return explain_run(run, runs.corpus_path(run, home), sample, home, home)
     document = _run_document(path)
     folder = home / "runs" / document["run"]
     if (folder / "run.duckdb").is_file():
         run = runs.read(folder)
-        return explain_run(run, runs.corpus_path(run, home), sample)
+        return explain_run(run, runs.corpus_path(run, home), sample, home, home)
     if path.suffix == ".parquet":
         return _from_parquet(path, document, sample, home)
     raise InputError(
@@ -95,8 +94,9 @@ def _run_document(path: Path) -> dict[str, Any]:
 # From a run
 
 
-def explain_run(run: runs.Run, corpus_file: Path, sample: str) -> Explanation:
-    """Explain a sample of a published run whose corpus is `corpus_file`. `sample` is as for `explain`.
+def explain_run(run: runs.Run, corpus_file: Path, sample: str, signals: Path, home: Path) -> Explanation:
+    """Explain a sample of a published run whose corpus is `corpus_file`. `sample` is as for `explain`;
+    `signals` and `home` as for `prompts.prompt_of`.
 
     Raises NotFoundError when `sample` names nothing, UsageError when it names more than one. Without the
     corpus the text is left out and a note says so.
@@ -117,6 +117,12 @@ def explain_run(run: runs.Run, corpus_file: Path, sample: str) -> Explanation:
     except InputError as error:
         conversation, source = None, {}
         notes.append(f"the text cannot be shown: {error}")
+    prompt: str | None = None
+    if lists is not None:
+        try:
+            prompt = prompt_of(run, scores["sample_id"], signals, home)
+        except InputError as error:
+            notes.append(f"the prompt as the model reads it cannot be shown: {error}")
     return Explanation(
         run=run.run_id,
         row=scores["row"],
@@ -134,6 +140,7 @@ def explain_run(run: runs.Run, corpus_file: Path, sample: str) -> Explanation:
         ranks=ranks,
         ranked=ranked,
         steps=() if conversation is None or rewrite is None else tuple(shown_steps(conversation, rewrite)),
+        prompt=prompt,
     )
 
 
@@ -277,14 +284,10 @@ def _decoded(
     ids: Sequence[int], keep: Sequence[bool | None], document: Mapping[str, Any], home: Path
 ) -> tuple[list[Piece], str]:
     """The rendered text in pieces, or none and why."""
-    model = RunConfig(**document["config"]).measuring.model
     try:
-        folder = resolve(model, home, local_only=True).path
-    except ModelSourceError as error:
-        return [], f"the tokens cannot be shown as text: {error}"
-    if not (folder / "tokenizer.json").is_file():
-        return [], f"the tokens cannot be shown as text: {folder} has no tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = tokenizer_of(RunConfig(**document["config"]).measuring.model, home)
+    except InputError as error:
+        return [], f"the {error}"
     states: list[State] = ["untrained" if kept is None else _state(kept) for kept in keep]
     return [
         Piece(tokenizer.decode([each for each, _ in group], skip_special_tokens=False), state)

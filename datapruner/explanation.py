@@ -77,8 +77,10 @@ class ShownStep:
 class Explanation:
     """What `explain` found. `notes` say what could not be shown, and why.
 
-    `steps` are there for rows of a rewriting run. `ranks` are those of the numeric scores among the `ranked`
-    samples that were measured: 1 is the highest value, and equal ones share a rank.
+    `prompt` is all that the model reads before the first response token, with what the chat template
+    adds: a system prompt of its own, the list of tools. `steps` are there for rows of a rewriting run.
+    `ranks` are those of the numeric scores among the `ranked` samples that were measured: 1 is the
+    highest value, and equal ones share a rank.
     """
 
     run: str
@@ -97,6 +99,7 @@ class Explanation:
     ranks: dict[str, int] = field(default_factory=dict)
     ranked: int = 0
     steps: tuple[ShownStep, ...] = ()
+    prompt: str | None = None
 
     def hardest(self, count: int) -> list[ShownToken]:
         """The response tokens that the proxy model expected least, the worst first."""

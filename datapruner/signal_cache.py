@@ -121,6 +121,20 @@ class SignalCache:
         at = _starts(files)[which] + places["line"].to_numpy()
         return frame if np.array_equal(at, np.arange(len(frame))) else frame[at]
 
+    def tokens(self, sample_id: str) -> tuple[list[int], int] | None:
+        """The token ids of a sample, and where its first response token stands; None when it is not here."""
+        shards = self.shards()
+        if not shards:
+            return None
+        measured = (pl.col("sample_id") == sample_id) & pl.col("error").is_null()
+        # First the shard by its column of ids: token ids are most of the bytes.
+        scan = pl.scan_parquet(shards, glob=False, include_file_paths="shard").filter(measured)
+        holders = scan.select("shard").head(1).collect().to_series().to_list()
+        for shard in holders:
+            found = pl.scan_parquet(shard, glob=False).filter(measured)
+            return found.select("input_ids", pl.col("position").list.first()).collect().row(0)
+        return None
+
     def signals(self, ids: Sequence[str], needs: frozenset[str]) -> Signals:
         """Signals of measured samples in the order of `ids`: those in `needs`, and the counts.
 

@@ -36,7 +36,7 @@ router = APIRouter(prefix="/runs", tags=["runs"])
     responses={201: {"model": RunAnswer, "description": "The run, with `Prefer: wait=N`"}},
 )
 async def create_run(request: Request, service: ServiceDep, caller: Writer, body: NewRun) -> Response:
-    """Prune a dataset, or score it. Rows measured before are not measured again.
+    """Prune a dataset, or score it. Rows that this project measured before are not measured again.
 
     With `Prefer: wait=N` the answer is the finished run when it takes at most N seconds.
     """
@@ -171,7 +171,7 @@ def explain_sample(service: ServiceDep, caller: Reader, run: str, sample: str) -
     with service.db.read() as session:
         row = runs.find_published(session, caller.project_id, run)
         corpus = session.get_one(Version, row.version_id).key
-    return results.explanation(service.storage, row, corpus, sample)
+    return results.explanation(service.storage, row, corpus, sample, service.settings.home)
 
 
 @router.get("/{run}/compare/{other}", operation_id="compare_runs")

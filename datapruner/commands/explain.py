@@ -78,6 +78,9 @@ def _lines(found: Explanation, *, colour: bool, whole: bool) -> Iterator[Rendera
     yield display.pairs({name: value for name, value in about.items() if value is not None})
     for note in found.notes:
         yield Text(f"note: {display.clean(note)}", style="yellow")
+    if found.prompt is not None:
+        yield Text("\nprompt, as the model reads it", style="bold")
+        yield Text(display.clean(found.prompt), style="dim")
     for turn in found.turns:
         yield Text(f"\n{turn.role or 'as the model sees it'}", style="bold")
         yield text_of(turn.pieces, colour=colour)

@@ -51,7 +51,8 @@ def prune(
     """Keep the part of a corpus worth training on.
 
     A row once measured is not measured again: other methods and shares take seconds. With --url, SOURCE is a
-    file to send to the service, or the name of one of its datasets.
+    file to send to the service, or the name of one of its datasets. There, each project uses signals of its
+    own only, not those of commands on that machine: run times tell nobody what others have measured.
     """
     given.check_keep(method, keep, keep_tokens, preset)
     options = given.method_options(method, given.assignments(option, "--option"))

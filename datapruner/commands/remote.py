@@ -227,7 +227,10 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
     assert run.report is not None, run
     counts = runs.Report(**run.report)
     config = RunConfig.model_validate(run.config)
-    measured = f"{display.plural(run.measured or 0, 'sample')} measured"
+    # Why what the command line here, or another project, has measured already was measured again.
+    measured = (
+        f"{display.plural(run.measured or 0, 'sample')} measured; a project uses no signals but its own"
+    )
     methods = ", ".join(f"{choice.name}{report.settings(choice.options)}" for choice in config.methods)
     yield display.pairs(
         {

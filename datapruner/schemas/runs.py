@@ -182,7 +182,8 @@ class SampleAnswer(Answer):
 
     `ranks`: of each numeric score among the `ranked` samples measured, 1 for the highest. `copies`: rows
     with the same conversation. `source`: where a rejected row stood. `notes`: what cannot be shown, and why.
-    `steps`: of runs that rewrite.
+    `steps`: of runs that rewrite. `prompt`: all that the model reads before the first response token, what
+    the chat template adds included, such as a system prompt of its own or the list of tools.
     """
 
     run: str
@@ -201,6 +202,7 @@ class SampleAnswer(Answer):
     source: dict[str, Any]
     notes: list[str]
     steps: list[StepAnswer]
+    prompt: str | None
 
 
 class ScoreCorrelation(Answer):

@@ -65,11 +65,11 @@ def masks(storage: Storage, run: Run, *, limit: int, after: int | None = None) -
     return [MaskAnswer.model_validate(each) for each in found.to_pylist()]
 
 
-def explanation(storage: Storage, run: Run, corpus_key: str, sample: str) -> SampleAnswer:
+def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: Path) -> SampleAnswer:
     """Everything known of one sample of a published run over the corpus at `corpus_key`.
 
-    `sample` is a row number, or a sample id or enough of its start. Raises NotFoundError, UsageError when
-    several ids start so, StorageError.
+    `sample` is a row number, or a sample id or enough of its start; `home` has the models. Raises
+    NotFoundError, UsageError when several ids start so, StorageError.
     """
     is_row = sample.isascii() and sample.isdecimal() and len(sample) <= _LONGEST_ROW
     assert run.lineage is not None, run.id
@@ -83,7 +83,9 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str) -> Sam
         measured=run.measured or 0,
         seconds=run.seconds or 0.0,
     )
-    found = explain_run(published, storage.local(corpus_key), f"row:{sample}" if is_row else sample)
+    wanted = f"row:{sample}" if is_row else sample
+    signals = storage.folder(f"projects/{run.project_id}")
+    found = explain_run(published, storage.local(corpus_key), wanted, signals, home)
     return SampleAnswer.model_validate(found)
 
 

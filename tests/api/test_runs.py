@@ -155,6 +155,8 @@ def test_a_sample_is_explained_by_row_and_by_id(server: Server, pruned: Run, fir
     assert "".join(piece["text"] for piece in by_row["turns"][1]["pieces"]) == LINES[4]["output"]
     spelled = [LINES[4]["output"][token["start"] : token["end"]] for token in by_row["tokens"]]
     assert spelled == [token["text"] for token in by_row["tokens"]]
+    assert LINES[4]["instruction"] in by_row["prompt"]
+    assert by_row["prompt"].endswith("<|im_start|>assistant\n")
 
 
 @pytest.mark.parametrize("sample", ["31", "f" * 64, "no-such", "%2e%2e", "1e400", "9" * 30])

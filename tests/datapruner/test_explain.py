@@ -58,6 +58,8 @@ def test_subset_run_file_run_id_and_latest_explain_the_same(pruned_home: PrunedH
     for target in (str(beside), pruned_home.run, pruned_home.run[:8]):
         assert explain(target, "row:0", pruned_home.home) == first
     assert first.run == pruned_home.run
+    assert first.prompt is not None
+    assert "You are a helpful AI assistant named SmolLM" in first.prompt  # which the template adds
     assert explain("latest", "row:0", pruned_home.home).sample_id == first.sample_id
 
 

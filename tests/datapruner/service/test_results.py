@@ -83,7 +83,7 @@ def test_a_run_whose_file_is_gone_says_so(first_run: Result, tmp_path: Path) -> 
 def test_every_kind_of_row_is_explained(first_run: Result, storage: FolderStorage) -> None:
     statuses = dict(first_run.scores.select("row", "status").iter_rows())
     for row in (0, 20, 22, 25, 26, 28, 29):
-        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row))
+        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row), storage.root)
         assert (found.row, found.status) == (row, statuses[row])
         assert found.run == row_of(first_run).id
         if row in REJECTED:
@@ -101,7 +101,7 @@ def test_tokens_name_their_characters_and_whether_they_are_kept(
 ) -> None:
     masks = {mask["row"]: mask["kept_tokens"] for mask in first_run.masks.to_dicts()}
     for row, kept in list(masks.items())[::3]:
-        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row))
+        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row), storage.root)
         assert [token.position for token in found.tokens if token.keep] == kept
         content = ["".join(piece.text for piece in turn.pieces) for turn in found.turns]
         assert all(content[token.turn][token.start : token.end] == token.text for token in found.tokens)
@@ -113,22 +113,22 @@ def test_ranks_count_the_measured_samples_with_higher_scores(
 ) -> None:
     unique = first_run.scores.filter(pl.col("ppl").is_not_null()).unique("sample_id", keep="first")
     for row in (0, 4, 20, 25):  # 20 is a copy of 4
-        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row))
+        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(row), storage.root)
         assert found.ranked == len(unique)
         assert set(found.ranks) < set(found.scores)
         assert "n_response_tokens" not in found.ranks
         for name in ("ppl", "entropy", "head_grad_norm"):
             assert found.ranks[name] == (unique[name] > found.scores[name]).sum() + 1
     best = unique.sort("ppl", descending=True)["row"][0]
-    found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(best))
+    found = results.explanation(storage, row_of(first_run), corpus_key(first_run), str(best), storage.root)
     assert found.ranks["ppl"] == 1
 
 
 def test_a_sample_is_found_by_its_id_or_the_start_of_it(first_run: Result, storage: FolderStorage) -> None:
     whole = first_run.scores.filter(pl.col("row") == 4)["sample_id"][0]
-    by_row = results.explanation(storage, row_of(first_run), corpus_key(first_run), "4")
+    by_row = results.explanation(storage, row_of(first_run), corpus_key(first_run), "4", storage.root)
     for name in (whole, whole[:20]):
-        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), name)
+        found = results.explanation(storage, row_of(first_run), corpus_key(first_run), name, storage.root)
         assert found.copies == [20, 21]
         assert found.model_copy(update={"copies": []}) == by_row
 
@@ -136,13 +136,13 @@ def test_a_sample_is_found_by_its_id_or_the_start_of_it(first_run: Result, stora
 @pytest.mark.parametrize("name", ["999", "f" * 64, "9" * 18, "9" * 5000, "٣", "'; --", "a\0b"])
 def test_what_is_no_sample_is_not_found(first_run: Result, storage: FolderStorage, name: str) -> None:
     with pytest.raises(NotFoundError):
-        results.explanation(storage, row_of(first_run), corpus_key(first_run), name)
+        results.explanation(storage, row_of(first_run), corpus_key(first_run), name, storage.root)
 
 
 @pytest.mark.parametrize("name", ["row:", "row:x", "row:" + "9" * 40, "row:-1"])
 def test_what_is_no_row_is_wrong(first_run: Result, storage: FolderStorage, name: str) -> None:
     with pytest.raises(UsageError, match="is not a row"):
-        results.explanation(storage, row_of(first_run), corpus_key(first_run), name)
+        results.explanation(storage, row_of(first_run), corpus_key(first_run), name, storage.root)
 
 
 # Comparisons
