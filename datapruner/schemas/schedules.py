@@ -18,7 +18,9 @@ class NewSchedule(Request):
     timezone: str = Field("UTC", max_length=100, description="name in the tz database")
     run: RunRequest
     name: Name | None = Field(None, description="default: made of the dataset's name")
-    export: ExportFormat | None = Field("parquet", description="what to export after the run; null: nothing")
+    export: ExportFormat | None = Field(
+        "parquet", description="what to export after the run; null: nothing, as of one that only scores"
+    )
     source: RereadSource | None = Field(None, description="where new rows come from; default: the dataset's")
     overlap: Literal["skip", "queue"] = Field("skip", description="when the fire before still works")
     webhook: HttpUrl | None = Field(None, description="told when a job of this schedule ends")

@@ -212,6 +212,19 @@ def _payload(schedule: Schedule, dataset: Dataset) -> dict[str, Any]:
     return payload
 
 
+def _export(wanted: NewSchedule, config: RunConfig) -> str | None:
+    """What to export after a run; by default nothing of one that scores only. Raises UsageError."""
+    if config.keep is not None:
+        return wanted.export
+    if "export" in wanted.model_fields_set and wanted.export is not None:
+        raise UsageError(
+            "a run that only scores has no subset to export",
+            remedy="say how much to keep, or leave the export out",
+            field="export",
+        )
+    return None
+
+
 def create(
     session: Session, dataset: Dataset, wanted: NewSchedule, config: RunConfig, token_id: str | None
 ) -> Schedule:
@@ -232,7 +245,7 @@ def create(
         cron=wanted.cron,
         timezone=wanted.timezone,
         run=config.model_dump(mode="json"),
-        export_format=wanted.export,
+        export_format=_export(wanted, config),
         source=None if wanted.source is None else wanted.source.model_dump(mode="json"),
         overlap=wanted.overlap,
         webhook_url=None if wanted.webhook is None else str(wanted.webhook),

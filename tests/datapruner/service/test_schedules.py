@@ -81,6 +81,15 @@ def next_fire_at(database: Database, schedule_id: str) -> datetime | None:
         return session.get_one(Schedule, schedule_id).next_fire_at
 
 
+def test_a_schedule_that_only_scores_exports_nothing(database: Database, project: tuple[str, str]) -> None:
+    made = make(database, project, run={"methods": ["random", "length"]})
+    with database.read() as session:
+        assert session.get_one(Schedule, made).export_format is None
+    with pytest.raises(UsageError, match="no subset to export") as refused:
+        make(database, project, run={"method": "random"}, name="other", export="parquet")
+    assert refused.value.field == "export"
+
+
 # Fire times
 
 
