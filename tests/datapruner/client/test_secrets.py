@@ -19,7 +19,7 @@ from tests.command_line import Said
 from tests.databases import new_postgres
 from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.teacher.scripted import fails
-from tests.served import Server, serving
+from tests.served import SELDOM, Server, serving
 from tests.waiting import until
 
 KEY, PASSWORD, HMAC_KEY = "sk-teacher-4711-key", "pg-4712-password", "hmac-4713-secret"
@@ -98,7 +98,7 @@ def test_secrets_are_in_no_output_and_no_log_line(
     assert "the teacher answered 401: Incorrect API key provided: [key]" in refused.err
     pruned = watched("prune", "sums", "-m", "ppl", "--keep", "0.5", *model, "--json").json["run"]
     hook = "http://127.0.0.1:9/hook"
-    nightly = ("sums", "0 2 * * *", "-m", "ppl", "--keep", "0.5", *model, "--name", "nightly")
+    nightly = ("sums", SELDOM, "-m", "ppl", "--keep", "0.5", *model, "--name", "nightly")
     made = watched("schedules", "create", *nightly, "--webhook", hook, "--json").json
     fired = watched("schedules", "fire", "nightly", "--json").json["id"]
     watched("jobs", "wait", fired)
