@@ -22,7 +22,7 @@ class Disk:
         self._filling: threading.Thread | None = None
 
     def fill(self) -> None:
-        """Leave not a byte free until `relieve`, whatever is deleted meanwhile: services sweep now and then."""
+        """Leave not a byte free until `relieve`, whatever is deleted meanwhile: services sweep, too."""
         self.stop_filling()
         self._take_what_is_free()
         self._has_room.clear()
