@@ -218,6 +218,6 @@ def test_a_dataset_goes_with_what_depends_on_it_only_when_told_to(
 
 def _stored(client: httpx.Client, server: Server) -> set[str]:
     """Ids of the newest datasets and jobs, and the uploaded files, which go as their jobs end."""
-    listed = [client.get(f"/v1/{kind}", params={"limit": 200}).json() for kind in ("datasets", "jobs")]
+    listed = [client.get(f"/v1/{path}limit=200").json() for path in ("datasets?unnamed=true&", "jobs?")]
     ids = {each["id"] for page in listed for each in page["items"]}
     return ids | {str(path) for path in (server.home / "files").rglob("uploads/*")}
