@@ -134,7 +134,6 @@ def _made(server: Server, name: str) -> dict[str, Any]:
 @settings(
     max_examples=_EXAMPLES or 3,
     derandomize=not _EXAMPLES,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],

@@ -118,7 +118,7 @@ def test_asking_for_what_is_not_there_is_an_error_that_says_so(tmp_path: Path) -
         assert list(corpus.originals([])) == []
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(

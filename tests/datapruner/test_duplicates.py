@@ -129,7 +129,7 @@ def test_a_system_prompt_that_all_samples_share_makes_no_duplicates(tmp_path: Pa
     assert deduplicate(rows, home=tmp_path).counts["dropped"] == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.7, 0.9, 1.0]))
 def test_each_dropped_text_has_a_kept_one_at_the_threshold(seed: int, threshold: float) -> None:
     made = shingles(variants(60, seed))

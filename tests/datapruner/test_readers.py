@@ -153,7 +153,7 @@ whole = st.integers(-(2**63), 2**63 - 1)
 json_rows = st.dictionaries(st.text(max_size=5), st.text(max_size=30) | whole | st.none())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(json_rows, min_size=1),
     st.integers(1, 40),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.errors import UsageError
@@ -41,7 +41,6 @@ def test_a_response_without_closed_or_visible_reasoning_has_none(response: str) 
     assert THINK.parts(response) is None
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="<think>/ \nab🎉", max_size=60))
 def test_the_parts_always_make_the_response_again(response: str) -> None:
     finder = ReasoningFinder(r"(?s)a(?P<reasoning>.*)b")

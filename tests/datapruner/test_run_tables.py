@@ -77,7 +77,7 @@ def slow_masks(
     return out
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(1, 12), st.integers(0, 10_000), st.floats(0, 1), st.floats(0, 1))
 def test_masks_agree_with_a_loop_over_tokens_and_characters(
     n: int, seed: int, kept_share: float, token_share: float

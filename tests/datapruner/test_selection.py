@@ -63,7 +63,7 @@ def test_more_samples_than_there_are_cannot_be_kept(name: str) -> None:
         selected(make_signals(30), name, Keep(count=31))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(1, 400), st.sampled_from(METHODS))
 def test_a_token_budget_is_never_exceeded(n: int, seed: int, budget: int, name: str) -> None:
     signals = make_signals(n, seed)

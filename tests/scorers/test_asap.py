@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.asap import StepTokens, count_tokens, keep_steps, locate, remove_in_order
@@ -36,7 +36,6 @@ def slow_keep(surprisal: Floats, inside: Ints, gap: Ints, budget: int) -> Bools:
     return np.isin(np.arange(len(surprisal)), kept)
 
 
-@settings(deadline=None)
 @given(STEPS, st.integers(0, 60))
 def test_steps_go_as_they_would_one_by_one_with_a_recount_each_time(
     steps: list[tuple[float, int, int]], budget: int
@@ -133,7 +132,6 @@ def test_a_step_past_the_last_token_has_no_first_one() -> None:
     assert found.first.tolist() == [0, 2, -1]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", " b", "\n", "\n\n", ".\n\n", "\n\nc", " ", "é"]), max_size=20))
 def test_counts_of_any_choice_of_steps_are_the_tokens_that_begin_in_what_is_left(pieces: list[str]) -> None:
     text = "".join(pieces)

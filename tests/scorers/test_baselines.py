@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.el2n import El2n, El2nOptions
@@ -37,7 +37,6 @@ def first(keys: list[tuple[float, str]], share: float) -> set[str]:
 # perplexity
 
 
-@settings(deadline=None)
 @given(levels, shares)
 def test_ppl_keeps_the_lowest_the_highest_or_the_closest_to_the_median_rank(
     nll: list[float], share: float
@@ -99,7 +98,6 @@ def test_an_unknown_preference_is_refused_with_the_known_ones() -> None:
 # EL2N
 
 
-@settings(deadline=None)
 @given(levels, shares, st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.99, 1 - 1e-10]))
 def test_el2n_keeps_the_hardest_below_the_cut(el2n: list[float], share: float, cut: float) -> None:
     signals = sample_signals(el2n=el2n)
@@ -134,7 +132,6 @@ def test_an_el2n_cut_out_of_range_is_refused(cut: float) -> None:
 # length and random
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), shares)
 def test_length_keeps_the_longest_responses(lengths: list[int], share: float) -> None:
     signals = sample_signals(n_response_tokens=lengths)

@@ -183,7 +183,7 @@ def test_every_family_places_every_character_of_every_answer(family: str, build:
     assert set(encoded.turn) == {2, 4}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_content_can_move_a_span(data: st.DataObject) -> None:
     family = data.draw(st.sampled_from([name for name in ct.ALL if name != "qwen3"]))

@@ -47,7 +47,7 @@ def slow(signals: Signals, share: float, options: CotInfluxOptions) -> tuple[set
     return set(chosen), kept
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.integers(1, 30),
     st.integers(0, 999),

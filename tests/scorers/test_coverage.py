@@ -37,7 +37,7 @@ def tasks(draw: Any) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tasks())
 @example({"values": np.array([7.0]), "count": 1, "hard_prune": 0.99, "bins": 1, "seed": 0})
 @example({"values": np.arange(100.0), "count": 50, "hard_prune": 0.0, "bins": 7, "seed": 0})
@@ -57,7 +57,7 @@ def test_exactly_as_many_samples_as_asked_for_come_out(task: dict[str, Any]) -> 
     assert ((inside >= 0) & (inside < task["bins"])).all()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(tasks())
 def test_no_bin_gives_less_than_its_share_unless_it_is_emptied(task: dict[str, Any]) -> None:
     chosen = cover(ids=sample_ids(len(task["values"])), **task)
@@ -91,7 +91,7 @@ def slow_cover(
     return kept
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=40), st.integers(1, 60), st.data())
 def test_the_samples_are_those_of_plain_python(values: list[int], bins: int, data: Any) -> None:
     n = len(values)
@@ -102,7 +102,6 @@ def test_the_samples_are_those_of_plain_python(values: list[int], bins: int, dat
     assert set(ids[chosen.keep]) == expected
 
 
-@settings(deadline=None)
 @given(tasks(), st.randoms(use_true_random=False))
 def test_the_order_of_the_samples_changes_nothing(task: dict[str, Any], random: Any) -> None:
     n, ids = len(task["values"]), sample_ids(len(task["values"]))

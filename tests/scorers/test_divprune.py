@@ -104,7 +104,7 @@ AXES = np.array(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, len(AXES) - 1), min_size=1, max_size=40), st.data())
 def test_ties_go_to_the_smaller_id_whatever_the_block_and_the_order(
     chosen: list[int], data: st.DataObject

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.donod import Donod, DonodOptions, don_nod
@@ -129,7 +129,6 @@ def test_the_needed_signals_follow_the_tied_option_and_no_other_is_read() -> Non
         Donod().scores(only, DonodOptions(), 0)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 1000), st.randoms(use_true_random=False))
 def test_the_order_of_the_samples_changes_nothing(n: int, seed: int, random: Any) -> None:
     signals = make_signals(n, seed, max_turns=1, max_response=1)

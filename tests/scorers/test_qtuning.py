@@ -96,7 +96,7 @@ planes = st.sampled_from([smooth, tied, heavy, st.just(1.0), smooth | tied | hea
 shares = st.sampled_from([0.001, 0.125, 0.25, 0.3, 0.5, 0.75, 1.0]) | st.floats(0.001, 1)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(planes, shares, st.booleans())
 def test_samples_are_divided_filled_and_trimmed_as_in_the_pseudo_code(
     plane: list[tuple[float, float]], share: float, exact: bool
@@ -128,7 +128,6 @@ def test_a_thousand_samples_are_divided_as_in_the_pseudo_code(share: float) -> N
     assert {"Q1", "Q2", "Q3", "Q4"} <= set(fate)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(1, 1e6) | st.just(3.0) | st.just(8e307), min_size=1, max_size=40),
     st.lists(st.floats(0, 1) | st.sampled_from([0, 0.5, 1]), min_size=1, max_size=5),
@@ -190,7 +189,7 @@ def test_the_nominal_quadrant_comes_from_the_medians_and_ignores_the_share() -> 
     np.testing.assert_allclose(scores["ppl"].astype(float), np.exp([3.0, 3.0, 1.0, 1.0, 2.0]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(0, 500), shares, st.booleans(), st.randoms(use_true_random=False))
 def test_in_corpus_scope_the_order_of_the_samples_changes_nothing(
     n: int, seed: int, share: float, exact: bool, random: Any
@@ -330,7 +329,7 @@ def test_the_highest_scored_tokens_of_q2_samples_are_pruned_and_no_others(
     assert pruned > 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 100), st.booleans())
 def test_a_pruned_sample_keeps_its_budget_at_least_one_token_and_its_protected_ends(
     seed: int, hundredths: int, protect: bool

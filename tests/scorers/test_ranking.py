@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.ranking import count_to_keep, draws, keep_highest, tolerant_ceil, tolerant_floor
@@ -28,7 +28,6 @@ values_with_ties = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(values_with_ties, st.integers(0, 45), st.integers(0, 5))
 def test_the_highest_are_kept_and_ties_go_to_the_smaller_id(
     values: list[float], count: int, seed: int
@@ -39,7 +38,6 @@ def test_the_highest_are_kept_and_ties_go_to_the_smaller_id(
     assert set(ids[keep]) == slow_top(values, ids.tolist(), count)
 
 
-@settings(deadline=None)
 @given(values_with_ties, st.integers(0, 45), st.randoms(use_true_random=False))
 def test_the_order_of_the_samples_does_not_matter(values: list[float], count: int, random: Any) -> None:
     ids = sample_ids(len(values))
@@ -53,19 +51,16 @@ def test_nothing_is_kept_of_nothing() -> None:
     assert count_to_keep(0.5, 0) == 0
 
 
-@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(1, 20_000))
 def test_a_share_in_thousandths_keeps_its_exact_ceiling(thousandths: int, n: int) -> None:
     assert count_to_keep(thousandths / 1000, n) == math.ceil(Fraction(thousandths, 1000) * n)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(0, 5000))
 def test_a_share_in_hundredths_has_its_exact_floor(hundredths: int, length: int) -> None:
     assert tolerant_floor(hundredths / 100 * length) == math.floor(Fraction(hundredths, 100) * length)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**9), st.data())
 def test_a_count_expressed_as_a_share_comes_back_as_that_count(n: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, n))

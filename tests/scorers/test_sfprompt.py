@@ -45,7 +45,7 @@ def test_each_group_keeps_its_hardest_however_easy_they_are() -> None:
 sizes = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(sum)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes, st.integers(1, 100))
 def test_the_counts_add_up_and_no_group_is_off_by_one_or_more(sizes: list[int], percent: int) -> None:
     share = percent / 100
@@ -60,7 +60,7 @@ def test_the_counts_add_up_and_no_group_is_off_by_one_or_more(sizes: list[int], 
         assert fair - 1 < kept < fair + 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([0.1, 0.5, 0.5, 1.2]), min_size=1, max_size=30), st.floats(0.01, 1))
 def test_one_group_is_el2n(el2n: list[float], share: float) -> None:
     signals = grouped(el2n, [0] * len(el2n))

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.steps import removed_spans, split_steps, without
@@ -36,7 +36,6 @@ def test_steps_are_cut_at_blank_lines_alone(text: str, steps: list[str]) -> None
     assert shown(text) == steps
 
 
-@settings(deadline=None)
 @given(TEXTS)
 def test_every_visible_character_is_in_exactly_one_step_and_steps_hold_no_blank_line(text: str) -> None:
     steps = split_steps(text)
@@ -46,7 +45,6 @@ def test_every_visible_character_is_in_exactly_one_step_and_steps_hold_no_blank_
     assert all(line.strip() for step in shown(text) for line in step.split("\n"))
 
 
-@settings(deadline=None)
 @given(TEXTS, st.randoms(use_true_random=False))
 def test_what_is_left_has_the_kept_steps_verbatim_in_order_and_no_others(text: str, random: object) -> None:
     steps = split_steps(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -34,7 +34,6 @@ tables = st.tuples(st.integers(1, 12), st.integers(1, 4)).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(tables, st.data())
 def test_closeness_equals_the_textbook(table: np.ndarray, data: st.DataObject) -> None:
     k = table.shape[1]
@@ -50,7 +49,6 @@ def test_closeness_equals_the_textbook(table: np.ndarray, data: st.DataObject) -
     )
 
 
-@settings(deadline=None)
 @given(tables, st.sampled_from([2.0**-40, 0.5, 4.0, 2.0**60]), st.randoms(use_true_random=False))
 def test_scaling_a_column_and_reordering_rows_change_nothing(
     table: np.ndarray, factor: float, random: Any
@@ -67,7 +65,6 @@ def test_scaling_a_column_and_reordering_rows_change_nothing(
     assert np.array_equal(topsis(table, [8.0] * k, directions), before)
 
 
-@settings(deadline=None)
 @given(tables)
 def test_reversing_every_direction_reverses_closeness(table: np.ndarray) -> None:
     k = table.shape[1]

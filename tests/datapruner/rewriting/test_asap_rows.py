@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datapruner.reasoning import ReasoningRow
@@ -43,7 +43,6 @@ def rewrite(reasoning: str, seed: int = 0, **options: float) -> Rewritten:
     )
 
 
-@settings(deadline=None)
 @given(TEXTS, st.integers(1, 30), st.integers(0, 5))
 def test_steps_go_one_by_one_until_the_text_that_is_left_fits(
     pieces: list[str], budget: int, seed: int

@@ -66,7 +66,7 @@ def test_equal_steps_give_way_where_they_do_not_fit() -> None:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, STEPS, st.sampled_from([0.3, 0.6, 0.9]))
 def test_a_match_is_found_exactly_where_there_is_one(
     shortened: list[str], originals: list[str], least: float

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
@@ -284,7 +284,7 @@ def test_every_other_name_of_the_database_is_taken(
 _field = st.text("0123456789*/,-#LW", min_size=1, max_size=6)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(cron=st.lists(_field, min_size=5, max_size=5).map(" ".join) | st.text(max_size=30))
 def test_any_text_gives_rising_fire_times_or_a_usage_error(cron: str) -> None:
     after = utc("2026-10-24T20:00")

@@ -108,7 +108,7 @@ def test_long_nonsense_is_refused_at_once(piece: str) -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\b\f\r")))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_is_written_as_json_is_read_back(text: str) -> None:
     written = json.dumps({"level": "easy", "text": text})
     assert parse_structured(f"Here:\n```json\n{written}\n```", Rewrite).text == text
