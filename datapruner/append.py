@@ -135,12 +135,12 @@ def _insert_json(connection: duckdb.DuckDBPyConnection, path: Path, numbers: dic
         rows = corpus.sample_index()["row"].to_list()
         if numbers is not None:
             rows = [row for row in rows if row in numbers]
-        texts = corpus.originals_json(rows)
+        texts = corpus.originals_to_keep(rows)
         for batch in _batches(iter(rows), _BATCH):
             chunk = pa.table(
                 {
                     "row": pa.array([row if numbers is None else numbers[row] for row in batch], pa.int64()),
-                    "json": [text.decode().rstrip("\n") for text in islice(texts, len(batch))],
+                    "json": [text.decode() for text in islice(texts, len(batch))],
                 }
             )
             connection.register("chunk", chunk)

@@ -25,9 +25,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datapruner import json_form
+from datapruner.derived import Derivation, strict
 from datapruner.errors import InputError, UsageError, without_paths
-from datapruner.originals import json_column_types, restore, restored_schema
-from datapruner.readers.tables import render_json
+from datapruner.originals import restore, restored_schema
 from scorers.conversation import Conversation, Turn
 
 FORMAT_VERSION = 2
@@ -214,49 +215,53 @@ class Corpus:
     ) -> Iterator[pa.RecordBatch]:
         """The original columns of these rows, in row order, with one schema for all batches.
 
-        Without `rows`, every accepted row. A typed source comes out with its own schema; JSON-like rows
-        with types derived from the whole corpus, so that another choice of rows has the same schema.
+        Without `rows`, every accepted row. A typed source comes out with its own schema
+        (`originals.restored_schema`); rows of JSON with types derived from the whole corpus
+        (`derived`), so that another choice of rows has the same schema. Raises InputError.
         """
         schema = self.provenance.schema
-        if schema is None:
-            yield from self._derived(rows, batch)
+        if schema is not None:
+            schema = restored_schema(schema)
+            for chosen in self._chunks(rows, batch, duplicates=True):
+                yield from (restore(each, schema) for each in self._stored(chosen))
             return
-        schema = restored_schema(schema)
         for chosen in self._chunks(rows, batch, duplicates=True):
-            stored = self._select("SELECT o.* EXCLUDE row FROM originals o", "o", chosen)
-            yield from restore(stored, schema).combine_chunks().to_batches()
+            yield self._derivation.columns(chosen["row"].to_pylist(), self._texts(chosen))
 
     def originals_json(self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS) -> Iterator[bytes]:
-        """Each of these rows as one line of JSON, in row order; verbatim where the source was JSON."""
-        if self.provenance.schema is not None:
-            for table in self.originals(rows, batch):
-                yield from render_json(table, self.path.name)
-            return
+        """Each of these rows as one line of JSON, in row order; verbatim where the source was JSON.
+
+        Raises InputError for a column that JSON has no place for (`json_form`).
+        """
+        return map(strict, self._lines(rows, batch, json_form.IN_JSON))
+
+    def originals_to_keep(self, rows: Sequence[int]) -> Iterator[bytes]:
+        """`originals_json` for another corpus to keep: NaN and infinity stay, for which JSON has no words."""
+        return self._lines(rows, BATCH_ROWS, json_form.IN_CORPUS)
+
+    def _lines(self, rows: Sequence[int] | None, batch: int, words: Sequence[str]) -> Iterator[bytes]:
+        schema = self.provenance.schema
         for chosen in self._chunks(rows, batch, duplicates=True):
-            texts = self._select("SELECT o.json FROM originals o", "o", chosen).column(0)
-            yield from (text.as_buffer().to_pybytes() for text in texts)
+            if schema is None:
+                yield from self._texts(chosen)
+            else:
+                for stored in self._stored(chosen):
+                    yield from json_form.lines(restore(stored, schema), str(self.path), words)
+
+    def _stored(self, chosen: pa.Table) -> list[pa.RecordBatch]:
+        found = self._select("SELECT o.* EXCLUDE row FROM originals o", "o", chosen)
+        batches: list[pa.RecordBatch] = found.to_batches()
+        return batches
+
+    def _texts(self, chosen: pa.Table) -> list[bytes]:
+        texts = self._select("SELECT o.json FROM originals o", "o", chosen).column(0)
+        found: list[bytes] = texts.cast(pa.large_binary()).to_pylist()
+        return found
 
     @cached_property
-    def _json_types(self) -> dict[str, Any]:
-        """Column types of JSON-like rows, from the whole corpus, so that any choice of rows shares them."""
-        found = self._connection.execute(
-            "SELECT json_group_structure(json::JSON), NOT bool_or(regexp_matches(json, '[0-9]{19}')) "
-            "FROM originals"
-        ).fetchall()
-        return json_column_types(found[0][0], small=found[0][1])
-
-    def _derived(self, rows: Sequence[int] | None, batch: int) -> Iterator[pa.RecordBatch]:
-        columns = ", ".join(
-            f"json_transform_strict(json_extract(o.json, {_literal(_pointer(name))}), "
-            f"{_literal(json.dumps(kind))}) AS c{index}"
-            for index, (name, kind) in enumerate(self._json_types.items())
-        )
-        schema = None
-        for chosen in self._chunks(rows, batch, duplicates=True):
-            table = self._select(f"SELECT {columns} FROM originals o", "o", chosen)  # noqa: S608
-            table = table.rename_columns(list(self._json_types))
-            schema = schema or table.schema
-            yield from table.cast(schema).combine_chunks().to_batches()
+    def _derivation(self) -> Derivation:
+        with self._connection.cursor() as cursor:
+            return Derivation(cursor)
 
     def _chunks(
         self, rows: Sequence[int] | None, batch: int, *, duplicates: bool = False
@@ -302,11 +307,6 @@ def _told(turns: pa.Table) -> list[pa.ChunkedArray]:
     if any(column.null_count < turns.num_rows for column in rare[:-1]) or pc.any(rare[-1]).as_py():
         return list(turns.columns)
     return list(turns.columns[:4])
-
-
-def _pointer(name: str) -> str:
-    """A JSON pointer to a top-level key."""
-    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def _literal(text: str) -> str:

@@ -181,6 +181,7 @@ class _Run:
         if taken and batch.table is not None:
             table = batch.table if len(taken) == sound else batch.table.take(pa.array(taken, pa.int64()))
             self.chunk.tables.append(self._aligned(table))
+            self.chunk.chars += table.nbytes  # of columns that are no part of a sample too
         gathered = max(len(self.chunk.rows), len(self.chunk.rejects))
         if gathered >= _FLUSH_ROWS or self.chunk.chars >= _FLUSH_CHARS:
             self.flush()

@@ -31,7 +31,7 @@ import pyarrow as pa
 from datapruner.errors import StorageError, WorkerError
 from datapruner.formats import Sample
 from datapruner.formats.messages import RawTurn
-from datapruner.originals import column_names, quote, store, stored_field
+from datapruner.originals import column_names, quote, store, stored_type
 from datapruner.space import needed
 
 _ROW_GROUP = 8192
@@ -133,7 +133,7 @@ class Chunk:
         self.tools.append(tools)
         self.turns += turns
         self.texts.append(text)
-        self.chars += n_chars
+        self.chars += n_chars if text is None else max(n_chars, len(text))
 
     def to_arrow(self, schema: pa.Schema | None) -> dict[str, pa.Table]:
         """One table for each table of the corpus that gets rows."""
@@ -153,9 +153,13 @@ class Chunk:
         if schema is None:
             tables["originals"] = pa.table([rows, self.texts], schema=_JSON_ORIGINALS)
         else:
-            original = pa.Table.from_batches(self.tables).combine_chunks().to_batches()[0]
-            stored = [pa.array(rows), *store(original)]
-            tables["originals"] = pa.Table.from_arrays(stored, [f"c{i}" for i in range(len(stored))])
+            kept = pa.schema([(f"c{i}", stored_type(field.type)) for i, field in enumerate(schema, 1)])
+            batches = [
+                pa.RecordBatch.from_arrays(list(map(store, batch.columns)), schema=kept)
+                for batch in self.tables
+            ]
+            originals = pa.Table.from_batches(batches, kept)
+            tables["originals"] = originals.add_column(0, "c0", pa.array(rows))
         return tables
 
     def _rare_parts(self) -> list[Any]:
@@ -184,8 +188,8 @@ class CorpusWriter:
         if schema is None:
             self._create("originals", _JSON_ORIGINALS, _JSON_ORIGINALS.names)
         else:
-            stored = [pa.field("row", pa.int64()), *map(stored_field, schema)]
-            self._create("originals", pa.schema(stored), ["row", *column_names(schema)])
+            kept = [(field.name, stored_type(field.type)) for field in schema]
+            self._create("originals", pa.schema([("row", pa.int64()), *kept]), ["row", *column_names(schema)])
 
     def _create(self, table: str, schema: pa.Schema, names: list[str]) -> None:
         empty = pa.schema([item.with_name(f"c{i}") for i, item in enumerate(schema)]).empty_table()

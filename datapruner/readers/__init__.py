@@ -22,10 +22,11 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner.errors import InputError, UsageError
-from datapruner.formats import KNOWN_COLUMNS, Limits, Rejection, too_large
+from datapruner.formats import KNOWN_COLUMNS, Limits, Rejection
 from datapruner.readers import tables
 from datapruner.readers.csvtext import read_csv, read_header
 from datapruner.readers.jsontext import read_array, read_lines
+from datapruner.readers.pyrows import read_row
 from datapruner.readers.records import BATCH_ROWS, BadFile, Batch, Record, Source
 from datapruner.readers.streams import BrokenStreamError, decompress
 
@@ -183,7 +184,7 @@ def _with_text(batch: Batch) -> Batch:
 
 
 class Rows(Source):
-    """Rows from Python. Kept as the JSON that they serialise to; dates and numpy scalars become text."""
+    """Rows from Python. Kept as the JSON that they serialise to (`pyrows`)."""
 
     name = "rows"
 
@@ -194,26 +195,12 @@ class Rows(Source):
         records: list[Record] = []
         size = 0
         for position, row in enumerate(self.rows, 1):
-            records.append(_python_row(position, row, limits))
+            records.append(read_row(position, row, limits))
             size += len(records[-1].text or "")
             if len(records) >= BATCH_ROWS or size >= 1 << 20:
                 yield Batch(records)
                 records, size = [], 0
         yield Batch(records)
-
-
-def _python_row(position: int, row: Any, limits: Limits) -> Record:
-    if not isinstance(row, Mapping):
-        return Record(position, row)
-    try:
-        text = orjson.dumps(row, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    except orjson.JSONEncodeError as error:
-        code = "invalid_unicode" if "surrogate" in str(error) else "wrong_type"
-        fault = Rejection(code, None, f"the row cannot be written as JSON: {error}", "use plain JSON values")
-        return Record.faulty(position, fault, repr(row)[:200])
-    if len(text) > limits.max_row_bytes:
-        return Record.faulty(position, too_large(len(text), limits))
-    return Record(position, dict(row), text)
 
 
 def open_file(path: Path, name: str, needed: Collection[str], limit: int | None = None) -> Source:

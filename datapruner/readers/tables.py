@@ -3,8 +3,10 @@
 Notable choices:
 * Only columns that a shape may read become Python objects; the others travel as Arrow from the file to
   the corpus.
-* When a folder mixes these with JSON, rows are rendered as JSON by polars and read back, so that all
-  rows of the corpus are kept in one form.
+* When a folder mixes these with JSON, rows are rendered as JSON (`json_form`), so that all rows of the
+  corpus are kept in one form.
+* Every batch is checked before anything reads its values: text that is not UTF-8, and offsets that point
+  outside of it, would end the process in the libraries that trust them.
 * Nothing here can run code from a dataset: no pickle, and `load_dataset` never trusts remote code.
 """
 
@@ -14,13 +16,15 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datapruner import json_form
 from datapruner.errors import InputError, UsageError
 from datapruner.formats import Limits, Rejection
+from datapruner.originals import check_schema
+from datapruner.readers import soundness
 from datapruner.readers.csvtext import check_unique
 from datapruner.readers.records import BATCH_ROWS, Batch, Record, Source
 
@@ -41,6 +45,7 @@ class TableSource(Source):
         rows: int | None = None,
     ) -> None:
         check_unique(schema.names, name)
+        check_schema(schema, name)
         self.name, self.schema, self.stream, self.needed = name, schema, stream, needed
         self.path, self.rows = path, rows
         self.holder: object = None  # keeps the temporary file of unpacked content alive
@@ -65,17 +70,29 @@ class TableSource(Source):
                 return
             for start in range(0, chunk.num_rows, BATCH_ROWS):
                 piece = chunk.slice(start, BATCH_ROWS)
-                yield self._typed(piece, position) if typed else _rendered(piece, position, self.name)
+                yield self._read(piece, position, typed=typed)
                 position += piece.num_rows
             if total is not None and self.rows:
                 self.bytes_done = total * position // self.rows
 
-    def _typed(self, piece: pa.RecordBatch, position: int) -> Batch:
+    def _read(self, piece: pa.RecordBatch, position: int, *, typed: bool) -> Batch:
+        faults: dict[int, Rejection] = {}
         try:
+            piece.validate(full=True)
             rows = self._rows(piece)
-        except UnicodeDecodeError:
-            return self._one_by_one(piece, position)
-        return Batch([Record(i, row) for i, row in enumerate(rows, position + 1)], piece)
+        except (pa.ArrowException, ValueError, OverflowError):
+            faults = self._faults(piece)
+            piece = piece.take(pa.array([n for n in range(piece.num_rows) if n not in faults], pa.int64()))
+            rows = self._rows(piece)
+        texts = [None] * len(rows) if typed else json_form.lines(piece, self.name, json_form.IN_CORPUS)
+        sound = zip(rows, texts, strict=True)
+        records = [
+            Record.faulty(position + number + 1, faults[number])
+            if number in faults
+            else Record(position + number + 1, *next(sound))
+            for number in range(len(rows) + len(faults))
+        ]
+        return Batch(records, piece if typed else None)
 
     def _rows(self, piece: pa.RecordBatch) -> list[dict[str, Any]]:
         names = piece.schema.names
@@ -86,34 +103,33 @@ class TableSource(Source):
         ]
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
-    def _one_by_one(self, piece: pa.RecordBatch, position: int) -> Batch:
-        records, sound = [], []
-        for index in range(piece.num_rows):
+    def _faults(self, piece: pa.RecordBatch) -> dict[int, Rejection]:
+        """Why rows of a batch cannot be read, by their number in it."""
+        try:
+            soundness.check_layout(piece)
+        except pa.ArrowException as error:
+            return dict.fromkeys(range(piece.num_rows), _fault(None, error))
+        found = {}
+        for number in range(piece.num_rows):
+            row = piece.take(pa.array([number]))
+            name = None
             try:
-                records.append(Record(position + index + 1, self._rows(piece.slice(index, 1))[0]))
-                sound.append(index)
-            except UnicodeDecodeError:
-                reason = "a string column of the row holds bytes that are not UTF-8"
-                fault = Rejection("invalid_unicode", None, reason, "write the file with valid UTF-8 strings")
-                records.append(Record.faulty(position + index + 1, fault))
-        return Batch(records, piece.take(pa.array(sound, pa.int64())))
+                for name, column in zip(row.schema.names, row.columns, strict=True):
+                    column.validate(full=True)
+                    if name in self.needed:
+                        column.to_pylist()
+            except (pa.ArrowException, ValueError, OverflowError) as error:
+                found[number] = _fault(name, error)
+        return found
 
 
-def render_json(batch: pa.RecordBatch, name: str) -> list[bytes]:
-    """Each row as one line of JSON. Raises InputError for types that JSON cannot hold."""
-    try:
-        frame = pl.DataFrame(pa.Table.from_batches([batch]))
-        return frame.write_ndjson().encode().splitlines()
-    except (pl.exceptions.PolarsError, pa.ArrowException, NotImplementedError) as error:
-        raise InputError(
-            f"{name}: the columns cannot be written as JSON: {_first_line(error)}",
-            remedy="drop binary columns, or read files of one kind at a time",
-        ) from error
-
-
-def _rendered(piece: pa.RecordBatch, position: int, name: str) -> Batch:
-    lines = render_json(piece, name)
-    return Batch([Record(i, orjson.loads(line), line) for i, line in enumerate(lines, position + 1)])
+def _fault(column: str | None, error: Exception) -> Rejection:
+    if "utf8" in str(error).lower() or isinstance(error, UnicodeDecodeError):
+        reason = f"'{column}' holds bytes that are not UTF-8"
+        return Rejection("invalid_unicode", column, reason, "write the file with valid UTF-8 strings")
+    what = "the rows around it" if column is None else f"the value of '{column}'"
+    reason = f"{what} cannot be read: {_first_line(error)}"
+    return Rejection("broken_value", column, reason, "write the file again, or drop the column")
 
 
 def parquet_source(path: Path, name: str, needed: Collection[str]) -> TableSource:

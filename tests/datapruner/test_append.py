@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from datapruner import runs
@@ -105,3 +107,26 @@ def test_tables_with_the_same_columns_keep_their_types(tmp_path: Path) -> None:
     assert isinstance(read, pl.DataFrame)
     assert read.equals(pl.concat([first, second]))
     assert read.schema["score"] == pl.Float32
+
+
+def test_what_json_has_no_form_for_survives_an_addition_of_another_structure(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            **{name: [row(0)[name]] for name in row(0)},
+            "loss": pa.array([math.nan], pa.float32()),
+            "image": [{"bytes": b"\x00\xff", "path": "a.png"}],
+            "tags": [[{"a": 1}]],
+        }
+    )
+    base = corpus(tmp_path / "a.duckdb", table)
+    addition = corpus(tmp_path / "b.duckdb", [row(1, tags=[{"b": "x"}], loss=0.5)])
+    append(base, addition, tmp_path / "out.duckdb", only_new=True)
+    with Corpus(tmp_path / "out.duckdb") as opened:
+        found = pa.Table.from_batches(opened.originals())
+        first, _ = map(orjson.loads, opened.originals_json())
+    assert found.schema.field("loss").type == pa.float64()
+    assert math.isnan(found["loss"][0].as_py())
+    assert found["loss"][1].as_py() == 0.5
+    assert found["image"].to_pylist() == [{"bytes": "AP8=", "path": "a.png"}, None]
+    assert found["tags"].to_pylist() == [[{"a": 1, "b": None}], [{"a": None, "b": "x"}]]
+    assert first["loss"] == "NaN"

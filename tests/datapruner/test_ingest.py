@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,39 @@ def test_a_folder_becomes_one_corpus_with_rows_numbered_throughout(tmp_path: Pat
     with Corpus(report.path) as corpus:
         assert corpus.sample_index()["row"].to_list() == [0, 1, 3, 4, 5, 6]
         assert [json.loads(line)["id"] for line in corpus.originals_json()] == [0, 1, 0, 1, 2, 3]
+
+
+def test_a_folder_of_json_and_of_columns_that_json_has_no_form_for_becomes_one_corpus(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_lines(folder / "a.jsonl", [{**each, "score": 0.5} for each in alpaca(1)])
+    table = pa.Table.from_pylist(alpaca(2)[1:]).append_column(
+        "image", pa.array([{"bytes": b"\x00\xff", "path": "x.png"}])
+    )
+    table = table.append_column("score", pa.array([float("nan")], pa.float16()))
+    table = table.append_column("price", pa.array([Decimal("1.20")], pa.decimal256(50, 2)))
+    pq.write_table(table, folder / "b.parquet")
+    report = ingest(folder, out=tmp_path / "c.duckdb")
+    assert (report.rows, report.accepted) == (2, 2)
+    with Corpus(report.path) as corpus:
+        found = pa.Table.from_batches(corpus.originals())
+        _, second = map(json.loads, corpus.originals_json())
+    assert found["image"].to_pylist() == [None, {"bytes": "AP8=", "path": "x.png"}]
+    assert found["price"].to_pylist() == [None, "1.20"]
+    assert found["score"][0].as_py() == 0.5
+    assert math.isnan(found["score"][1].as_py())
+    assert second["score"] == "NaN"
+
+
+def test_shards_whose_nested_keys_differ_become_one_corpus(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, meta in (("a", {"x": 1}), ("b", {"y": ["z"]})):
+        pq.write_table(pa.Table.from_pylist([{**alpaca(1)[0], "meta": meta}]), folder / f"{name}.parquet")
+    ingest(folder, out=tmp_path / "c.duckdb")
+    with Corpus(tmp_path / "c.duckdb") as corpus:
+        found = pa.Table.from_batches(corpus.originals())["meta"].to_pylist()
+    assert found == [{"x": 1, "y": None}, {"x": None, "y": ["z"]}]
 
 
 def test_parquet_shards_that_differ_in_columns_keep_them_typed(tmp_path: Path) -> None:

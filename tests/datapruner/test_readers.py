@@ -342,6 +342,26 @@ def test_strings_in_a_table_that_are_not_utf8_spoil_their_own_row_alone() -> Non
     assert faults(pa.table({"output": column})) == [(2, "invalid_unicode")]
 
 
+def test_strings_that_are_not_utf8_spoil_their_own_row_wherever_they_are() -> None:
+    bad = pa.Array.from_buffers(pa.string(), 3, pa.array([b"ok", b"caf\xe9", b"ok"]).buffers())
+    nested = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), bad)
+    for column in (bad, nested, pa.StructArray.from_arrays([bad], ["text"])):
+        table = pa.table({"output": ["a", "b", "c"], "beside": column})
+        assert faults(table) == [(2, "invalid_unicode")]
+        assert [record.row["output"] for record in records(table) if record.fault is None] == ["a", "c"]
+
+
+def test_offsets_that_point_outside_of_a_batch_are_never_followed() -> None:
+    offsets = pa.array([0, 2**31 - 1, 2], pa.int32()).buffers()[1]
+    column = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"ab")])
+    assert faults(pa.table({"output": column})) == [(1, "broken_value"), (2, "broken_value")]
+
+
+def test_a_value_that_python_cannot_hold_spoils_its_own_row_alone() -> None:
+    moments = pa.array([0, 2**62, 1], pa.timestamp("us"))
+    assert faults(pa.table({"output": moments})) == [(2, "broken_value")]
+
+
 def test_half_characters_and_raw_nuls_are_faults(tmp_path: Path) -> None:
     assert faults(write(tmp_path / "a.jsonl", b'{"a": "\\ud800"}\n{"a": "\0"}\n')) == [
         (1, "invalid_unicode"),
