@@ -59,7 +59,7 @@ Embedder = Annotated[
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="DATA", help="Rows to select towards, as SOURCE; with --url, a dataset of the service."
+        metavar="DATA", help="Rows to select towards, as SOURCE; with --url, a file or a dataset there."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1.")]
