@@ -24,6 +24,7 @@ from api.problems import TooLargeError
 from api.routes import PREFIX
 from api.state import Service
 from datapruner.errors import UsageError
+from datapruner.panics import contained
 from datapruner.settings import Settings
 
 REQUEST_ID = "X-Request-ID"
@@ -66,7 +67,8 @@ class RequestMiddleware:
         metrics.began()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, answer)
+                with contained():
+                    await self._app(scope, receive, answer)
             except ClientDisconnect:
                 status = _CLIENT_GONE
             except Exception as error:

@@ -30,6 +30,7 @@ from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.executors import local
 from datapruner.measure import Machine, Pass, find_devices, measure, proxy_for, worker_spec
+from datapruner.panics import contained
 from datapruner.progress import Progress, Silent
 from datapruner.recipe_parts import Calibrate
 from datapruner.signal_cache import SignalCache
@@ -40,6 +41,7 @@ WORKER = ("-m", "datapruner.executors.calibrator")
 _ROOM_FOR_FAILURES = 1.1
 
 
+@contained()
 def calibrate(
     source: Any,
     *,

@@ -36,6 +36,7 @@ from datapruner.commands import (
     service,
 )
 from datapruner.errors import DataprunerError, UsageError
+from datapruner.panics import contained
 
 INTERRUPTED = 130
 _DEBUG = "DATAPRUNER_DEBUG"
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with outlets.outliving_readers():
         try:
-            code = typer.main.get_command(app).main(given, prog_name="datapruner", standalone_mode=False)
+            with contained():
+                code = typer.main.get_command(app).main(given, prog_name="datapruner", standalone_mode=False)
             sys.stdout.flush()
         except Exception as error:
             return _failed(error, as_json="--json" in given)

@@ -36,6 +36,7 @@ from datapruner import runs, settings, texts
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.formats import DEFAULT_LIMITS
+from datapruner.panics import contained
 from datapruner.progress import Progress, Silent
 from datapruner.readers import open_sources
 from datapruner.texts import Hashes, Ints, Ragged
@@ -80,6 +81,7 @@ class EvaluationSet:
     boilerplate: int
 
 
+@contained()
 def decontaminate(
     source: Any,
     against: Mapping[str, Any],

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from datapruner import runs, settings, texts
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
+from datapruner.panics import contained
 from datapruner.progress import Progress, Silent
 from datapruner.texts import Ints, Part, Ragged
 from datapruner.verdicts import Verdicts, settled
@@ -60,6 +61,7 @@ class Near:
     crowded: int
 
 
+@contained()
 def deduplicate(
     source: Any,
     *,

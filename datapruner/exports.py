@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.files import publishing
+from datapruner.panics import contained
 from datapruner.rewriting.training import TrainingRows
 from datapruner.runs import Run
 from datapruner.signal_cache import ProxyKey, SignalCache, flatten
@@ -254,6 +255,7 @@ def _write_lines(file: BinaryIO, lines: Iterator[bytes], on_rows: OnRows) -> int
     return count
 
 
+@contained()
 def _publish(path: Path, write: Callable[[BinaryIO], int]) -> int:
     try:
         with publishing(path) as file:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from datapruner.corpus import FORMAT_VERSION, Counts
 from datapruner.errors import InputError, QuotaError, UsageError
 from datapruner.formats import DEFAULT_LIMITS, Columns, Limits, Rejection, RowParser
+from datapruner.panics import contained
 from datapruner.publishing import Chunk, CorpusWriter, building
 from datapruner.readers import Batch, Record, Source, open_sources
 
@@ -53,6 +54,7 @@ class IngestReport:
     sources: list[str]
 
 
+@contained()
 def ingest(
     source: Any,
     *,

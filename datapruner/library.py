@@ -18,6 +18,7 @@ from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.keep import Keep
 from datapruner.measure import Machine, find_devices
+from datapruner.panics import contained
 from datapruner.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Result:
         return self._table("SELECT * FROM rewrites ORDER BY row")
 
     @cached_property
+    @contained()
     def subset(self) -> datasets.Dataset:
         """The kept samples with all columns of the canonical Parquet."""
         import datasets  # a second of imports that only this needs
@@ -321,6 +323,7 @@ def _named(rows: Any) -> str | None:
     return str(rows) if isinstance(rows, str | Path) and str(rows) != "-" else None
 
 
+@contained()
 def _run(
     config: RunConfig,
     source: Any,

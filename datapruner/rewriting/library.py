@@ -15,6 +15,7 @@ from datapruner import exports, runs, settings, validation
 from datapruner.config import DEFAULT_MODEL
 from datapruner.corpus import Corpus
 from datapruner.measure import Machine, find_devices
+from datapruner.panics import contained
 from datapruner.progress import Progress, Silent
 from datapruner.rewriting import run as rewriting
 from datapruner.rewriting import tables
@@ -78,6 +79,7 @@ class Rewrites:
         return Corpus(self.home / "corpora" / f"{self.run.lineage['corpus']}.duckdb")
 
 
+@contained()
 def rewrite(
     source: Any,
     method: str = "asap",
@@ -131,6 +133,7 @@ def rewrite(
     return Rewrites(rewriting.execute(config, source, place, machine, progress or Silent(), teacher), place)
 
 
+@contained()
 def estimate_rewrite(
     source: Any,
     method: str,

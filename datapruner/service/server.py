@@ -28,6 +28,7 @@ import uvicorn
 
 from datapruner.catalog.database import Database
 from datapruner.errors import UsageError, WorkerError
+from datapruner.panics import contained
 from datapruner.service import retention, schedules
 from datapruner.settings import Settings
 from datapruner.storage import open_storage
@@ -128,7 +129,8 @@ def _schedule(db: Database, settings: Settings, stop: threading.Event) -> None:
     pause = _TICK
     while not stop.wait(pause):
         try:
-            schedules.tick(db, settings)
+            with contained():
+                schedules.tick(db, settings)
             pause = _TICK
         except Exception:  # the database may be away for a while; the schedules are still there afterwards
             _log.exception("scheduler failed, tries again")
@@ -142,7 +144,8 @@ def _sweep(db: Database, settings: Settings, stop: threading.Event) -> None:
         pause = _SWEEP
         try:
             storage = open_storage(settings.files, settings.home / "cache")
-            swept = retention.sweep(db, storage, _UNUSED_FOR)
+            with contained():
+                swept = retention.sweep(db, storage, _UNUSED_FOR)
             _log.info("swept", files=swept.files, uploads=swept.uploads)
         except Exception:
             _log.exception("sweeping failed, tries again later")

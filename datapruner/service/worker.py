@@ -36,6 +36,7 @@ from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
 from datapruner.executors.local import IdleWorkers
 from datapruner.measure import find_devices
+from datapruner.panics import contained
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import jobs, scratch, work
 from datapruner.service.context import Context
@@ -144,7 +145,8 @@ class _Worker:
     def _attempt(self, lease: Lease, progress: JobProgress) -> tuple[str, Callable[[], None]]:
         """Do the work; how it went in a word, and what tells the queue so. Raises LeaseLostError."""
         try:
-            result = self._perform(self._context, lease, progress)
+            with contained():
+                result = self._perform(self._context, lease, progress)
         except Exception as error:
             match progress.interruption or error:
                 case LeaseLostError() as lost:

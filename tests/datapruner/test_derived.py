@@ -60,7 +60,7 @@ def test_raw_tool_calls_of_many_kinds_share_their_columns(tmp_path: Path) -> Non
         message = {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
         return {"messages": [{"role": "user", "content": "q"}, {**message, **more}]}
 
-    rows = [call("a", {"city": "Rome"}), call("b", {"n": 2, "deep": {"x": None}}, content="c", weight=0)]
+    rows = [call("a", {"city": "Rome"}), call("b", {"n": 2, "deep": {"x": None}}, content="c", weight=1)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
     ingest(tmp_path / "in.jsonl", out=tmp_path / "c.duckdb")
     with Corpus(tmp_path / "c.duckdb") as corpus:
@@ -71,7 +71,7 @@ def test_raw_tool_calls_of_many_kinds_share_their_columns(tmp_path: Path) -> Non
         {"city": "Rome", "n": None, "deep": None},
         {"city": None, "n": 2, "deep": {"x": None}},
     ]
-    assert (first[1]["weight"], second[1]["weight"], second[1]["content"]) == (None, 0, "c")
+    assert (first[1]["weight"], second[1]["weight"], second[1]["content"]) == (None, 1, "c")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from datapruner.service.worker import PARENT, Perform, run_worker
 from datapruner.settings import Settings
 from tests.datapruner.service import queues
 from tests.datapruner.service.queues import claim, entries, job, pass_time, project, started, submit
+from tests.panicking import panic
 from tests.waiting import PATIENCE, has_ended, until
 
 
@@ -129,6 +130,18 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(
     assert "secret" not in str(failed.error)
     if isinstance(error, OSError):
         assert "No space left on device" in failed.error["detail"]
+
+
+def test_a_panic_of_a_native_library_fails_the_attempt_and_not_the_worker(
+    db: Database, settings: Settings
+) -> None:
+    made = submit(db, project(db))
+    run_worker(settings, perform=lambda *_: panic(), once=True)
+    failed = job(db, made.id)
+    assert (failed.state, failed.failures) == ("queued", 1)
+    assert failed.error is not None
+    assert failed.error["type"] == "/problems/worker-failed"
+    assert "a native library panicked" in failed.error["detail"]
 
 
 @pytest.mark.parametrize(
