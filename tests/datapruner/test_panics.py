@@ -56,10 +56,7 @@ def test_reading_leaves_no_trace_of_rows_at_which_something_panicked(tmp_path: P
 
 
 def test_a_command_ends_with_one_line(
-    command: Callable[..., Said],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    command: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "completion": "c"}')
     monkeypatch.setattr(library, "prune", lambda *_, **__: panic())
