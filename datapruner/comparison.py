@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import polars as pl
 
+from datapruner.correlation import spearman
 from datapruner.run_tables import COUNTS
 from datapruner.schemas.runs import Comparison, OwnCorrelation, ScoreCorrelation
 
@@ -131,18 +132,6 @@ def _values(connection: duckdb.DuckDBPyConnection, first: str, second: str) -> p
     values = pl.from_arrow(connection.sql(query).to_arrow_table())
     assert isinstance(values, pl.DataFrame), type(values)
     return values
-
-
-def spearman(values: pl.DataFrame) -> float | None:
-    """Spearman's rank correlation of the two columns, equal values sharing their mean rank.
-
-    None when either column is constant, as there is none.
-    """
-    if any(values[column].n_unique() < 2 for column in values.columns):
-        return None
-    first, second = (values[column].rank("average") for column in values.columns)
-    coefficient = pl.select(pl.corr(first, second)).item()
-    return max(-1.0, min(1.0, float(coefficient)))
 
 
 def _scores(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, None]:

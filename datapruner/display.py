@@ -116,6 +116,11 @@ def whole(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ignore")
 
 
+def warnings(texts: Iterable[str]) -> Text:
+    """What to mind, each on a line of its own."""
+    return Text("\n".join(f"warning: {clean(text)}" for text in texts), style="yellow")
+
+
 def pairs(values: Mapping[str, Any]) -> Table:
     """Names and values side by side."""
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -24,6 +24,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from datapruner import run_tables, stages
+from datapruner.cautions import mostly_short
 from datapruner.config import RunConfig, find
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
@@ -52,7 +53,7 @@ class Report:
     `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
     response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
     stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
-    that the methods rank by.
+    that the methods rank by. `warnings`: what to mind of the result (`datapruner.cautions`).
     """
 
     ingested: int
@@ -70,6 +71,7 @@ class Report:
     thresholds: dict[str, float] = field(repr=False)
     stages: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
     scores: list[str] = field(default_factory=list, repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -241,6 +243,7 @@ def _publish(
     errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
     truncated = views.truncated(signals)
     kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
+    made: stages.Rewriting | None = None
     try:
         if config.rewrite is not None:
             assert scored.selection is not None, "only what is kept is rewritten"
@@ -263,7 +266,7 @@ def _publish(
             left_out=found.left_out,
             dropped=found.dropped.reasons,
         )
-        report = _report(corpus, scores, scored, counts)
+        report = _report(corpus, scores, scored, counts, _warnings(scores, scored, made))
         rows = found.chosen["row"].to_numpy().astype(np.int64)
         chunks = run_tables.token_lists(views.base.cache, signals, scored, rows, rewritten=rewritten)
         run_tables.write(temporary, scores, chunks)
@@ -276,8 +279,20 @@ def _publish(
     return Run(run_id, folder, config, lineage, report, views.measured, views.seconds)
 
 
+def _warnings(scores: pl.DataFrame, scored: Scored, rewriting: stages.Rewriting | None) -> list[str]:
+    """What to mind of a result. The length of a kept row is that of what is exported."""
+    kept = scores.filter(keep=True)
+    lengths = kept["n_response_tokens" if rewriting is None else "n_kept_tokens"]
+    short = mostly_short(lengths, scores["n_response_tokens"].drop_nulls())
+    return [*scored.warnings, *short, *(() if rewriting is None else rewriting.warnings)]
+
+
 def _report(
-    corpus: Corpus, scores: pl.DataFrame, scored: Scored, stage_counts: dict[str, dict[str, int]]
+    corpus: Corpus,
+    scores: pl.DataFrame,
+    scored: Scored,
+    stage_counts: dict[str, dict[str, int]],
+    warnings: list[str],
 ) -> Report:
     counts = corpus.counts()
     by_status = dict(scores["status"].value_counts().iter_rows())
@@ -298,6 +313,7 @@ def _report(
         thresholds={} if scored.selection is None else dict(scored.selection.thresholds),
         stages=stage_counts,
         scores=list(scored.own),
+        warnings=warnings,
     )
     total = report.kept + report.pruned + report.rejected + report.errored
     assert total == report.ingested, f"{report.ingested} rows in, {total} accounted for"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datapruner.cautions import missed_target, mostly_length
 from datapruner.config import MethodChoice, RunConfig, find
 from datapruner.errors import UsageError
 from datapruner.keep import Keep
@@ -32,13 +33,14 @@ class Scored:
     """What the chosen methods say of N measured samples (M response tokens).
 
     own: the columns that they rank by: of each method the one that is called like it, or else all its numbers
-    with fractions; of a combined score that alone.
+    with fractions; of a combined score that alone. warnings: where they do not do what was asked, in words.
     """
 
     samples: Columns
     tokens: Columns
     selection: Selection | None
     own: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozenset[str]:
@@ -116,8 +118,9 @@ def score(
     own = tuple(dict.fromkeys(name for choice in methods for name in _own(choice.name, by_method)))
     if combine is not None:
         samples[_COMBINED], own = _combined(signals, by_method, combine), (_COMBINED,)
+    lengthy = mostly_length(samples, signals.lengths)
     if keep is None:
-        return Scored(samples, tokens, None, own)
+        return Scored(samples, tokens, None, own, tuple(lengthy))
     if coverage is not None:
         name = _COMBINED if combine is not None else methods[0].name
         values = samples[name] if combine is not None else _column(by_method, name, "coverage")
@@ -133,7 +136,9 @@ def score(
             return method.select(signals, by_method[name], share, options, seed)
 
     selection = _select(signals, select, keep, name)
-    return Scored(samples | dict(selection.columns), tokens, selection, own)
+    trained = kept_tokens(signals, selection)
+    missed = (*selection.warnings, *missed_target(signals, selection, keep, trained, name))
+    return Scored(samples | dict(selection.columns), tokens, selection, own, (*missed, *lengthy))
 
 
 def _own(method: str, by_method: Mapping[str, Columns]) -> list[str]:

@@ -230,10 +230,12 @@ def dropped_by(
 @dataclass(frozen=True, slots=True)
 class Rewriting:
     """What became of the rows that were to be rewritten. outcomes: row, sample_id, status and reason of each.
-    tokens: by sample id, how many tokens of a rewritten text are trained on."""
+    tokens: by sample id, how many tokens of a rewritten text are trained on. warnings: where the method could
+    not do what was asked."""
 
     outcomes: pl.DataFrame
     tokens: dict[str, int]
+    warnings: tuple[str, ...]
 
 
 def rewrite(
@@ -251,6 +253,7 @@ def rewrite(
     """
     from datapruner.rewriting import counting, tables
     from datapruner.rewriting import rows as rewriting
+    from datapruner.rewriting.asap import over_budget
 
     assert config.rewrite is not None, "there is nothing to rewrite by"
     chosen = sorted(rows)
@@ -265,7 +268,7 @@ def rewrite(
     )
     assert isinstance(found, pl.DataFrame), type(found)
     assert found["row"].to_list() == chosen, "a row was lost in rewriting"
-    return Rewriting(found, tokens)
+    return Rewriting(found, tokens, tuple(over_budget(path)))
 
 
 def rewriting_counts(path: Path) -> dict[str, int]:

@@ -98,6 +98,7 @@ class CotInflux:
             ),
             token_keep=token_keep,
             thresholds=thresholds,
+            share_of="tokens",
         )
 
 

@@ -108,6 +108,7 @@ def coverage_selection(
             "bins_used": float(len(np.unique(chosen.bin[~chosen.cut]))),
             "bin_width": float(inside.max() / bins - inside.min() / bins),
         }
+    cut, wanted = int(chosen.cut.sum()), tolerant_floor(hard_prune * len(values))
     if chosen.cut.any():
         thresholds["cut"] = float(values[chosen.cut][np.argmin(hardness[chosen.cut])])
     return Selection(
@@ -121,4 +122,12 @@ def coverage_selection(
         token_keep=all_tokens(signals),
         thresholds=thresholds,
         columns={"bin": chosen.bin},
+        warnings=(
+            ()
+            if cut == wanted
+            else (
+                f"{name}: {cut:,} of the {hardest}est cut where hard_prune asks for {wanted:,}, as {count:,} "
+                "are to be kept",
+            )
+        ),
     )

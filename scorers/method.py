@@ -114,7 +114,8 @@ class Selection:
     token_keep: (M,) flat like the token signals; a pruned token stays in the input and only loses its
     loss. True wherever the method does not prune tokens; meaningful for kept samples only.
     thresholds: the cuts that decided, by name, for the report. columns: per-sample columns (N,) that only
-    exist once a keep share is known (Q-Tuning's quadrant).
+    exist once a keep share is known (Q-Tuning's quadrant). warnings: in words, where the method's own rule
+    does not give what was asked for. share_of: what the share asked for is a share of.
     """
 
     keep: Bools
@@ -123,6 +124,8 @@ class Selection:
     token_keep: Bools
     thresholds: Mapping[str, float] = field(default_factory=dict)
     columns: Columns = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    share_of: Literal["samples", "tokens"] = "samples"
 
 
 OptionsT = TypeVar("OptionsT")

@@ -71,7 +71,7 @@ class Rho:
             signals, values, share, among="mean excess loss among the highest", shown={"rho": values}
         )
         excess = _excess(signals)
-        token_keep, cut = _keep_tokens(signals, chosen.keep, excess, options)
+        token_keep, cut, warnings = _keep_tokens(signals, chosen.keep, excess, options)
         kept = f"; {100 * options.token_keep:.6g} % of the tokens of all such samples kept"
         return Selection(
             keep=chosen.keep,
@@ -79,6 +79,7 @@ class Rho:
             reasons=(chosen.reasons[0] + kept, chosen.reasons[1]),
             token_keep=token_keep,
             thresholds={**chosen.thresholds, **({} if cut is None else {"rho_token": cut})},
+            warnings=warnings,
         )
 
 
@@ -100,11 +101,12 @@ def _excess(signals: Signals) -> Floats:
 
 def _keep_tokens(
     signals: Signals, keep: Bools, excess: Floats, options: RhoOptions
-) -> tuple[Bools, float | None]:
-    """Token mask (M,), True outside of the kept samples, and the lowest excess within the budget."""
+) -> tuple[Bools, float | None, tuple[str, ...]]:
+    """Token mask (M,), True outside of the kept samples, the lowest excess within the budget, and a warning
+    where what must stay is more than the budget."""
     mask = all_tokens(signals)
     if not len(excess) or not keep.any():
-        return mask, None
+        return mask, None, ()
     by_id = np.empty(len(signals), dtype=np.int64)
     by_id[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
     owner = np.repeat(np.arange(len(signals)), signals.lengths)
@@ -116,8 +118,9 @@ def _keep_tokens(
     if options.protect_end:
         must[tokens] |= token_column(signals, "is_end")[tokens].astype(np.bool_)
     ranked = order[~must[order]]
-    budget = max(0, count_to_keep(options.token_keep, len(tokens)) - int(must.sum()))
+    wanted, needed = count_to_keep(options.token_keep, len(tokens)), int(must.sum())
     mask[tokens] = must[tokens]
-    mask[ranked[:budget]] = True
+    mask[ranked[: max(0, wanted - needed)]] = True
     kept = order[mask[order] & ~must[order]]
-    return mask, float(excess[kept[-1]]) if len(kept) else None
+    over = f"rho: {needed:,} tokens kept, over the {wanted:,} of token_keep: the last and the highest stay"
+    return mask, float(excess[kept[-1]]) if len(kept) else None, (over,) if needed > wanted else ()

@@ -241,6 +241,8 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
         }
     )
     yield report.balance(counts, config.keep is not None)
+    if counts.warnings:
+        yield display.warnings(counts.warnings)
     if config.keep is not None:
         yield report.tokens(counts)
         if counts.stages:

@@ -54,6 +54,8 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
     run, scores = result.run, result.scores
     yield display.pairs(_heading(result))
     yield balance(run.report, run.config.keep is not None)
+    if run.report.warnings:
+        yield display.warnings(run.report.warnings)
     if run.config.keep is None:
         yield _summary(scores)
     else:

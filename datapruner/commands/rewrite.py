@@ -215,6 +215,8 @@ def _finish(output: Output, result: Rewrites, written: tuple[Path, int] | None) 
             for name, count in counts.items():
                 made.add_row(display.clean(name), f"{count:,}")
             output.show(made, "")
+    if report.warnings:
+        output.show(display.warnings(report.warnings), "")
     if written is not None:
         output.show(f"Written: {display.clean(str(written[0]))}, {display.plural(written[1], 'row')}")
     if report.rewritten:

@@ -7,13 +7,15 @@ where the reasoning is in the response, no further pass of the proxy model eithe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from datapruner.reasoning import ReasoningRow
+from datapruner.rewriting import tables
 from datapruner.rewriting.outcomes import Rewritten, Step
 from datapruner.rewriting.rewriters import Counter, MeasuredReasoning, Settings
 from scorers.asap import StepTokens, keep_steps, locate
@@ -23,6 +25,10 @@ from scorers.steps import Span, removed_spans, split_steps, without
 
 PUBLISHED_MAX_TOKENS = 4096
 TOO_LONG = "reasoning goes on past the longest sample measured: raise max_length, or use a longer proxy model"
+WITHIN = "within the budget"
+SINGLE = "a single step, longer than the budget"
+REMOVED = "least surprising steps removed"
+LAST = "one step left, longer than the budget"
 
 
 class AsapOptions(Settings):
@@ -75,7 +81,7 @@ class Asap:
         before = self._count(row.reasoning)
         budget = self.options.budget(before)
         if before <= budget or len(spans) == 1:
-            reason = "within the budget" if before <= budget else "a single step, longer than the budget"
+            reason = WITHIN if before <= budget else SINGLE
             text, steps = row.response(row.reasoning), _steps(spans, surprisal, keep, kept=reason)
             return Rewritten("original", text, reason, steps=steps, tokens_before=before, tokens_after=before)
         keep, left, after = self._fit(row.reasoning, spans, surprisal, tokens, budget)
@@ -84,7 +90,7 @@ class Asap:
         return Rewritten(
             "rewritten",
             row.response(left),
-            "least surprising steps removed" if after <= budget else "one step left, longer than the budget",
+            REMOVED if after <= budget else LAST,
             removed=tuple(removed),
             steps=_steps(
                 spans,
@@ -131,3 +137,18 @@ def _steps(
         Step(start, end, value, stays, kept if stays else removed)
         for (start, end), value, stays in zip(spans, surprisal.tolist(), keep.tolist(), strict=True)
     )
+
+
+def over_budget(database: Path) -> Iterator[str]:
+    """A warning, if there is one to give, of the rows in a table `rewrites` that do not fit their budget."""
+    [found] = tables.read(
+        database,
+        "SELECT count(*) FILTER (reason IN (?, ?)) AS over, count(tokens_before) AS rows FROM rewrites "
+        "WHERE text IS NOT NULL",
+        [SINGLE, LAST],
+    ).to_pylist()
+    if found["over"]:
+        yield (
+            f"asap: {found['over']:,} of {found['rows']:,} rows with reasoning stay longer than the budget: "
+            "it removes whole steps, and never the last one"
+        )

@@ -30,6 +30,7 @@ from datapruner.measure import Machine, Measurement, Pass, measure, proxy_for
 from datapruner.progress import Progress
 from datapruner.recipe_parts import Rewrite
 from datapruner.rewriting import methods, tables
+from datapruner.rewriting.asap import over_budget
 from datapruner.rewriting.rows import check, rewritten
 
 DOCUMENT = "rewrite.json"
@@ -60,7 +61,8 @@ class Report:
     """What became of the input: ingested = rewritten + original + dropped + rejected + errored.
 
     Tokens and steps are those of reasoning in rows whose text can be trained on. `reasons` and `levels` say
-    how many rows each accounts for. `stage`: what the method did.
+    how many rows each accounts for. `stage`: what the method did. `warnings`: where it could not do what was
+    asked.
     """
 
     ingested: int
@@ -76,6 +78,7 @@ class Report:
     reasons: dict[str, int] = field(repr=False)
     levels: dict[str, int] = field(repr=False)
     stage: str = field(repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -184,6 +187,7 @@ def _report(database: Path, ingested: int, stage: str) -> Report:
         reasons=dict(_pairs(database, "reason")),
         levels=dict(_pairs(database, "level")),
         stage=stage,
+        warnings=list(over_budget(database)),
         **{name: int(value or 0) for name, value in totals.items()},
     )
 

@@ -115,7 +115,8 @@ class ReportAnswer(Answer):
     """What became of the input, with what replays it. Tokens are response tokens.
 
     `report`: ingested = kept + pruned + rejected + errored, duplicates among the pruned, counts of shapes,
-    reasons, quadrants and a recipe's stages, and the thresholds that were applied.
+    reasons, quadrants and a recipe's stages, the thresholds that were applied, the scores that the methods
+    rank by, and warnings of what to mind.
     """
 
     run: str

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
 
 import datapruner
-from datapruner.comparison import Compared, compare, spearman
+from datapruner.comparison import Compared, compare
 from datapruner.library import Result
 from tests.command_line import Said
 from tests.pipeline import Prune
@@ -80,14 +79,6 @@ def test_a_run_that_scores_by_many_methods_is_compared_by_the_first_eight(
     assert len(scored.report.scores) > 8
     found = compare(of(scored), of(first_run))
     assert list(dict.fromkeys(each.first for each in found.own_scores)) == scored.report.scores[:8]
-
-
-def test_rank_correlation_is_that_of_the_field() -> None:
-    rng = np.random.default_rng(0)
-    first = rng.integers(0, 40, 500).astype(float)
-    second = first + rng.normal(0, 20, 500).round()
-    found = spearman(pl.DataFrame({"first": first, "second": second}))
-    assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-12)
 
 
 # On the command line

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import datapruner
 from datapruner import runs
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.rewriting import run as rewriting
 from datapruner.rewriting.outcomes import STATUSES
 from datapruner.teacher import LimitReachedError, Teacher, load
 from tests.datapruner.client.unruly import Unruly, unruly_server
@@ -82,6 +83,15 @@ def test_every_row_has_a_status_and_they_add_up(halved: datapruner.Rewrites) -> 
     assert (report.steps_before, report.steps_after) == (len(kept), sum(kept)) == (14, 9)
     assert "without a teacher" in report.stage
     assert set(statuses) <= set(STATUSES)
+
+
+def test_rows_that_stay_over_the_budget_are_warned_of(halved: datapruner.Rewrites, rewrite: Rewrite) -> None:
+    [text] = halved.report.warnings
+    assert text.startswith("asap: 1 of 4 rows with reasoning stay longer than the budget")
+    assert rewrite().report.warnings == []
+    published = rewriting.load(halved.run.run_id, halved.home)
+    assert published is not None
+    assert published.report == halved.report
 
 
 def test_what_cannot_be_rewritten_says_why(halved: datapruner.Rewrites) -> None:
