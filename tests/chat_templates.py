@@ -50,23 +50,35 @@ GEMMA = """\
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
 """
 
-# The last answer is written with its reasoning (an empty block if it has none), earlier ones without.
+# Reasoning only of the answers after the last question, an empty block before the last one; calls as JSON
+# whose arguments may be text; results in a user turn. Reasoning has a key of its own or is in the content.
 QWEN3 = """\
 {%- if tools -%}{{- '<|im_start|>system\\n# Tools\\n' + (tools | tojson) + '<|im_end|>\\n' -}}{%- endif -%}
+{%- set ns = namespace(asked=0) -%}
+{%- for m in messages -%}
+{%- if m['role'] == 'user' -%}{%- set ns.asked = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
 {%- for m in messages -%}
 {%- if m['role'] == 'assistant' -%}
-{%- set content, reasoning = m['content'], '' -%}
-{%- if '</think>' in content -%}
+{%- set content, reasoning = m['content'], m.get('reasoning_content') or '' -%}
+{%- if not reasoning and '</think>' in content -%}
 {%- set reasoning = content.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}
 {%- set content = content.split('</think>')[-1].lstrip('\\n') -%}
 {%- endif -%}
 {{- '<|im_start|>assistant\\n' -}}
-{%- if loop.last -%}{{- '<think>\\n' + reasoning + '\\n</think>\\n\\n' -}}{%- endif -%}
+{%- if loop.index0 > ns.asked and (loop.last or reasoning) -%}
+{{- '<think>\\n' + reasoning + '\\n</think>\\n\\n' -}}
+{%- endif -%}
 {{- content -}}
 {%- for call in m.get('tool_calls', []) -%}
-{{- '\\n<tool_call>\\n' + (call.function | tojson) + '\\n</tool_call>' -}}
+{{- '\\n' if content or not loop.first -}}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- call.function.arguments if call.function.arguments is string else call.function.arguments | tojson -}}
+{{- '}\\n</tool_call>' -}}
 {%- endfor -%}
 {{- '<|im_end|>\\n' -}}
+{%- elif m['role'] == 'tool' -%}
+{{- '<|im_start|>user\\n<tool_response>\\n' + m['content'] + '\\n</tool_response><|im_end|>\\n' -}}
 {%- else -%}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' -}}{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
@@ -94,6 +106,89 @@ PRIMED = CHATML.replace(
     "'<|im_start|>assistant\\n' }}{%- endif", "'<|im_start|>assistant\\n<think>\\n' }}{%- endif"
 )
 
+# One instruction turn at the beginning, others are passed over; channels; a call's arguments as an object,
+# the first call alone; reasoning under a key of its own, of the last answer only; results as JSON strings.
+CHANNELS = """\
+{%- set rest = messages -%}
+{%- if messages[0]['role'] == 'system' -%}
+{{- '<|start|>developer<|message|>' + messages[0]['content'] + '<|end|>' -}}{%- set rest = messages[1:] -%}
+{%- endif -%}
+{%- if tools -%}{{- '<|start|>tools<|message|>' -}}{%- for t in tools -%}
+{{- '// ' + t.function.description + '\\ntype ' + t.function.name + ' = (' -}}
+{%- for name in t.function.parameters.properties -%}{{- name + ', ' -}}{%- endfor -%}{{- ')' -}}
+{%- endfor -%}{{- '<|end|>' -}}{%- endif -%}
+{%- for m in rest -%}
+{%- if m['role'] == 'user' -%}{{- '<|start|>user<|message|>' + m['content'] + '<|end|>' -}}
+{%- elif m['role'] == 'tool' -%}
+{{- '<|start|>tool to=assistant<|message|>' + (m['content'] | tojson) + '<|end|>' -}}
+{%- elif m['role'] == 'assistant' and 'tool_calls' in m -%}
+{{- '<|start|>assistant to=' + m.tool_calls[0].function.name + '<|message|>' -}}
+{{- (m.tool_calls[0].function.arguments | tojson) + '<|call|>' -}}
+{%- elif m['role'] == 'assistant' -%}
+{%- if loop.last and 'thinking' in m -%}
+{{- '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' -}}
+{%- endif -%}
+{{- '<|start|>assistant<|channel|>final<|message|>' + m['content'] + '<|end|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}
+"""
+
+# Arguments are joined as text, and null content is what tells calls from answers; only the last system turn.
+JOINED_ARGUMENTS = """\
+{%- set ns = namespace(system='') -%}
+{%- for m in messages if m['role'] == 'system' -%}{%- set ns.system = m['content'] -%}{%- endfor -%}
+{{- bos_token + ns.system -}}
+{%- for m in messages -%}
+{%- if m['role'] == 'user' -%}{{- '<|user|>' + m['content'] -}}
+{%- elif m['role'] == 'tool' -%}{{- '<|result|>' + m['content'] -}}
+{%- elif m['role'] == 'assistant' and m['content'] is none -%}
+{{- '<|assistant|>' -}}
+{%- for c in m['tool_calls'] -%}
+{{- '<|call|>' + c['function']['name'] + '\\n' + c['function']['arguments'] -}}
+{%- endfor -%}{{- eos_token -}}
+{%- elif m['role'] == 'assistant' -%}{{- '<|assistant|>' + m['content'] + eos_token -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+"""
+
+# Ids of nine letters and digits, tools before the last question, the system text in it while it is the last.
+NINE = """\
+{%- macro check(id) -%}
+{%- if id is not defined or id | length != 9 -%}
+{{- raise_exception('ids have nine characters') -}}
+{%- endif -%}
+{%- endmacro -%}
+{%- set system = messages[0]['content'] + '\\n\\n' if messages[0]['role'] == 'system' else '' -%}
+{%- set rest = messages[1:] if system else messages -%}
+{%- set questions = rest | selectattr('role', 'equalto', 'user') | list -%}
+{{- bos_token -}}
+{%- for m in rest -%}
+{%- if m['role'] == 'system' -%}{{- raise_exception('one system turn, at the beginning') -}}
+{%- elif m['role'] == 'user' -%}
+{%- if tools and m == questions[-1] -%}{{- '[TOOLS]' + (tools | tojson) + '[/TOOLS]' -}}{%- endif -%}
+{{- '[INST]' + (system if loop.last else '') + m['content'] + '[/INST]' -}}
+{%- elif m['role'] == 'tool' -%}
+{{- check(m.tool_call_id) + '[RESULT]' + m.tool_call_id + ' ' + m['content'] -}}
+{%- elif m.tool_calls is defined -%}
+{{- '[CALLS]' -}}
+{%- for c in m.tool_calls -%}{{- check(c.id) + (c.function | tojson) + c.id -}}{%- endfor -%}{{- eos_token -}}
+{%- else -%}{{- m['content'] + eos_token -}}
+{%- endif -%}
+{%- endfor -%}
+"""
+
+# Tools are looked for in the system turn alone.
+TOOLS_IN_SYSTEM = """\
+{%- for m in messages -%}
+{{- '<|' + m['role'] + '|>' + m['content'] -}}
+{%- if m['role'] == 'system' and m.get('tools') -%}{{- '<|tool|>' + m['tools'] + '<|/tool|>' -}}{%- endif -%}
+{{- '<|end|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- else -%}{{- eos_token -}}{%- endif -%}
+"""
+
 ALL = {
     "chatml": CHATML,
     "chatml-marked": CHATML_MARKED,
@@ -107,7 +202,7 @@ ALL = {
 
 SPECIAL = [
     *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    *("<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"),
+    *("<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<|end|>", "<|call|>"),
 ]
 _TEXT = [
     "the quick brown fox jumps over the lazy dog",
