@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+import datapruner
 from datapruner import explain as module
 from datapruner.commands.explain import text_of
 from datapruner.errors import InputError, NotFoundError, UsageError
@@ -261,3 +263,25 @@ def test_json_has_the_same_pieces_tokens_and_scores(
         {"text": piece.text, "state": piece.state} for piece in found.turns[1].pieces
     ]
     assert [token["nll"] for token in document["tokens"]] == [token.nll for token in found.tokens]
+
+
+# What the row itself keeps from training
+
+
+@pytest.mark.slow
+def test_a_turn_of_weight_zero_is_not_trained_on_and_says_why(home: Path, options: dict[str, Any]) -> None:
+    chat = [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "BAD", "weight": 0},
+        {"role": "user", "content": "Two?"},
+        {"role": "assistant", "content": "GOOD", "weight": 1},
+    ]
+    result = datapruner.prune([{"messages": chat}], "random", 1.0, home=home, **options)
+    found = explain(result.run.run_id, "row:0", home)
+    assert [turn.untrained for turn in found.turns] == [None, "weight 0", None, None]
+    assert {piece.state for piece in found.turns[1].pieces} == {"untrained"}
+    assert {piece.state for piece in found.turns[3].pieces} <= {"kept", "scored"}
+    [row] = result.subset
+    assert row["messages"] == [{"weight": None, **message} for message in chat]
+    trained = [label for label in row["labels"] if label != -100]
+    assert 0 < len(trained) < sum(kept is None for kept in row["token_keep"])
