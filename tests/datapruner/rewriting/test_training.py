@@ -12,6 +12,7 @@ import pytest
 
 from datapruner import exports
 from datapruner.corpus import Corpus
+from datapruner.formats import RowParser, Sample
 from datapruner.ingest import ingest
 from datapruner.reasoning import ReasoningFinder
 from datapruner.rewriting import tables
@@ -196,3 +197,21 @@ def test_tools_and_calls_stay_with_the_conversation(tmp_path: Path) -> None:
     assert "tools" not in second
     [batch] = made.batches()
     assert batch.trained["tools"].null_count == 1
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_ids_names_and_what_is_not_trained_on_stay_with_the_messages(suffix: str, tmp_path: Path) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": '{"zone": null}'}}
+    chat = [
+        ASK,
+        {"role": "assistant", "content": None, "tool_calls": [call], "weight": 0},
+        {"role": "tool", "content": "noon", "tool_call_id": "call_1", "name": "now"},
+        {"role": "assistant", "content": FOLDED},
+    ]
+    made, corpus = training(tmp_path, [{"messages": chat}])
+    [[(_, _, before)]] = corpus.conversations()
+    [row] = written(made, tmp_path, suffix)
+    after = RowParser().parse({"messages": row["messages"]}, padded=suffix == ".parquet")
+    assert isinstance(after, Sample)
+    assert after.conversation.turns[:-1] == before.turns[:-1]
+    assert after.conversation.turns[1].untrained == "weight 0"
