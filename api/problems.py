@@ -30,7 +30,10 @@ _UNREADABLE = "There was an error parsing the body"
 _HELP = "/docs lists the paths and what each takes"
 #: What the framework says, in words that help.
 _SAID = {
-    _UNREADABLE: ("the body is not UTF-8, or nested too deeply", "send a plain JSON document"),
+    _UNREADABLE: (
+        "the body is not UTF-8, nested too deeply, or has a number of more than 4,300 digits",
+        "send a plain JSON document",
+    ),
     "Not Found": ("there is nothing at this path", _HELP),
     "Method Not Allowed": ("this method is not for this path", _HELP),
 }

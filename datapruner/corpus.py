@@ -29,6 +29,7 @@ from datapruner import json_form
 from datapruner.derived import Derivation, strict
 from datapruner.errors import InputError, UsageError, without_paths
 from datapruner.originals import restore, restored_schema
+from datapruner.readers.records import TRUNCATED
 from scorers.conversation import Conversation, Turn
 
 FORMAT_VERSION = 2
@@ -152,6 +153,12 @@ class Corpus:
     def rejects(self) -> pl.DataFrame:
         """One line per rejected row, in row order."""
         return self._frame("SELECT * FROM rejects ORDER BY row")
+
+    def truncated_sources(self) -> dict[str, str]:
+        """The sources that broke off, and where and why: not all of their rows are here."""
+        query = "SELECT source, line, reason FROM rejects WHERE code = ? ORDER BY row"
+        found = self._connection.execute(query, [TRUNCATED]).fetchall()
+        return {source: f"line {line}: {reason}" for source, line, reason in found}
 
     def conversations(
         self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS

@@ -25,6 +25,7 @@ from datapruner.formats import DEFAULT_LIMITS, Columns, Limits, Rejection, RowPa
 from datapruner.panics import contained
 from datapruner.publishing import Chunk, CorpusWriter, building
 from datapruner.readers import Batch, Record, Source, open_sources
+from datapruner.readers.records import TRUNCATED
 
 Progress = Callable[[int, int, int | None], None]
 
@@ -39,7 +40,8 @@ class IngestReport:
     """What became of the input: `rows == accepted + rejected`; `duplicates` are among the accepted.
 
     `shapes` and `rejects` count rows by shape and by reject code; `columns` names the columns that were
-    read for each shape.
+    read for each shape. `truncated_sources` are those that broke off, with where and why: what was whole
+    before is among the rows, and the break itself a rejected one.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class IngestReport:
     columns: dict[str, list[str]]
     rejects: dict[str, int]
     sources: list[str]
+    truncated_sources: dict[str, str]
 
 
 @contained()
@@ -98,6 +101,7 @@ def ingest(
             columns=run.columns(),
             rejects=dict(run.rejects.most_common()),
             sources=[item.name for item in sources],
+            truncated_sources=run.truncated,
         )
         writer.put_provenance(
             {
@@ -150,6 +154,7 @@ class _Run:
         self.shapes: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
+        self.truncated: dict[str, str] = {}
         self.layouts: dict[tuple[str, Columns], None] = {}
         self.hash = hashlib.blake2b(digest_size=16)
         self.chunk = Chunk()
@@ -213,6 +218,8 @@ class _Run:
             (*place, fault.field, fault.code, fault.reason, fault.remedy, excerpt),
         )
         self.rejects[fault.code] += 1
+        if fault.code == TRUNCATED:
+            self.truncated[source] = f"line {record.position}: {fault.reason}"
         self.examples.setdefault(fault.code, f"{source}, line {record.position}: {fault.reason}")
         return orjson.dumps((self.rows, fault.code, fault.field)).decode()
 

@@ -54,6 +54,7 @@ class Report:
     response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
     stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
     that the methods rank by. `warnings`: what to mind of the result (`datapruner.cautions`).
+    `truncated_sources`: those that broke off, with where and why; their other rows are missing.
     """
 
     ingested: int
@@ -72,6 +73,7 @@ class Report:
     stages: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
     scores: list[str] = field(default_factory=list, repr=False)
     warnings: list[str] = field(default_factory=list, repr=False)
+    truncated_sources: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -314,6 +316,7 @@ def _report(
         stages=stage_counts,
         scores=list(scored.own),
         warnings=warnings,
+        truncated_sources=corpus.truncated_sources(),
     )
     total = report.kept + report.pruned + report.rejected + report.errored
     assert total == report.ingested, f"{report.ingested} rows in, {total} accounted for"

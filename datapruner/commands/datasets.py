@@ -171,7 +171,9 @@ def _show_dataset(output: Output, dataset: DatasetAnswer) -> None:
 
 
 def _about(version: VersionAnswer) -> dict[str, object]:
-    return {
+    truncated = version.report.get("truncated_sources", {})
+    about = {"Truncated": "\n".join(f"{name}, {where}" for name, where in truncated.items())}
+    return (about if truncated else {}) | {
         "Version": version.number,
         "Rows": version.rows,
         "Accepted": version.accepted,

@@ -243,6 +243,8 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
     yield report.balance(counts, config.keep is not None)
     if counts.warnings:
         yield display.warnings(counts.warnings)
+    if counts.truncated_sources:
+        yield report.truncated(counts.truncated_sources)
     if config.keep is not None:
         yield report.tokens(counts)
         if counts.stages:

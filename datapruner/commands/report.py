@@ -56,6 +56,8 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
     yield balance(run.report, run.config.keep is not None)
     if run.report.warnings:
         yield display.warnings(run.report.warnings)
+    if run.report.truncated_sources:
+        yield truncated(run.report.truncated_sources)
     if run.config.keep is None:
         yield _summary(scores)
     else:
@@ -141,6 +143,11 @@ def balance(report: runs.Report, pruned: bool) -> Table:
             f"{display.plural(report.duplicates, 'exact duplicate')} among them", "", "", style="dim"
         )
     return made
+
+
+def truncated(sources: Mapping[str, str]) -> Group:
+    """The sources that broke off: what is missing of them is in none of the counts."""
+    return listed("Truncated sources", [display.clean(f"{name}, {where}") for name, where in sources.items()])
 
 
 def stages(report: runs.Report) -> Group:

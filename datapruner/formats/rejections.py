@@ -115,9 +115,9 @@ def load_list(value: object, field: str | None, code: str = "wrong_type") -> lis
             return None
         try:
             loaded = orjson.loads(value)
-        except orjson.JSONDecodeError:
+        except orjson.JSONDecodeError as error:
             reject_repr(value, field)
-            reject(code, field, f"'{field}' is text, and not a JSON list", "write a list")
+            reject(code, field, f"'{field}' is text, and not a JSON list: {error.msg}", "write a list")
     if loaded is not None and not isinstance(loaded, list):
         reject_type(field, "a list", loaded, code)
     return loaded

@@ -27,7 +27,15 @@ from datapruner.readers import tables
 from datapruner.readers.csvtext import read_csv, read_header
 from datapruner.readers.jsontext import read_array, read_lines
 from datapruner.readers.pyrows import read_row
-from datapruner.readers.records import BATCH_ROWS, BadFile, Batch, Record, Source
+from datapruner.readers.records import (
+    BATCH_ROWS,
+    TRUNCATED,
+    BadFile,
+    Batch,
+    NothingWholeError,
+    Record,
+    Source,
+)
 from datapruner.readers.streams import BrokenStreamError, decompress
 
 __all__ = ["BadFile", "Batch", "Dataset", "Files", "Record", "Source", "open_sources"]
@@ -134,7 +142,8 @@ def _open_files(
             sources.append(open_file(path, name, needed, limit))
         except InputError as error:
             reason = str(error).removesuffix(f" ({error.remedy})")
-            fault = Rejection("unreadable_file", None, reason, error.remedy or "repair or remove the file")
+            code = TRUNCATED if isinstance(error, NothingWholeError) else "unreadable_file"
+            fault = Rejection(code, None, reason, error.remedy or "repair or remove the file")
             sources.append(BadFile(name, path, fault))
     return sources
 
@@ -221,7 +230,7 @@ def open_file(path: Path, name: str, needed: Collection[str], limit: int | None 
     try:
         head = next(chunks(), b"")
     except BrokenStreamError as error:
-        raise InputError(f"{name}: {error}", remedy="get the file again") from error
+        raise NothingWholeError(name, str(error)) from error
     except OSError as error:
         raise InputError(
             f"{name}: cannot be read: {error.strerror}", remedy="check its permissions"
@@ -239,7 +248,7 @@ def _open_stdin(raw: BinaryIO, needed: Collection[str]) -> Source:
     try:
         head = next(rest, b"")
     except BrokenStreamError as error:
-        raise InputError(f"standard input: {error}", remedy="write the stream again") from error
+        raise NothingWholeError("standard input", str(error)) from error
     kind = sniff(head, "standard input", None)
 
     def chunks(on_read: OnRead) -> Iterator[bytes]:
@@ -256,14 +265,16 @@ def _table_file(
     path: Path | None, name: str, kind: Kind, needed: Collection[str], unpack: Iterator[bytes] | None
 ) -> Source:
     """A file that needs random access; `unpack` holds its content when it must be unpacked first."""
-    holder = None
+    holder = broken = None
     if unpack is not None:
         holder = tempfile.NamedTemporaryFile(prefix="datapruner-", suffix=f".{kind}")  # noqa: SIM115
         try:
             for chunk in unpack:
                 holder.write(chunk)
         except BrokenStreamError as error:
-            raise InputError(f"{name}: {error}", remedy="get the file again") from error
+            if kind == "parquet":
+                raise NothingWholeError(name, str(error)) from error
+            broken = str(error)
         holder.flush()
     location = Path(holder.name) if holder is not None else path
     assert location is not None, name
@@ -274,6 +285,7 @@ def _table_file(
     }[kind]
     source = open_as(location, name, needed)
     source.path, source.holder = path, holder
+    source.broken = broken or source.broken
     return source
 
 

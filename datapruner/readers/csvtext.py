@@ -1,7 +1,8 @@
 """CSV as a stream of records: every value stays the text that it is in the file.
 
 Types are not guessed: "007" and "1.0" must come out again as they went in. The header names the columns;
-a row with another number of fields is a fault, not shifted or padded.
+a row with another number of fields is a fault, not shifted or padded. A file that was cut inside an unquoted
+last field cannot be told from one whose last line has no line break.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import pyarrow as pa
 
 from datapruner.errors import InputError
 from datapruner.formats import Limits, Rejection, too_large
-from datapruner.readers.jsontext import truncated
-from datapruner.readers.records import BATCH_ROWS, Batch, Record
+from datapruner.readers.records import BATCH_ROWS, Batch, Record, truncated
 from datapruner.readers.streams import CHUNK, BrokenStreamError
+
+_CUT = truncated("the file ends inside this row")
 
 
 def read_header(head: bytes, name: str) -> list[str]:
@@ -25,7 +27,7 @@ def read_header(head: bytes, name: str) -> list[str]:
     Raises InputError for a header that is empty or names a column twice.
     """
     try:
-        header = next(csv.reader(_text_lines(iter([head]), Limits()), strict=True), None)
+        header = next(csv.reader(_Lines(iter([head]), Limits()), strict=True), None)
     except csv.Error as error:
         raise InputError(f"{name}: the CSV header cannot be read: {error}") from error
     if not header:
@@ -49,7 +51,8 @@ def read_csv(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
     """Rows under the header, as string columns."""
     # Process-wide in the csv module, which offers no other way; raising it does no harm to others.
     csv.field_size_limit(max(csv.field_size_limit(), limits.max_row_bytes))
-    reader = csv.reader(_text_lines(chunks, limits), strict=True)
+    lines = _Lines(chunks, limits)
+    reader = csv.reader(lines, strict=True)
     header = next(reader)
     records: list[Record] = []
     rows: list[list[str]] = []
@@ -61,15 +64,18 @@ def read_csv(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
         except StopIteration:
             break
         except BrokenStreamError as error:
-            records.append(Record.faulty(start, truncated(error)))
+            records.append(Record.faulty(start, truncated(str(error))))
             break
         except csv.Error as error:
-            records.append(Record.faulty(start, _broken(error, limits)))
+            cut = "unexpected end of data" in str(error)
+            records.append(Record.faulty(start, _CUT if cut else _broken(error, limits)))
             continue
         if not fields:
             continue  # a blank line is not a row
         weight = sum(map(len, fields))
         fault = _check(fields, header, weight, limits)
+        if fault is not None and len(fields) < len(header) and lines.open_end:
+            fault = _CUT
         if fault is not None:
             records.append(Record.faulty(start, fault, ",".join(fields)[:200]))
             continue
@@ -117,29 +123,39 @@ def _table(header: list[str], rows: list[list[str]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], header)
 
 
-def _text_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[str]:
+class _Lines:
     """Lines with their line breaks, which quoted fields keep.
 
-    A line over the row limit is cut just above it, enough for the row to be refused.
+    A line over the row limit is cut just above it, enough for the row to be refused. `open_end` is true once
+    a last line without a line break has been given. Raises BrokenStreamError.
     """
-    limit = limits.max_row_bytes
-    carry = b""
-    first = True
-    broken: BrokenStreamError | None = None
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except BrokenStreamError as error:
-            broken, chunk = error, None
-        if chunk is None:
-            break
-        if first:
-            chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
-        lines = (carry + chunk).split(b"\n")
-        carry = lines.pop()[: limit + 1]
-        for line in lines:
-            yield (line[: limit + 1] + b"\n").decode(errors="surrogateescape")
-    if broken is not None:
-        raise broken
-    if carry:
-        yield carry.decode(errors="surrogateescape")
+
+    def __init__(self, chunks: Iterator[bytes], limits: Limits) -> None:
+        self.open_end = False
+        self._lines = self._read(chunks, limits.max_row_bytes)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def _read(self, chunks: Iterator[bytes], limit: int) -> Iterator[str]:
+        carry = b""
+        first = True
+        broken: BrokenStreamError | None = None
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except BrokenStreamError as error:
+                broken, chunk = error, None
+            if chunk is None:
+                break
+            if first:
+                chunk, first = chunk.removeprefix(codecs.BOM_UTF8), False
+            lines = (carry + chunk).split(b"\n")
+            carry = lines.pop()[: limit + 1]
+            for line in lines:
+                yield (line[: limit + 1] + b"\n").decode(errors="surrogateescape")
+        if broken is not None:
+            raise broken
+        if carry:
+            self.open_end = True
+            yield carry.decode(errors="surrogateescape")

@@ -7,24 +7,29 @@ Notable choices:
   tokens of a pretty-printed array are dropped, which is safe: inside a JSON string they are escaped.
 * After a broken element the array reader looks for the next `{` that is followed by the key with which
   the broken element began; inside a string the quotes would be escaped, so text cannot match.
-* NaN and Infinity are not JSON and are rejected: a Parquet or database column would lose them silently.
+* NaN and Infinity are not JSON and are rejected: a Parquet or database column would lose them silently. So
+  are numbers beyond 64-bit floats, which would become infinite.
+* A last line that breaks off, without a line break behind it, is where the file was cut.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import orjson
 
 from datapruner.formats import Limits, Rejection, too_large
-from datapruner.readers.records import Batch, Record
+from datapruner.readers.records import Batch, Record, truncated
 from datapruner.readers.streams import CHUNK, BrokenStreamError
 
-_EXCERPT = 200
+_EXCERPT, _DIGITS = 200, 20
+#: Digits of an integer that need a look at whether it is beyond 64-bit floats.
+_MANY_DIGITS = 300
 #: How near the end of the buffer an error must be to be blamed on the missing rest ("\uD83D\uDE00").
 _EDGE = 16
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -33,15 +38,6 @@ _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")\s*:')
 # More digits than a 64-bit whole number has.
 _LONG_NUMBER = re.compile(rb"[0-9]{20}")
 _BOM = codecs.BOM_UTF8
-
-
-def truncated(error: BrokenStreamError) -> Rejection:
-    return Rejection(
-        "truncated_stream",
-        None,
-        f"{error}; the rows before this point were read",
-        "get the file again, or go on with the rows that were read",
-    )
 
 
 def read_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
@@ -69,12 +65,31 @@ def read_lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
             if len(carry) > limits.max_row_bytes:
                 skipped, carry = len(carry), b""
     except BrokenStreamError as error:
-        yield Batch([Record.faulty(number + 1, truncated(error), _show(carry))])
+        yield Batch([Record.faulty(number + 1, truncated(str(error)), _show(carry))])
         return
     if skipped:
         yield Batch([Record.faulty(number + 1, too_large(skipped, limits))])
     elif carry.strip():
-        yield Batch([_line(carry, number + 1, limits)])
+        record = _line(carry, number + 1, limits)
+        if record.fault is not None and _is_cut(carry):
+            record = record._replace(fault=truncated("the file ends inside this row"))
+        yield Batch([record])
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether the text is the beginning of a JSON object and no more."""
+    try:
+        text = line.decode().strip()
+        json.loads(text, parse_constant=str, parse_int=str)
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    except json.JSONDecodeError as error:
+        near = error.pos >= len(text) - _EDGE and not text.endswith("}")
+        breaks_off = error.pos >= len(text) or error.msg.startswith("Unterminated") or near
+        return text.startswith("{") and breaks_off and not error.msg.startswith("Extra data")
+    except RecursionError:
+        pass
+    return False
 
 
 def _line(line: bytes, number: int, limits: Limits) -> Record:
@@ -99,13 +114,20 @@ def diagnose(line: bytes, message: str) -> Rejection:
     if "\0" in text:
         return Rejection("nul_character", None, "the row holds a NUL character", "remove it from the file")
     try:
-        json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_number, parse_int=_number)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _ConstantError) else message
         return Rejection("broken_json", None, f"not JSON: {reason}", "write one complete JSON value per row")
-    # The standard parser is content, so what orjson minds is half a surrogate pair.
-    reason = "the row holds half of a surrogate pair"
-    return Rejection("invalid_unicode", None, reason, "write whole characters")
+    if (found := _beyond_range(value)) is not None:
+        field, digits = found
+        shown = digits if len(digits) <= _DIGITS else f"{digits[:_DIGITS]}… ({len(digits):,} characters)"
+        where = f"'{field}'" if field else "the row"
+        reason = f"{where} is the number {shown}, which no 64-bit float holds"
+        return Rejection("number_out_of_range", field, reason, "write it as text, or leave it out")
+    if "surrogate" in message:
+        reason = "the row holds half of a surrogate pair"
+        return Rejection("invalid_unicode", None, reason, "write whole characters")
+    return Rejection("broken_json", None, f"not JSON: {message}", "write one complete JSON value per row")
 
 
 class _ConstantError(ValueError):
@@ -113,7 +135,31 @@ class _ConstantError(ValueError):
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _ConstantError(f"{name} is not a JSON value, write null")
+    also = ", as a number beyond 64-bit floats is read," if name.endswith("Infinity") else ""
+    raise _ConstantError(f"{name}{also} is not a JSON value, write null")
+
+
+class _Huge(str):
+    """Digits of a number beyond 64-bit floats."""
+
+    __slots__ = ()
+
+
+def _number(digits: str) -> float | _Huge:
+    value = float(digits)
+    return _Huge(digits) if math.isinf(value) else value
+
+
+def _beyond_range(value: Any, path: str = "") -> tuple[str | None, str] | None:
+    """Where the first number beyond 64-bit floats stands, if there is one, and its digits."""
+    if isinstance(value, _Huge):
+        return path or None, value
+    children: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        children = ((f"{path}.{key}" if path else key, each) for key, each in value.items())
+    elif isinstance(value, list):
+        children = ((f"{path}[{index}]", each) for index, each in enumerate(value))
+    return next((found for place, each in children if (found := _beyond_range(each, place))), None)
 
 
 def read_array(chunks: Iterator[bytes], limits: Limits) -> Iterator[Batch]:
@@ -128,7 +174,10 @@ class _ArrayReader:
         self.chunks = chunks
         self.limits = limits
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self.scan = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+        self.scan = json.JSONDecoder(
+            parse_constant=_no_constant, parse_float=self._float, parse_int=self._int
+        ).raw_decode
+        self.infinite = False
         self.window = ""
         self.at = 0
         self.line = 1
@@ -164,6 +213,7 @@ class _ArrayReader:
             return self._after_end()
         wanted = CHUNK
         while True:
+            self.infinite = False
             try:
                 value, end = self.scan(self.window, self.at)
             except json.JSONDecodeError as error:
@@ -194,12 +244,23 @@ class _ArrayReader:
             return Record.faulty(line, diagnose(text, ""), _show(text))
         if len(text) > self.limits.max_row_bytes:
             return Record.faulty(line, too_large(len(text), self.limits), _show(text))
-        if "\\ud" in shown or "\\uD" in shown:
-            try:  # the scanner lets half a surrogate pair pass, orjson does not
+        if self.infinite or "\\ud" in shown or "\\uD" in shown:
+            try:  # the scanner lets infinite numbers and half a surrogate pair pass, orjson does not
                 orjson.loads(text)
             except orjson.JSONDecodeError as error:
                 return Record.faulty(line, diagnose(text, error.msg), _show(text))
         return Record(line, value, text)
+
+    def _float(self, digits: str) -> float:
+        value = float(digits)
+        self.infinite = self.infinite or math.isinf(value)
+        return value
+
+    def _int(self, digits: str) -> int:
+        if len(digits) > _MANY_DIGITS and math.isinf(float(digits)):
+            self.infinite = True
+            return 0
+        return int(digits)
 
     def _skip(self, error_at: int, message: str | None) -> Record:
         """Give up the element at hand and move to the next; `message` None means that it is too large."""
@@ -225,8 +286,8 @@ class _ArrayReader:
     def _unfinished(self) -> Record:
         """The text ended inside the array."""
         self.done = True
-        error = self.broken or BrokenStreamError("the file ends before the array's closing bracket")
-        return Record.faulty(self.line, truncated(error), self._excerpt() or None)
+        reason = str(self.broken or "the file ends before the array's closing bracket")
+        return Record.faulty(self.line, truncated(reason), self._excerpt() or None)
 
     def _after_end(self) -> Record | None:
         self.done = True

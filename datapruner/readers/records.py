@@ -10,10 +10,31 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from datapruner.errors import InputError
 from datapruner.formats import Limits, Rejection
 
+#: Code of the one fault that a source has when it ends, or is damaged, before its end. What was whole before
+#: that point is read, whatever the format; where nothing was, the file cannot be read.
+TRUNCATED = "truncated_stream"
 #: Rows of a batch where the source itself has no smaller unit; also what a corpus stores per write.
 BATCH_ROWS = 4096
+
+
+class NothingWholeError(InputError):
+    """A file that is cut off, or damaged, before its first row."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}; no row before this point is whole", remedy="get the file again")
+
+
+def truncated(reason: str) -> Rejection:
+    """The fault of a source that breaks off."""
+    return Rejection(
+        TRUNCATED,
+        None,
+        f"{reason}; the rows before this point were read",
+        "get the file again, or go on with the rows that were read",
+    )
 
 
 class Record(NamedTuple):

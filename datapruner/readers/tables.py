@@ -26,7 +26,11 @@ from datapruner.formats import Limits, Rejection
 from datapruner.originals import check_schema
 from datapruner.readers import soundness
 from datapruner.readers.csvtext import check_unique
-from datapruner.readers.records import BATCH_ROWS, Batch, Record, Source
+from datapruner.readers.records import BATCH_ROWS, Batch, NothingWholeError, Record, Source, truncated
+
+_PARQUET = b"PAR1"
+#: Bytes before the first message of an Arrow file.
+_ARROW_HEAD = 8
 
 
 class TableSource(Source):
@@ -49,6 +53,7 @@ class TableSource(Source):
         self.name, self.schema, self.stream, self.needed = name, schema, stream, needed
         self.path, self.rows = path, rows
         self.holder: object = None  # keeps the temporary file of unpacked content alive
+        self.broken: str | None = None  # why there would be more after the last batch
 
     def batches(self, limits: Limits, *, typed: bool) -> Iterator[Batch]:
         position = 0
@@ -58,15 +63,12 @@ class TableSource(Source):
             try:
                 chunk = next(stream, None)
             except (pa.ArrowException, OSError) as error:
-                fault = Rejection(
-                    "truncated_stream",
-                    None,
-                    f"the file breaks here: {_first_line(error)}; the rows before this point were read",
-                    "get the file again, or go on with the rows that were read",
-                )
-                yield Batch([Record.faulty(position + 1, fault)])
+                reason = self.broken or f"the file breaks here: {_first_line(error)}"
+                yield Batch([Record.faulty(position + 1, truncated(reason))])
                 return
             if chunk is None:
+                if self.broken is not None:
+                    yield Batch([Record.faulty(position + 1, truncated(self.broken))])
                 return
             for start in range(0, chunk.num_rows, BATCH_ROWS):
                 piece = chunk.slice(start, BATCH_ROWS)
@@ -133,6 +135,12 @@ def _fault(column: str | None, error: Exception) -> Rejection:
 
 
 def parquet_source(path: Path, name: str, needed: Collection[str]) -> TableSource:
+    with path.open("rb") as raw:
+        raw.seek(max(0, path.stat().st_size - len(_PARQUET)))
+        if raw.read() != _PARQUET:
+            raise NothingWholeError(
+                name, "the Parquet file is truncated: its end, which says where rows are, is missing"
+            )
     file = _open(lambda: pq.ParquetFile(path), name, "Parquet")
     rows, schema = file.metadata.num_rows, file.schema_arrow
     file.close()
@@ -145,8 +153,11 @@ def parquet_source(path: Path, name: str, needed: Collection[str]) -> TableSourc
 
 
 def arrow_file_source(path: Path, name: str, needed: Collection[str]) -> TableSource:
-    with _open(lambda: pa.ipc.open_file(pa.memory_map(str(path))), name, "Arrow") as file:
-        schema = file.schema
+    try:
+        with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as file:
+            schema = file.schema
+    except (pa.ArrowException, OSError):
+        return _cut_arrow_file(path, name, needed)
 
     def stream() -> Iterator[pa.RecordBatch]:
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as opened:
@@ -154,6 +165,23 @@ def arrow_file_source(path: Path, name: str, needed: Collection[str]) -> TableSo
                 yield opened.get_batch(index)
 
     return TableSource(name, schema, stream, needed, path)
+
+
+def _cut_arrow_file(path: Path, name: str, needed: Collection[str]) -> TableSource:
+    """An Arrow file whose end, the list of its batches, is missing. What comes before is a stream."""
+
+    def content() -> pa.NativeFile:
+        file = pa.OSFile(str(path))
+        file.seek(_ARROW_HEAD)
+        return file
+
+    reason = "the Arrow file is truncated: the list of its batches at its end is missing"
+    try:
+        source = arrow_stream_source(content, name, needed, path)
+    except InputError as error:
+        raise NothingWholeError(name, reason) from error
+    source.broken = reason
+    return source
 
 
 def arrow_stream_source(

@@ -79,7 +79,11 @@ class NewVersion(Request):
 
 
 class VersionAnswer(Answer):
-    """A published version: rows == accepted + rejected, duplicates are among the accepted."""
+    """A published version: rows == accepted + rejected, duplicates are among the accepted.
+
+    `report` has `shapes`, `columns`, `rejects` (rows by reason code), `sources` and `truncated_sources`:
+    those that broke off, with where and why, of which only the rows before are here.
+    """
 
     id: str
     number: int

@@ -94,6 +94,8 @@ def _note(progress: Progress, report: IngestReport) -> None:
         for shape, count in report.shapes.items()
     )
     progress.note(f"{report.rows:,} rows: {shapes}; {report.rejected:,} rejected")
+    for source, where in report.truncated_sources.items():
+        progress.note(f"{source} is truncated, {where}")
 
 
 def _publish(
@@ -104,7 +106,7 @@ def _publish(
     None when another version came after `base` meanwhile: then the file is at `path` again, to be built upon.
     """
     with Corpus(path) as corpus:
-        provenance, rejects = corpus.provenance, corpus.rejects()
+        provenance, rejects, truncated = corpus.provenance, corpus.rejects(), corpus.truncated_sources()
     version_id = new_id("ver")
     key = f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}/{runs.corpus_name(path)}.duckdb"
     size = path.stat().st_size
@@ -132,6 +134,7 @@ def _publish(
                     "columns": provenance.columns,
                     "rejects": counted,
                     "sources": provenance.sources,
+                    "truncated_sources": truncated,
                 },
                 **asdict(provenance.counts),
             )

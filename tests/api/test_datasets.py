@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import zstandard
 
 from tests.served import WAIT, Server, serving
 from tests.waiting import PATIENCE
@@ -64,6 +66,34 @@ def test_a_file_becomes_a_dataset_that_says_what_is_in_it(client: httpx.Client) 
     assert latest["report"]["shapes"] == {"alpaca": 7}
     assert sum(latest["report"]["rejects"].values()) == 2
     assert client.get("/v1/datasets/sums/versions/1").json() == latest
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ""])
+@pytest.mark.parametrize("by", ["upload", "path"])
+def test_a_truncated_file_becomes_a_dataset_of_its_whole_rows_that_says_so(
+    suffix: str, by: str, client: httpx.Client, imports: Path
+) -> None:
+    rows = [{"instruction": f"Name {n}.", "output": f"{n * 7919**3:x}" * 20} for n in range(1000)]
+    pack: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.compress}
+    packed = pack.get(suffix, bytes)(_lines(rows))
+    content, name = packed[: len(packed) * 9 // 10 + 3], f"cut.jsonl{suffix}"
+    dataset = f"cut_{by}{suffix.replace('.', '_')}"
+    if by == "upload":
+        answer = _upload(client, dataset, content, name)
+    else:
+        (imports / name).write_bytes(content)
+        source = {"kind": "path", "path": name}
+        answer = client.post("/v1/datasets", json={"name": dataset, "source": source}, headers=WAIT)
+    assert answer.status_code == 201, answer.text
+    latest = answer.json()["latest"]
+    assert latest["rows"] == latest["accepted"] + 1
+    assert 100 < latest["accepted"] < len(rows)
+    assert latest["report"]["rejects"] == {"truncated_stream": 1}
+    [(source_name, where)] = latest["report"]["truncated_sources"].items()
+    assert source_name == name
+    assert where.startswith(f"line {latest['rows']}: ")
+    [reject] = client.get(f"/v1/datasets/{dataset}/versions/1/rejects").json()["items"]
+    assert where.endswith(reject["reason"])
 
 
 def test_rejected_rows_are_listed_with_reasons(client: httpx.Client) -> None:

@@ -390,6 +390,17 @@ def test_rows_from_standard_input_are_pruned(pruned_home: PrunedHome) -> None:
 
 
 @pytest.mark.slow
+def test_a_source_that_breaks_off_is_named_in_the_summary_and_the_document(pruned_home: PrunedHome) -> None:
+    settings = ["--keep", "50%", "--max-length", "64", "--overflow", "error"]
+    text = pruned_home.rows.read_text(encoding="utf-8") + '{"instruction": "Half a'
+    where = "line 9: the file ends inside this row; the rows before this point were read"
+    done = installed(["prune", "-", *settings, "--json"], pruned_home.home, input=text)
+    assert json.loads(done.stdout)["report"]["truncated_sources"] == {"stdin": where}
+    said = " ".join(installed(["prune", "-", *settings], pruned_home.home, input=text).stdout.split())
+    assert f"Truncated sources stdin, {where}" in said
+
+
+@pytest.mark.slow
 def test_a_run_file_replays_to_the_same_bytes(
     pruned_home: PrunedHome, command: Command, tmp_path: Path
 ) -> None:

@@ -294,6 +294,37 @@ def test_an_array_without_its_end_keeps_the_rows_before(tmp_path: Path) -> None:
     assert faults(write(tmp_path / "b.json", b'[{"n": 1}')) == [(1, "truncated_stream")]
 
 
+@pytest.mark.parametrize("number", ["9" * 4000, "9" * 5000, "1e999999", "-1E+400", f"{'1' * 300}e99"])
+@pytest.mark.parametrize(
+    "form", ['{"id": 1, "meta": {"sizes": [1, %s]}}', '[{"id": 1, "meta": {"sizes": [1, %s]}}]']
+)
+def test_a_number_that_no_float_holds_is_told_as_one_with_its_place(
+    form: str, number: str, tmp_path: Path
+) -> None:
+    [record] = records(write(tmp_path / "a.json", (form % number).encode()))
+    assert record.fault is not None
+    assert (record.fault.code, record.fault.field) == ("number_out_of_range", "meta.sizes[1]")
+    assert number[:20] in record.fault.reason
+    assert len(record.fault.reason) < 120
+
+
+@pytest.mark.parametrize("form", ['{"id": %s}', '[{"id": %s}]'])
+def test_numbers_that_a_float_holds_are_read_however_long_they_are(form: str, tmp_path: Path) -> None:
+    for number in ("9" * 300, "-" + "9" * 308, "1e308", "1e-999999", "0." + "3" * 5000):
+        [record] = records(write(tmp_path / "a.json", (form % number).encode()))
+        assert record.fault is None, number
+        assert float(record.row["id"]) == float(number)
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\udc00", r"\ud83d\ud83d", r"\ud83dx", r"\ud83d\u0041"])
+@pytest.mark.parametrize("form", ['{"a": "%s"}', '[{"a": "%s"}]'])
+def test_half_a_surrogate_pair_is_told_as_one(form: str, half: str, tmp_path: Path) -> None:
+    [record] = records(write(tmp_path / "a.json", (form % half).encode()))
+    assert record.fault is not None
+    assert record.fault.code == "invalid_unicode"
+    assert "surrogate" in record.fault.reason
+
+
 def test_text_after_an_array_is_a_fault(tmp_path: Path) -> None:
     assert faults(write(tmp_path / "a.json", b'[{"n": 1}]\n{"n": 2}\n')) == [(2, "broken_json")]
 
@@ -415,7 +446,7 @@ def test_a_decompression_bomb_stays_within_bounded_memory(tmp_path: Path, pack: 
 
 
 def test_csv_rows_with_another_number_of_fields_are_faults(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.csv", b'a,b\n1,2\n1,2,3\n1\n"open,2\n')
+    path = write(tmp_path / "a.csv", b'a,b\n1,2\n1,2,3\n1\n"un"quoted,2\n')
     assert faults(path) == [(3, "wrong_field_count"), (4, "wrong_field_count"), (5, "broken_csv")]
 
 
@@ -433,8 +464,9 @@ def test_values_of_a_csv_stay_the_text_that_they_are(tmp_path: Path) -> None:
         ("a.json", b"\x89PNG\r\n\x1a\n\0\0\0", "a.json: a binary file.*convert it"),
         ("a.json", b"PK\x03\x04\x14\0", "a.json: a binary file"),
         ("a.parquet", b"not parquet", "a.parquet: the content is not parquet data"),
-        ("a.parquet", b"PAR1 but broken", "a.parquet: not a readable Parquet file"),
-        ("a.arrow", b"ARROW1\0\0broken", "a.arrow: not a readable Arrow file"),
+        ("a.parquet", b"PAR1 but broken", "a.parquet: the Parquet file is truncated"),
+        ("a.parquet", b"PAR1 but broken PAR1", "a.parquet: not a readable Parquet file"),
+        ("a.arrow", b"ARROW1\0\0broken", "a.arrow: the Arrow file is truncated"),
         ("a.json", "[{}]".encode("utf-16"), "a.json: the text is UTF-16.*UTF-8"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv: the column 'a' appears twice"),
         ("notes.txt", b"just prose", "notes.txt: cannot tell the format"),
