@@ -258,7 +258,7 @@ class Prover:
     def _garbled(self, shape: Conversation, form: Form, text: Text) -> list[Piece]:
         """The calls whose arguments or content the template writes as no model should."""
         given = give(shape, form)
-        found = garbled(given, text.text)
+        found = _misquoted(given, text.text)
         empty = [
             {**message, "content": ""} if message["content"] is None else message
             for message in given.messages
@@ -294,7 +294,7 @@ class _Search:
             raise self._refusal
 
 
-def garbled(given: Given, text: str) -> list[Piece]:
+def _misquoted(given: Given, text: str) -> list[Piece]:
     """The calls whose arguments are escaped, being text, or written as Python would, being objects."""
     found = []
     for message in given.messages:
@@ -314,9 +314,9 @@ def _stands_alone(arguments: str, text: str) -> bool:
     return arguments in text and f'"{arguments}"' not in text
 
 
-def require(conversation: Conversation, trained: Collection[int], given: Given, text: str) -> None:
+def require(conversation: Conversation, trained: Collection[int], text: str) -> None:
     """Raises RefusedError, which names the piece, unless `text` has every piece of the conversation."""
-    lacking = Text(text).missing(pieces(conversation, trained)) or garbled(given, text)
+    lacking = Text(text).missing(pieces(conversation, trained))
     if lacking:
         raise _left_out(lacking[0])
 

@@ -121,7 +121,7 @@ class ChatTemplate:
             try:
                 given = give(conversation, form)
                 text, found = self._render_spans(conversation, given, trained)
-                require(conversation, trained, given, text)
+                require(conversation, trained, text)
             except RefusedError as error:
                 refusal = error
             else:

@@ -156,6 +156,15 @@ def test_all_of_several_calls_are_there_or_the_form_is_another() -> None:
     assert '"name": "two"' in asked
 
 
+def test_a_row_that_speaks_of_a_call_in_other_quotes_is_rendered_all_the_same() -> None:
+    spoken = f"I would call with {json.loads(ARGUMENTS)} or '\"{{}}\"'."
+    turns = (Turn("user", spoken), *agent(arguments=json.loads(ARGUMENTS)).turns[1:])
+    for template in (ct.QWEN3, ct.CHANNELS):
+        text, (asked, _) = answers(template, Conversation(turns, TOOLS))
+        assert ARGUMENTS in asked
+        assert spoken in text
+
+
 def test_null_content_is_not_written_as_the_word_none() -> None:
     printing = ct.CHATML.replace(
         "m['content'] +", "(m['content'] ~ (m.tool_calls | tojson if m.tool_calls)) +"
