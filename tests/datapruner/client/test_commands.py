@@ -64,8 +64,9 @@ def test_a_file_is_pruned_at_the_service_as_it_is_here(
     assert shown.code == 0, shown.err
     for text in ("all there already", "ingested", "Q1 harmful noise", "Rejected rows", "at http://127.0.0.1"):
         assert text in shown.out
-    assert report["warnings"]
-    assert f"warning: {report['warnings'][0]}" in " ".join(shown.out.split())
+    more = ("prune", subset["dataset"], "--keep", "75%", "--model", service.model)
+    [warning] = said(at(*more, "--json"))["report"]["warnings"]
+    assert f"warning: {warning}" in " ".join(at(*more).out.split())
 
 
 def test_a_run_at_the_service_is_listed_explained_and_asked(subset: dict[str, Any], at: Command) -> None:
