@@ -80,13 +80,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tiny_folder: Path) -> Run:
-    """Runs a recipe, made of RECIPE and other fields (None: without it), in a home of its own."""
+    """Runs a recipe, made of RECIPE and other fields (None: without it), in one home unless given another."""
 
-    def carry_out(**given: Any) -> Result:
+    def carry_out(home: Path = folder / "home", **given: Any) -> Result:
         fields = {"data": "rows.jsonl", "measuring": {"model": str(tiny_folder)}, **RECIPE, **given}
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump({name: value for name, value in fields.items() if value is not None}))
-        return datapruner.run_recipe(path, home=folder / "home", device="cpu")
+        return datapruner.run_recipe(path, home=home, device="cpu")
 
     return carry_out
 
@@ -153,11 +153,12 @@ def test_what_calibration_drops_is_counted_beside_the_selection(run: Run) -> Non
     assert sum(dropped.values()) == report.pruned
 
 
-def test_what_is_dropped_before_is_never_measured(whole: Result, folder: Path) -> None:
-    scores = whole.scores
+def test_what_is_dropped_before_is_never_measured(run: Run, tmp_path: Path) -> None:
+    result = run(home=tmp_path)
+    scores = result.scores
     unmeasured = scores.filter(pl.col("row").is_in([3, 11]))
     assert unmeasured["ppl"].null_count() == 2
-    cache = SignalCache(folder / "home", ProxyKey(**whole.run.lineage["proxy"]))
+    cache = SignalCache(tmp_path, ProxyKey(**result.run.lineage["proxy"]))
     assert len(cache.status(unmeasured["sample_id"].to_list())) == 0
     assert len(cache.status(scores.drop_nulls("sample_id")["sample_id"].unique().to_list())) == 10
 
