@@ -51,6 +51,7 @@ def test_full_and_read_only_storage_fail_the_job_and_not_the_service(
         assert failed["state"] == "failed", failed
         assert failed["error"]["type"] == "/problems/storage-unavailable", failed
         assert "space" in failed["error"]["detail"] or "Read-only" in failed["error"]["detail"], failed
+        assert str(tmp_path) not in json.dumps(failed), "where files lie is not told"
         return failed
 
     def stored() -> set[str]:

@@ -1,14 +1,14 @@
-"""A worker process that kills itself (SIGKILL) at a named point of its job: `python -m … POINT`.
+"""A worker process that halts at a named point of its job and waits there to be killed: `python -m … POINT`.
 
-Everything else is the real worker on the real storage. `calm` names no point; the worker then does what there
-is to do and ends.
+It says on standard output, among the lines of its log, that it halts. Everything else is the real worker on
+the real storage.
+`calm` names no point; the worker then does what there is to do and ends.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,62 +22,77 @@ from datapruner.service.worker import run_worker
 from datapruner.settings import Settings
 from datapruner.storage import Storage
 
-STAGES = {"ingesting": "ingesting", "exporting": "exporting"}
-STORED = {
-    "corpus stored": "/corpora/",
-    "run half stored": "/run.duckdb",
-    "run stored": "/run.json",
-    "export stored": "/exports/",
+KEYS = {
+    "corpus": "/corpora/",
+    "run file": "/run.duckdb",
+    "run document": "/run.json",
+    "export": "/exports/",
 }
+"""Parts of the keys of what `storing …` and `… stored` are about."""
 MEASURED_ROWS = 300
+HALTS = "halts: "
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def halt(point: str) -> None:
+    """Say where it stands, and do nothing more."""
+    print(f"{HALTS}{point}", flush=True)
+    threading.Event().wait()
 
 
-class DyingStorage:
-    """The storage, until a file with the fatal part in its key has been stored."""
+class HaltingStorage:
+    """The storage, until a file is to be stored or has been."""
 
-    def __init__(self, storage: Storage, fatal: str) -> None:
-        self._storage, self._fatal = storage, fatal
+    def __init__(self, storage: Storage, point: str) -> None:
+        self._storage, self._point = storage, point
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
     def publish(self, path: Path, key: str) -> int:
+        what = next((name for name, part in KEYS.items() if part in key), None)
+        if self._point == f"storing {what}":
+            halt(self._point)
         size = self._storage.publish(path, key)
-        if self._fatal in key:
-            die()
+        if self._point == f"{what} stored":
+            halt(self._point)
         return size
 
 
-class DyingProgress:
-    """The listener, until the fatal stage begins or so many rows are measured."""
+class HaltingProgress:
+    """The listener, until a stage begins, has come to its first report, or so many rows are measured."""
 
     def __init__(self, progress: Progress, point: str) -> None:
         self._progress, self._point = progress, point
+        self._stage = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._progress, name)
 
     def stage(self, name: str, total: int | None, unit: str) -> None:
         self._progress.stage(name, total, unit)
-        if STAGES.get(self._point) == name:
-            die()
+        self._stage = name
+        if self._point == name:
+            halt(self._point)
+
+    def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        self._progress.at(done, total, note)
+        if self._point == f"half through {self._stage}":
+            halt(self._point)
 
     def measured(self, rows: int, tokens: int) -> None:
         self._progress.measured(rows, tokens)
-        if self._point == "measuring" and rows >= MEASURED_ROWS:
-            die()
+        if self._point == "half measured" and rows >= MEASURED_ROWS:
+            halt(self._point)
 
 
 def main(point: str) -> None:
     def perform(context: Context, lease: Lease, progress: Progress) -> JobResult:
-        if point in STORED:
-            context = replace(context, storage=DyingStorage(context.storage, STORED[point]))  # type: ignore[arg-type]
-        listener: Any = DyingProgress(progress, point)
-        return work.perform(context, lease, listener)
+        storage: Any = HaltingStorage(context.storage, point)
+        listener: Any = HaltingProgress(progress, point)
+        result = work.perform(replace(context, storage=storage), lease, listener)
+        if point == "done":
+            halt(point)
+        return result
 
     run_worker(Settings(), perform=perform, once=True)
 

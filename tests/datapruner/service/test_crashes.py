@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +22,37 @@ from datapruner.catalog.database import Database
 from datapruner.catalog.models import Export, Job, Project, Run, Upload, Version
 from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.keep import Keep
+from datapruner.recipe_parts import Rewrite
 from datapruner.service import jobs
 from datapruner.settings import Settings
-from datapruner.storage import FolderStorage
+from datapruner.storage import open_storage
+from tests.datapruner.client.unruly import Behaviour, Handler, unruly_server
+from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
+from tests.datapruner.service.dying_worker import HALTS
 from tests.datapruner.service.queues import LEASE, pass_time
+from tests.datapruner.teacher.scripted import says
 from tests.served import Server, serving
 from tests.waiting import until
 
 ROWS = 700
 """Three tasks of measuring, the last one short."""
-POINTS = [
-    "ingesting",
-    "corpus stored",
-    "measuring",
-    "run half stored",
-    "run stored",
-    "exporting",
-    "export stored",
-]
+POINTS = {
+    "ingesting": (0, 0, 0),
+    "half through ingesting": (0, 0, 0),
+    "storing corpus": (0, 0, 0),
+    "corpus stored": (0, 0, 0),
+    "half measured": (1, 0, 0),
+    "writing": (1, 0, 0),
+    "storing run file": (1, 0, 0),
+    "run file stored": (1, 0, 0),
+    "run document stored": (1, 0, 0),
+    "exporting": (1, 1, 0),
+    "half through exporting": (1, 1, 0),
+    "storing export": (1, 1, 0),
+    "export stored": (1, 1, 0),
+    "done": (1, 1, 1),
+}
+"""Where a worker is stopped and killed, and how many versions, runs and exports are visible then."""
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +67,30 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Place:
-    """A home with one prune job in its queue."""
+    """A home with one prune job in its queue, to be closed. By default its database and files are in it."""
 
-    def __init__(self, home: Path, model: Path, rows: Path) -> None:
+    def __init__(
+        self, home: Path, model: Path, rows: Path, database: str = "", storage: str = "", **config: Any
+    ) -> None:
         home.mkdir()
+        self._workers: list[subprocess.Popen[str]] = []
         self.settings = Settings(
-            home=home, import_roots=[model], devices="cpu", threads=1, lease_seconds=LEASE
+            home=home,
+            database_url=database,
+            storage=storage,
+            import_roots=[model],
+            devices="cpu",
+            threads=1,
+            lease_seconds=LEASE,
         )
         migrations.upgrade(self.settings.database)
         self.db = Database(self.settings.database)
-        self.storage = FolderStorage(Path(self.settings.files))
+        self.storage = open_storage(self.settings.files, home / "cache")
         upload = home / "upload"
         upload.write_bytes(rows.read_bytes())
         size = self.storage.publish(upload, "projects/prj_1/uploads/upl_1")
-        config = RunConfig(
-            measuring=Measuring(model=str(model)),
-            methods=[MethodChoice(name="qtuning")],
-            keep=Keep(share=0.5),
-        )
+        asked = {"methods": [MethodChoice(name="qtuning")], "keep": Keep(share=0.5)} | config
+        wanted = RunConfig(measuring=Measuring(model=str(model)), **asked)
         with self.db.write() as session:
             session.add(Project(id="prj_1", name="default"))
             session.flush()
@@ -86,23 +108,59 @@ class Place:
             source = {"kind": "upload", "upload_id": "upl_1"}
             payload = {
                 "ingest": {"dataset_id": target, "source": source, "mode": "create"},
-                "run": {"dataset_id": target, "version_id": None, "config": config.model_dump(mode="json")},
+                "run": {"dataset_id": target, "version_id": None, "config": wanted.model_dump(mode="json")},
                 "export": {"format": "parquet"},
             }
             self.job_id = jobs.submit(
                 session, project_id="prj_1", kind="prune", payload=payload, max_attempts=len(POINTS) + 1
             ).id
 
-    def work(self, point: str) -> int:
-        """Run a worker until it has nothing to do, or dies at the point; its exit code."""
+    def close(self) -> None:
+        """End the workers that still stand somewhere."""
+        for worker in self._workers:
+            worker.kill()
+            worker.wait()
+            assert worker.stdout is not None
+            worker.stdout.close()
+        self.db.close()
+
+    def begin(self, point: str) -> subprocess.Popen[str]:
+        """Start a worker that halts at the point."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")
-        }
-        for name in ("home", "devices", "threads", "lease_seconds"):
+        } | {name: value for name, value in os.environ.items() if name.startswith("DATAPRUNER_TEACHER_")}
+        for name in ("home", "database_url", "storage", "devices", "threads", "lease_seconds"):
             environment[f"DATAPRUNER_{name.upper()}"] = str(getattr(self.settings, name))
         environment["DATAPRUNER_IMPORT_ROOTS"] = str(self.settings.import_roots[0])
         command = [sys.executable, "-m", "tests.datapruner.service.dying_worker", point]
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+        worker = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._workers.append(worker)
+        return worker
+
+    def halted(self, point: str) -> subprocess.Popen[str]:
+        """A worker that stands at the point."""
+        worker = self.begin(point)
+        assert worker.stdout is not None
+        said = []
+        for line in worker.stdout:
+            if line == f"{HALTS}{point}\n":
+                return worker
+            said.append(line)
+        raise AssertionError(f"it ended before {point}: {''.join(said)}")
+
+    def finish(self) -> None:
+        """Have a worker do what there is to do."""
+        worker = self.begin("calm")
+        said, _ = worker.communicate()
+        assert worker.returncode == 0, said
+
+    def kill(self, worker: subprocess.Popen[str]) -> None:
+        """End the worker where it is, so long ago that others may take its job."""
+        worker.kill()
+        worker.communicate()
+        pass_time(self.db, self.job_id)
 
     def published(self) -> tuple[int, int, int]:
         """How many versions, runs and exports are visible."""
@@ -114,10 +172,12 @@ class Place:
             )
 
     def shards(self) -> dict[str, int]:
-        return {str(path): path.stat().st_mtime_ns for path in self.storage.root.rglob("signals/*/*.parquet")}
+        """Files of signals on this machine: one that is measured again is another file of the same name."""
+        signals = self.storage.folder("projects/prj_1/signals")
+        return {str(path): path.stat().st_ino for path in signals.glob("*/[!.]*.parquet")}
 
     def result(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """The export, the run file, and the report of the finished job."""
+        """The export, the run file, and the report of the finished job, as another machine reads them."""
         with self.db.read() as session:
             assert session.get_one(Job, self.job_id).state == "succeeded", session.get_one(
                 Job, self.job_id
@@ -125,40 +185,129 @@ class Place:
             run, export = session.query(Run).one(), session.query(Export).one()
         assert export.key is not None
         assert run.report is not None
-        made = self.storage.local(f"{run.key}/run.json").read_bytes()
-        return self.storage.local(export.key).read_bytes(), made, run.report | {"measured": run.measured}
+        elsewhere = open_storage(self.settings.files, self.settings.home / "cache-elsewhere")
+        made = elsewhere.local(f"{run.key}/run.json").read_bytes()
+        return elsewhere.local(export.key).read_bytes(), made, run.report | {"measured": run.measured}
+
+    def scratch(self) -> list[Path]:
+        """What jobs have left where they build their files."""
+        return [path for path in (self.settings.home / "work").iterdir() if path.is_dir()]
+
+
+@pytest.fixture
+def place_at(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Place]]:
+    """Makes a place: `place_at(name, rows, ...)`."""
+    with ExitStack() as stack:
+
+        def made(name: str, rows: Path, **given: Any) -> Place:
+            return stack.enter_context(closing(Place(tmp_path / name, tiny_folder, rows, **given)))
+
+        yield made
+
+
+@pytest.fixture(params=["SQLite and a folder", "PostgreSQL and S3"])
+def shared(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Database and storage of a service, each pair in turn."""
+    if request.param == "SQLite and a folder":
+        return {}
+    return {
+        "database": request.getfixturevalue("postgres_url"),
+        "storage": request.getfixturevalue("s3_url"),
+    }
+
+
+@pytest.fixture(scope="module")
+def calm(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, rows_file: Path
+) -> tuple[bytes, bytes, dict[str, Any]]:
+    """What an undisturbed worker makes of the rows."""
+    with closing(Place(tmp_path_factory.mktemp("calm") / "home", tiny_folder, rows_file)) as place:
+        place.finish()
+        return place.result()
 
 
 @pytest.mark.slow
 def test_a_job_whose_worker_is_killed_at_every_stage_ends_as_if_nothing_had_happened(
-    tmp_path: Path, tiny_folder: Path, rows_file: Path
+    place_at: Callable[..., Place],
+    rows_file: Path,
+    calm: tuple[bytes, bytes, dict[str, Any]],
+    shared: dict[str, str],
 ) -> None:
-    calm, killed = (
-        Place(tmp_path / "calm", tiny_folder, rows_file),
-        Place(tmp_path / "killed", tiny_folder, rows_file),
-    )
-    assert calm.work("calm") == 0
-    visible = {
-        "ingesting": (0, 0, 0),
-        "corpus stored": (0, 0, 0),
-        "measuring": (1, 0, 0),
-        "run half stored": (1, 0, 0),
-        "run stored": (1, 0, 0),
-        "exporting": (1, 1, 0),
-        "export stored": (1, 1, 0),
-    }
+    place = place_at("home", rows_file, **shared)
     shards: dict[str, int] = {}
-    for point in POINTS:
-        assert killed.work(point) == -signal.SIGKILL, point
-        assert killed.published() == visible[point], point
-        assert shards.items() <= killed.shards().items(), point  # what was measured is not measured again
-        shards = killed.shards()
-        pass_time(killed.db, killed.job_id)
-    assert killed.work("calm") == 0
-    assert killed.shards() == shards
+    for point, visible in POINTS.items():
+        worker = place.halted(point)
+        assert place.published() == visible, point  # while it stands there
+        place.kill(worker)
+        assert place.published() == visible, point
+        assert shards.items() <= place.shards().items(), point  # what was measured is not measured again
+        shards = place.shards()
+    place.finish()
+    assert place.shards() == shards
+    assert place.result() == calm
+    assert place.scratch() == []
+    with place.db.read() as session:
+        assert session.get_one(Job, place.job_id).attempt == len(POINTS) + 1
+
+
+@pytest.mark.slow
+def test_a_worker_killed_amid_a_rewrite_with_nothing_in_store_loses_only_what_was_not_answered(
+    place_at: Callable[..., Place],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: dict[str, str],
+) -> None:
+    lessons = tmp_path / "lessons.jsonl"
+    lines = [
+        {"question": f"What is 3 * 4 + 2, {n}?", "thinking": THINKING, "answer": "It is \\boxed{14}."}
+        for n in range(12)
+    ]
+    lessons.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewriting = {
+        "methods": [MethodChoice(name="ppl")],
+        "keep": Keep(share=1.0),
+        "rewrite": Rewrite(method="dap", options={"retries": 0}),
+    }
+    def answers(count: int) -> Behaviour:
+        """To so many requests; whoever asks beyond that is kept waiting."""
+        left = threading.Semaphore(count)
+
+        def behave(handler: Handler) -> None:
+            if left.acquire(blocking=False):
+                says(judged("easy", EASY))(handler)
+            else:
+                handler.unruly.over.wait()
+
+        return behave
+
+    with unruly_server() as teacher:
+        for name, value in {"BASE_URL": f"{teacher.url}/v1", "MODEL": "m", "CONCURRENCY": "4"}.items():
+            monkeypatch.setenv(f"DATAPRUNER_TEACHER_{name}", value)
+        calm = place_at("calm", lessons, **rewriting)
+        teacher.will(answers(len(lines)))
+        calm.finish()
+        assert len(teacher.seen) == len(lines)
+        killed = place_at("home", lessons, **shared, **rewriting)
+
+        def stored() -> int:
+            store = killed.settings.home / "teacher" / "prj_1.sqlite"
+            if not store.exists():
+                return 0
+            with closing(sqlite3.connect(store)) as connection:
+                return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+        for known in (0, 5):
+            teacher.will(answers(known))
+            worker = killed.begin("calm")
+            until(lambda: len(teacher.seen) > known and stored() == known)  # noqa: B023
+            assert killed.published() == (1, 0, 0)
+            killed.kill(worker)
+        teacher.will(answers(len(lines)))
+        killed.finish()
+        assert len(teacher.seen) == len(lines) - 5
     assert killed.result() == calm.result()
-    with killed.db.read() as session:
-        assert session.get_one(Job, killed.job_id).attempt == len(POINTS) + 1
+    assert killed.result()[2]["stages"]["rewrite"]["rewritten"] == len(lines)
+    assert killed.scratch() == []
 
 
 @pytest.mark.slow

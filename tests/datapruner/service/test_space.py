@@ -1,9 +1,9 @@
-"""Jobs on a disk that fills up: they wait for room, say so without a path, and go on where they stood."""
+"""Jobs on a disk that turns unfit: they wait, say why without a path, and go on where they stood."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 from datapruner.catalog import datasets, migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Upload, utcnow
-from datapruner.config import Keep, Measuring, MethodChoice, RunConfig
+from datapruner.config import Measuring, MethodChoice, RunConfig
+from datapruner.keep import Keep
 from datapruner.progress import Progress
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import jobs, work
@@ -28,11 +29,11 @@ from tests.disks import Disk
 STAGES = ["ingesting", "adding to the latest version", "measuring", "writing", "publishing", "exporting"]
 
 
-class Filling:
-    """The listener; the disk is full from the beginning of a stage on."""
+class Spoiling:
+    """The listener; from the beginning of a stage on the disk is unfit."""
 
-    def __init__(self, progress: Progress, disk: Disk, stage: str | None) -> None:
-        self._progress, self._disk, self._stage = progress, disk, stage
+    def __init__(self, progress: Progress, spoil: Callable[[], None], stage: str | None) -> None:
+        self._progress, self._spoil, self._stage = progress, spoil, stage
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._progress, name)
@@ -40,15 +41,29 @@ class Filling:
     def stage(self, name: str, total: int | None, unit: str) -> None:
         self._progress.stage(name, total, unit)
         if name == self._stage:
-            self._disk.fill()
+            self._spoil()
+
+
+@pytest.fixture(params=["full", "read-only"])
+def how(request: pytest.FixtureRequest) -> str:
+    """What becomes of the disk."""
+    return str(request.param)
 
 
 @pytest.fixture
-def settings(small_disk: Disk, sqlite_url: str, tiny_folder: Path) -> Settings:
-    """Everything on the small disk but the database."""
-    home = small_disk.path / "home"
+def settings(how: str, small_disk: Disk, sqlite_url: str, tiny_folder: Path, tmp_path: Path) -> Settings:
+    """All files are on the disk that fills up; on one that turns read-only, which no file may be open for
+    writing on, only the storage is. The database is on neither."""
+    home = (small_disk.path if how == "full" else tmp_path) / "home"
     home.mkdir()
-    return Settings(home=home, database_url=sqlite_url, import_roots=[tiny_folder], devices="cpu", threads=1)
+    return Settings(
+        home=home,
+        storage=str(small_disk.path / "files"),
+        database_url=sqlite_url,
+        import_roots=[tiny_folder],
+        devices="cpu",
+        threads=1,
+    )
 
 
 @pytest.fixture
@@ -90,17 +105,21 @@ def submitted(db: Database, settings: Settings, model: Path, mode: str, attempts
 
 
 @pytest.mark.slow
-def test_a_job_waits_for_room_at_every_stage_and_then_goes_on(
-    db: Database, settings: Settings, small_disk: Disk, tiny_folder: Path, tmp_path: Path
+def test_a_job_waits_for_a_fit_disk_at_every_stage_and_then_goes_on(
+    db: Database, settings: Settings, how: str, small_disk: Disk, tiny_folder: Path, tmp_path: Path
 ) -> None:
     first = submitted(db, settings, tiny_folder, "create", 3)
     run_worker(settings, once=True)
     assert queues.job(db, first).state == "succeeded"
+    spoil, reason = {
+        "full": (small_disk.fill, "No space left on device"),
+        "read-only": (small_disk.protect, "Read-only file system"),
+    }[how]
     job_id = submitted(db, settings, tiny_folder, "append", len(STAGES) + 1)
 
     def attempt(stage: str | None) -> Job:
         def perform(context: Context, lease: Lease, progress: Progress) -> JobResult:
-            listener: Any = Filling(progress, small_disk, stage)
+            listener: Any = Spoiling(progress, spoil, stage)
             return work.perform(context, lease, listener)
 
         with db.write() as session:  # as if the wait were over
@@ -114,7 +133,7 @@ def test_a_job_waits_for_room_at_every_stage_and_then_goes_on(
         assert (tried.state, tried.failures) == ("queued", number), (stage, tried.error)
         assert tried.error is not None
         assert (tried.error["type"], tried.error["status"]) == ("/problems/storage-unavailable", 503), stage
-        assert "No space left on device" in tried.error["detail"], stage
+        assert reason in tried.error["detail"], stage
         told = json.dumps([tried.error, tried.progress, tried.result])
         assert str(small_disk.path) not in told, stage
         assert str(tmp_path) not in told, stage
