@@ -1,22 +1,46 @@
-"""How a small file appears: whole, durable and at once, or not at all."""
+"""How a file appears: whole and at once, or not at all.
+
+What is not finished has a name by which it is known, should its process be killed: nobody reads it, and it
+goes when it is a day old.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_UNFINISHED = ".unfinished-"
+_DAY_SECONDS = 86_400.0
+
+
+def unfinished(path: Path) -> Path:
+    """A new hidden name beside `path` for what is to become it."""
+    return path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}{path.suffix}")
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what has been unfinished anywhere below `folder` for more than a day."""
+    limit = time.time() - _DAY_SECONDS
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files) if name.startswith(_UNFINISHED)):
+            with suppress(OSError):  # gone meanwhile, or on a disk that refuses
+                if path.stat().st_mtime < limit:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
 def publishing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that becomes `path` when the block ends well, and leaves no trace when it does not.
 
-    It is made in the same folder under a hidden name, flushed to disk, then renamed. Raises OSError.
+    It is made in the same folder, flushed to disk, then renamed. Raises OSError.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = unfinished(path)
     try:
         with temporary.open("xb") as file:
             yield file

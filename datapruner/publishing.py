@@ -9,12 +9,12 @@ Notable choices:
 * Text is compressed by zstd: smaller and cheaper to write than what DuckDB would choose.
 * Row groups are small: they are compressed while the next rows are parsed, not all at the end, and a
   choice of scattered rows reads less.
+* The first chunk waits for a second one: a corpus that has no more gets a file of small blocks.
 * Exact duplicates are found by DuckDB over the stored ids, out of core, once everything is written.
 """
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -28,7 +28,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from datapruner import blocks
 from datapruner.errors import StorageError, WorkerError
+from datapruner.files import unfinished
 from datapruner.formats import Sample
 from datapruner.formats.messages import RawTurn
 from datapruner.originals import column_names, quote, store, stored_type
@@ -178,11 +180,29 @@ class CorpusWriter:
     """Writes one corpus file. `schema` is that of typed originals, None keeps JSON text."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor, schema: pa.Schema | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        thread: ThreadPoolExecutor,
+        path: Path,
+        schema: pa.Schema | None,
     ) -> None:
         self.schema = schema
-        self._connection, self._thread = connection, thread
+        self._connection, self._thread, self._path = connection, thread, path
+        self._first: Chunk | None = None
+        self._begun = False
         self._pending: list[Future[None]] = []
+
+    def _begin(self, block_size: int) -> None:
+        """Make the file, with the first chunk if there is one."""
+        if self._begun:
+            return
+        self._begun = True
+        self._connection.execute(
+            f"ATTACH '{_escape(self._path)}' AS corpus (ROW_GROUP_SIZE {_ROW_GROUP}, BLOCK_SIZE {block_size})"
+        )
+        self._connection.execute("USE corpus")
+        self._connection.execute("BEGIN")
+        schema = self.schema
         for name, columns in _SCHEMAS.items():
             self._create(name, columns, columns.names)
         if schema is None:
@@ -190,6 +210,9 @@ class CorpusWriter:
         else:
             kept = [(field.name, stored_type(field.type)) for field in schema]
             self._create("originals", pa.schema([("row", pa.int64()), *kept]), ["row", *column_names(schema)])
+        if self._first is not None:
+            self._queue(self._first)
+            self._first = None
 
     def _create(self, table: str, schema: pa.Schema, names: list[str]) -> None:
         empty = pa.schema([item.with_name(f"c{i}") for i, item in enumerate(schema)]).empty_table()
@@ -200,12 +223,22 @@ class CorpusWriter:
 
     def put(self, chunk: Chunk) -> None:
         """Queue a chunk; waits when the queue is full, and raises what an earlier write raised."""
+        if not (chunk.rows or chunk.rejects):
+            return
+        if self._first is None and not self._begun:
+            self._first = chunk
+            return
+        self._begin(blocks.DEFAULT)
+        self._queue(chunk)
+
+    def _queue(self, chunk: Chunk) -> None:
         if len(self._pending) == _MAX_PENDING:
             self._pending.pop(0).result()
         self._pending.append(self._thread.submit(self._write, chunk.to_arrow(self.schema)))
 
     def finish(self) -> int:
         """Wait for the writes and mark the exact duplicates; their number."""
+        self._begin(blocks.SMALL)  # unless there was more than one chunk
         for future in self._pending:
             future.result()
         self._pending.clear()
@@ -236,8 +269,8 @@ def building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
 
 
 def _building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
-    token = f".{out.name}.{secrets.token_hex(4)}.tmp"
-    path, spill = out.parent / token, out.parent / f"{token}.d"
+    path = unfinished(out)
+    spill = path.with_name(f"{path.name}.spill")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         spill.mkdir()
@@ -251,10 +284,7 @@ def _building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
             connection.execute("SET threads = 1")
             connection.execute("SET force_compression = 'zstd'")
             connection.execute(f"SET temp_directory = '{_escape(spill)}'")
-            connection.execute(f"ATTACH '{_escape(path)}' AS corpus (ROW_GROUP_SIZE {_ROW_GROUP})")
-            connection.execute("USE corpus")
-            connection.execute("BEGIN")
-            yield CorpusWriter(connection, thread, schema)
+            yield CorpusWriter(connection, thread, path, schema)
             connection.execute("COMMIT")
             connection.execute("USE memory")
             connection.execute("DETACH corpus")

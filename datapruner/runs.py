@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -23,12 +22,12 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from datapruner import run_tables, stages
+from datapruner import blocks, run_tables, stages
 from datapruner.cautions import mostly_short
 from datapruner.config import RunConfig, find
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
-from datapruner.files import publishing
+from datapruner.files import clear_unfinished, publishing, unfinished
 from datapruner.ingest import ingest
 from datapruner.measure import Machine
 from datapruner.progress import Progress
@@ -121,7 +120,8 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
     folder = home / "corpora"
     folder.mkdir(parents=True, exist_ok=True)
     progress.stage("ingesting", None, "bytes")
-    temporary = folder / f".{secrets.token_hex(8)}.duckdb"
+    clear_unfinished(folder)
+    temporary = unfinished(folder / "corpus.duckdb")
     try:
         report = ingest(
             rows,
@@ -241,12 +241,14 @@ def _publish(
     run_id = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
     folder = out / run_id
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{secrets.token_hex(8)}.duckdb"
+    clear_unfinished(folder)
+    temporary = unfinished(folder / "run.duckdb")
     errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
     truncated = views.truncated(signals)
     kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
     made: stages.Rewriting | None = None
     try:
+        blocks.create(temporary, found.index)
         if config.rewrite is not None:
             assert scored.selection is not None, "only what is kept is rewritten"
             kept_rows = found.chosen.filter(pl.Series(scored.selection.keep))["row"].to_list()

@@ -32,6 +32,7 @@ from urllib.parse import unquote
 import fsspec
 
 from datapruner.errors import StorageError
+from datapruner.files import clear_unfinished, unfinished
 
 CACHE_SECONDS = 7 * 24 * 3600.0
 """How long a copy stays in the cache after it was last asked for."""
@@ -68,6 +69,10 @@ class Storage(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a file or a folder of files; nothing happens when there is none."""
+        ...
+
+    def clear(self, prefix: str) -> None:
+        """Remove what killed processes left unfinished below the folder `prefix` on this machine."""
         ...
 
     def check(self) -> None:
@@ -139,6 +144,9 @@ class FolderStorage:
     def delete(self, key: str) -> None:
         with _refusing(f"{key}: cannot be deleted"):
             _remove(self._path(key))
+
+    def clear(self, prefix: str) -> None:
+        clear_unfinished(self._path(prefix))
 
     def check(self) -> None:
         probe = self.root / f".probe.{secrets.token_hex(4)}"
@@ -221,6 +229,9 @@ class ObjectStorage:
         with contextlib.suppress(OSError):  # a copy that stays is swept one day
             _remove(self._cached(key))
 
+    def clear(self, prefix: str) -> None:
+        clear_unfinished(self._cached(prefix))
+
     def check(self) -> None:
         probe = f"{self._root}/.probe-{secrets.token_hex(4)}"
         with self._asking("the storage cannot be written"):
@@ -241,7 +252,7 @@ class ObjectStorage:
 
     def _fetch(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _hidden(path)
+        temporary = unfinished(path)
         try:
             with self._asking(f"{key}: cannot be fetched"):
                 try:
@@ -326,11 +337,6 @@ def _checked(key: str) -> str:
     return key
 
 
-def _hidden(path: Path) -> Path:
-    """A new name beside `path` for what is not finished."""
-    return path.with_name(f".{secrets.token_hex(8)}.tmp")
-
-
 def _move(path: Path, target: Path) -> None:
     """Make the file `path` appear as `target`, whole, from another file system if need be."""
     try:
@@ -338,7 +344,7 @@ def _move(path: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        temporary = _hidden(target)
+        temporary = unfinished(target)
         try:
             shutil.copyfile(path, temporary)
             _flush(temporary)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -22,10 +21,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from datapruner import runs
+from datapruner import blocks, runs
 from datapruner.config import Measuring
 from datapruner.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.files import clear_unfinished, unfinished
 from datapruner.measure import Machine, Measurement, Pass, measure, proxy_for
 from datapruner.progress import Progress
 from datapruner.recipe_parts import Rewrite
@@ -143,9 +143,12 @@ def execute(
         run_id = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
         folder = home / "runs" / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{secrets.token_hex(8)}.duckdb"
+        clear_unfinished(folder)
+        temporary = unfinished(folder / "run.duckdb")
         try:
-            tables.write(temporary, lines, corpus.sample_index(), corpus.rejects())
+            index = corpus.sample_index()
+            blocks.create(temporary, index)
+            tables.write(temporary, lines, index, corpus.rejects())
             report = _report(temporary, counts.rows, method.stage)
             temporary.replace(folder / "run.duckdb")
         finally:

@@ -71,7 +71,7 @@ def line(
 def write(
     path: Path, lines: Iterator[list[dict[str, Any]]], index: pl.DataFrame, rejects: pl.DataFrame
 ) -> None:
-    """Build the DuckDB file of a run at `path`, which must not exist.
+    """Build the DuckDB file of a run at `path`, which must not have this table.
 
     lines: batches, one line for each sample that is no copy; a copy gets the line of the sample it copies.
     Raises NoSpaceError.

@@ -148,8 +148,8 @@ def _read_by_jobs(session: Session, dataset: Dataset, versions: Sequence[Version
 
 
 def sweep(db: Database, storage: Storage, older_than: timedelta) -> Swept:
-    """Delete files without a row that are older than `older_than`, uploads that nothing needs any more, and
-    replies of yesterday."""
+    """Delete files without a row that are older than `older_than`, uploads that nothing needs any more, what
+    killed processes left unfinished, and replies of yesterday."""
     now = utcnow()
     with db.read() as session:
         projects = session.scalars(select(Project.id)).all()
@@ -160,6 +160,8 @@ def sweep(db: Database, storage: Storage, older_than: timedelta) -> Swept:
         for stored in storage.listing(f"projects/{project_id}/{kind}")
         if stored.modified < now - older_than
     ]
+    for project_id in projects:
+        storage.clear(f"projects/{project_id}")
     with db.write() as session:
         uploads = _remove_uploads(session, older_than)
         replies.sweep(session)

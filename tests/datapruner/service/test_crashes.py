@@ -268,6 +268,7 @@ def test_a_worker_killed_amid_a_rewrite_with_nothing_in_store_loses_only_what_wa
         "keep": Keep(share=1.0),
         "rewrite": Rewrite(method="dap", options={"retries": 0}),
     }
+
     def answers(count: int) -> Behaviour:
         """To so many requests; whoever asks beyond that is kept waiting."""
         left = threading.Semaphore(count)

@@ -26,6 +26,7 @@ from datapruner.catalog.models import (
     new_id,
     utcnow,
 )
+from datapruner.files import unfinished
 from datapruner.service import retention
 from datapruner.storage import FolderStorage
 
@@ -241,6 +242,18 @@ def test_old_files_without_a_row_go_and_all_others_stay(place: Place) -> None:
     assert [place.has(key) for key in orphans] == [False] * len(orphans)
     assert all(place.has(key) for key in referred + others)
     assert retention.sweep(place.db, place.storage, DAY).files == 0
+
+
+def test_what_killed_processes_left_unfinished_goes(place: Place) -> None:
+    old, young = (
+        unfinished(place.storage.root / ROOT / "signals" / "abc" / "shard.parquet") for _ in range(2)
+    )
+    old.parent.mkdir(parents=True)
+    for path in (old, young):
+        path.write_bytes(b"half a shard")
+    os.utime(old, (time.time() - 100_000, time.time() - 100_000))
+    retention.sweep(place.db, place.storage, DAY)
+    assert [path.name for path in old.parent.iterdir()] == [young.name]
 
 
 def test_what_a_run_keeps_while_it_is_measured_stays_however_old_it_gets(place: Place) -> None:
