@@ -145,7 +145,7 @@ def holds(column: Any, value: Any) -> bool:
     return bool(column == value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(json_values, min_size=1, max_size=5))
 def test_nothing_is_lost_whatever_the_rows_hold(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any]
