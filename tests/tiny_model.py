@@ -16,7 +16,7 @@ from tests.chat_templates import CHATML
 POSITIONS = 192
 """The longest sequence that the model allows: what a row of more tokens is cut to."""
 
-_FACTS = [
+FACTS = [
     ("Name a colour.", "Blue."),
     ("Name two rivers.", "The Rhine and the Nile."),
     ("What is 7 times 6?", "7 times 6 is 42."),
@@ -45,16 +45,16 @@ _FACTS = [
 LINES = [
     *(
         {"instruction": question, "input": "", "output": answer, "id": i}
-        for i, (question, answer) in enumerate(_FACTS)
+        for i, (question, answer) in enumerate(FACTS)
     ),
     {
         "instruction": "Who wrote Faust?",
         "input": "",
-        "output": _FACTS[4][1],
+        "output": FACTS[4][1],
         "id": 20,
         "keep": "a copy of row 4",
     },
-    {"instruction": "Who wrote Faust?", "output": _FACTS[4][1], "id": 21},
+    {"instruction": "Who wrote Faust?", "output": FACTS[4][1], "id": 21},
     {"instruction": "An empty answer.", "input": "", "output": "", "id": 22},
     {"instruction": "No answer.", "input": "", "output": None, "id": 23},
     {
@@ -124,7 +124,7 @@ def save_tiny_model(folder: Path, *, seed: int = 7) -> Path:
     trainer = trainers.BpeTrainer(
         vocab_size=400, initial_alphabet=alphabet, special_tokens=special, show_progress=False
     )
-    backend.train_from_iterator([text for pair in _FACTS for text in pair] * 3, trainer)
+    backend.train_from_iterator([text for pair in FACTS for text in pair] * 3, trainer)
     tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=CHATML,
@@ -152,6 +152,26 @@ def save_tiny_model(folder: Path, *, seed: int = 7) -> Path:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def teach(folder: Path, texts: list[str], *, positions: int, steps: int = 60) -> Path:
+    """Train a tiny model on texts for a moment, and let it read `positions` tokens: it is surprised far less
+    than by chance, as real models are."""
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    model = tf.LlamaForCausalLM.from_pretrained(folder, max_position_embeddings=positions)
+    tokenizer.model_max_length = positions
+    torch.manual_seed(1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        some = [texts[(step * 8 + at) % len(texts)] for at in range(8)]
+        batch = tokenizer(some, return_tensors="pt", padding=True, truncation=True, max_length=128)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -154,7 +154,7 @@ def stages(report: runs.Report) -> Group:
     """What the stages of a recipe did: the rows that each dropped, and what else it counted."""
     lines = []
     for stage, found in report.stages.items():
-        others = [f"{display.clean(name)} {count:,}" for name, count in found.items() if name != "dropped"]
+        others = [f"{display.clean(name)} {n:,}" for name, n in found.items() if n and name != "dropped"]
         dropped = f"{display.plural(found['dropped'], 'row')} dropped" if "dropped" in found else ""
         lines.append(f"{stage}: {'; '.join(filter(None, (dropped, ', '.join(others))))}")
     return listed("Stages", lines)

@@ -1,0 +1,120 @@
+"""The README as a list of steps, and the terminals that they are typed into."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.waiting import until
+
+README = Path(__file__).parents[1] / "README.md"
+_FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(datapruner [^`]+)`")
+_COMMENT = re.compile(r"\s+#\s.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command of a `sh` block, all of a `python` block, or a command within the text (`inline`)."""
+
+    kind: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Its text in one line, without comments."""
+        return " ".join(_COMMENT.sub("", self.text).replace("\\\n", " ").split())
+
+
+def steps(text: str) -> Iterator[Step]:
+    """Everything that a reader can type, in the order in which it stands there."""
+    end = 0
+    for block in _FENCED.finditer(text):
+        yield from (Step("inline", found[1]) for found in _INLINE.finditer(text[end : block.start()]))
+        if block[1] == "sh":
+            yield from (Step("sh", command) for command in commands(block[2]))
+        elif block[1] == "python":
+            yield Step("python", block[2])
+        end = block.end()
+    yield from (Step("inline", found[1]) for found in _INLINE.finditer(text[end:]))
+
+
+def commands(script: str) -> Iterator[str]:
+    """The commands of a shell script; one may have several lines."""
+    pending = ""
+    for line in script.splitlines():
+        pending += f"{line}\n"
+        if line.endswith("\\"):
+            continue
+        try:
+            words = shlex.split(pending, comments=True)
+        except ValueError:  # a quote is open
+            continue
+        if words:
+            yield pending.rstrip()
+        pending = ""
+    assert not pending, f"a command without an end: {pending}"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """What stands in the blocks of a language."""
+    return [found[2] for found in _FENCED.finditer(text) if found[1] == language]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a command ended, None while it goes on, and what it said."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+class Terminal:
+    """A shell that keeps its variables from one command to the next."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._log, self._count = folder / ".said", 0
+        self._log.mkdir(exist_ok=True)
+        self._shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def type(self, command: str) -> Said:
+        """Run a command to its end."""
+        out, err = self._give(command)
+        assert self._shell.stdout is not None
+        return Said(int(self._shell.stdout.readline()), out.read_text(), err.read_text())
+
+    def start(self, command: str, expected: str) -> Said:
+        """Run a command that goes on, until it has said what is expected."""
+        out, err = self._give(command)
+        until(lambda: out.exists() and expected in out.read_text(), lambda: (out, err.read_text()))
+        return Said(None, out.read_text(), err.read_text())
+
+    def _give(self, command: str) -> tuple[Path, Path]:
+        self._count += 1
+        out, err = (self._log / f"{id(self)}-{self._count}.{end}" for end in ("out", "err"))
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(f'{{ {command}\n}} >"{out}" 2>"{err}" </dev/null\necho $?\n')
+        self._shell.stdin.flush()
+        return out, err
+
+    def close(self) -> None:
+        """End what still runs in it, and the shell."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self._shell.pid).children():
+                child.terminate()
+        self._shell.communicate()

@@ -1,0 +1,514 @@
+"""Whatever the README tells to type is typed, in its order, and does what the text around it promises.
+
+It is typed into shells, in a folder with what a clone has, with a home of its own. Three things are not as
+for a reader: the default model is a tiny one, the service listens on a free port, and nothing is downloaded.
+Of what needs a container engine, and of what would begin these tests anew, the text is checked only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from datapruner.cli import app
+from tests import compose, readme
+from tests.compose import ROOT
+from tests.datapruner.client.unruly import unruly_server
+from tests.datapruner.rewriting.lessons import EASY, judged
+from tests.datapruner.teacher.scripted import says
+from tests.readme import Said, Step, Terminal
+from tests.tiny_model import FACTS, save_tiny_model, teach
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path(sys.prefix, "bin", "activate").is_file(), reason="the README is about a virtual environment"
+    ),
+]
+TEXT = readme.README.read_text(encoding="utf-8")
+EXAMPLES = ROOT / "examples" / "instructions.jsonl"
+_OF_A_CLONE = ("examples", "Makefile", "pyproject.toml", "constraints.txt", ".env.example")
+_REPLAY, _RECIPE = (
+    "datapruner replay subset.run.json --out again.parquet",
+    "datapruner run examples/recipe.yaml",
+)
+_INLINE = (_REPLAY, _RECIPE)
+"""Commands within the text that are to be typed, and not only named."""
+
+
+@dataclass
+class Tour:
+    """Where it is typed. `serving` is the terminal of the service, `typing` the one of everything else."""
+
+    folder: Path
+    port: int
+    typing: Terminal
+    serving: Terminal
+    done: int = 0
+
+    def type(self, step: Step, instead: str | None = None) -> Said:
+        """Type a step, or something `instead` of it; it must end well."""
+        command = (instead or step.text).replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        if command.startswith("curl") and shutil.which("curl") is None:
+            pytest.skip("needs curl")
+        said = self.typing.type(command)
+        assert said.code == 0, said
+        return said
+
+    def python(self, step: Step, then: str) -> Any:
+        """Run a block of Python; the value of the expression `then` after it, through JSON."""
+        code = f"{step.text}\nimport json\nprint(json.dumps({then}))\n"
+        (self.folder / "block.py").write_text(code, encoding="utf-8")
+        return json.loads(self.type(step, "python block.py").out.splitlines()[-1])
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a JSON lines file."""
+        lines = (self.folder / name).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+Check = Callable[[Tour, Step], None]
+CHECKS: list[tuple[str, Check]] = []
+"""What to check of each step, by its name, in the order of the README."""
+
+
+def promised(name: str) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        CHECKS.append((name, check))
+        return check
+
+    return add
+
+
+# What is there before
+
+
+def traces() -> list[dict[str, str]]:
+    """Rows that reason about 14, each in words of its own."""
+    rows = []
+    for at, (question, _) in enumerate(FACTS):
+        thoughts = [FACTS[(at + step) % len(FACTS)][1].replace("\n", " ") for step in (0, 3, 7, 8)]
+        sum_of = f"What is {at} plus {14 - at}? {question}"
+        steps = "\n\n".join(
+            [*(f"Wait, {thought}" for thought in thoughts), f"So {at} and {14 - at} make 14."]
+        )
+        response = f"<think>\n{steps}\n</think>\nThe result is \\boxed{{14}}."
+        rows.append({"instruction": sum_of, "output": response, "answer": "14"})
+    return rows
+
+
+def write(folder: Path) -> None:
+    """The files that the README takes for the reader's own, and what a clone has."""
+    for name in _OF_A_CLONE:
+        (folder / name).symlink_to(ROOT / name)
+    environment = folder / ".venv"
+    environment.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        (environment / entry.name).symlink_to(entry)
+    (environment / ".installed").unlink(missing_ok=True)
+    (environment / ".installed").touch()
+
+    examples = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
+    asked = (
+        "A train leaves at nine and drives for three hours at eighty kilometres an hour. How far does it get?"
+    )
+    train = [*examples[:20], {"id": "leaked", "instruction": asked, "input": "", "output": "240 kilometres."}]
+    files = {"train.jsonl": train, "traces.jsonl": traces(), "gsm8k_test.jsonl": [{"question": asked}]}
+    for name, rows in files.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "alpaca.json").write_text(json.dumps(examples), encoding="utf-8")
+    [recipe] = readme.blocks(TEXT, "yaml")
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    texts = [f"{row['instruction']} {row['output']}" for row in [*traces(), *examples]]
+    model = folder / "home" / ".datapruner" / "models" / "smollm2-135m"
+    model.mkdir(parents=True)
+    teach(save_tiny_model(model), texts, positions=1024)
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
+    folder = tmp_path_factory.mktemp("clone")
+    write(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")}
+    plain |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "DATAPRUNER_PORT": str(port)}
+    with contextlib.ExitStack() as stack:
+        teacher = stack.enter_context(unruly_server())
+        teacher.will(says(judged("easy", EASY)))
+        asking = {"BASE_URL": f"{teacher.url}/v1", "MODEL": "m"}
+        environment = plain | {f"DATAPRUNER_TEACHER_{name}": value for name, value in asking.items()}
+        terminals = [Terminal(folder, environment) for _ in range(2)]
+        for terminal in terminals:
+            stack.callback(terminal.close)
+        assert terminals[0].type("source .venv/bin/activate").code == 0
+        yield Tour(folder, port, *terminals)
+
+
+# The steps
+
+
+def is_a_quarter(kept: int) -> bool:
+    """Whether so many are one of four of the 364 samples, as near as Q-Tuning's bisection comes to it."""
+    return 82 <= kept <= 100
+
+
+@promised("make demo")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    assert "364 samples measured" in out
+    for shown in ("kept", "pruned", "rejected", "Reasons", "Planted defects and what became of them"):
+        assert shown in out
+    assert (
+        len(tour.rows("demo-output/rows.jsonl"))
+        == pq.read_table(tour.folder / "demo-output/subset.parquet").num_rows
+    )
+
+
+@promised("make test")
+def _(tour: Tour, step: Step) -> None:
+    commands = tour.type(step, "make --dry-run test").out
+    assert re.search(r"ruff check .*mypy\n.*pytest", commands, re.DOTALL)
+
+
+@promised("datapruner prune alpaca.json --method qtuning --keep 0.25 --token-keep 0.5 --out subset.parquet")
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+    table = pq.read_table(tour.folder / "subset.parquet")
+    assert table.column_names[:5] == ["id", "instruction", "input", "output", "planted"]
+    assert {
+        "sample_id",
+        "row",
+        "ppl",
+        "quadrant",
+        "input_ids",
+        "attention_mask",
+        "labels",
+        "token_keep",
+    } <= set(table.column_names)
+    report = json.loads((tour.folder / "subset.run.json").read_text(encoding="utf-8"))["report"]
+    assert table.num_rows == report["kept"]
+    assert is_a_quarter(table.num_rows)
+    cut = [False in keep for keep in table["token_keep"].to_pylist()]
+    assert any(cut)
+
+
+@promised('datapruner sql "select quadrant, count(*), avg(ppl) from sample_scores group by 1"')
+def _(tour: Tour, step: Step) -> None:
+    _, _, *lines = tour.type(step).out.splitlines()
+    groups = {line.split()[0]: line.split()[1:] for line in lines}
+    assert {"Q1", "Q2", "Q3", "Q4"} & set(groups), lines
+    assert len(groups) > 2
+    assert all(float(mean) > 1 for group, (_, mean) in groups.items() if group != "–")
+
+
+@promised("datapruner explain latest row:17")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    assert re.search(r"^Row +17\b", out, re.MULTILINE)
+    assert re.search(r"^Status +(kept|pruned|rejected)", out, re.MULTILINE)
+    assert "Least expected tokens" in out
+
+
+@promised("datapruner prune alpaca.json --method donod --keep 0.3 --out subset.parquet")
+def _(tour: Tour, step: Step) -> None:
+    assert "all there already, nothing measured" in tour.type(step).out
+    assert pq.read_table(tour.folder / "subset.parquet").num_rows == 110
+
+
+@promised("datapruner score alpaca.json --method qtuning --method donod --out scores.parquet")
+def _(tour: Tour, step: Step) -> None:
+    assert "nothing measured" in tour.type(step).out
+    scores = pl.read_parquet(tour.folder / "scores.parquet")
+    assert len(scores) == 404
+    assert scores.select("ppl", "entropy", "don", "nod", "donod").null_count().row(0) == (20,) * 5
+
+
+@promised("datapruner methods qtuning")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for shown in ("token_keep", "a number over 0 and at most 1", "paper-12.5x50"):
+        assert shown in out
+
+
+@promised("datapruner run recipe.yaml")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for stage in ("dedup", "contamination", "filter", "keep", "rewrite"):
+        assert re.search(rf"^  {stage}: \d+ rows? dropped", out, re.MULTILINE), out
+    rows = tour.rows("short.jsonl")
+    assert f"rewritten {len(rows)}" in out
+    assert all(len(row["messages"][-1]["content"]) < len(row["original_output"]) for row in rows)
+
+
+@promised("datapruner doctor")
+def _(tour: Tour, step: Step) -> None:
+    said = tour.typing.type(step.text)
+    assert said.code in (0, 1)
+    states = [line.split()[:2] for line in said.out.splitlines()[2:] if line[:2].strip()]
+    assert [name for _, name in states] == [
+        "python", "packages", "storage", "memory", "processors", "gpu", "model", "pip",
+    ]  # fmt: skip
+    assert ("fail" in dict(map(reversed, states)).values()) == (said.code == 1)  # type: ignore[arg-type]
+
+
+@promised("import datapruner result = datapruner.prune")
+def _(tour: Tour, step: Step) -> None:
+    found = tour.python(
+        step,
+        "{'subset': [type(result.subset).__name__, result.subset.column_names],"
+        " 'scores': [type(result.scores).__module__, len(result.scores), result.scores.columns],"
+        " 'masks': [len(result.masks), result.masks.columns],"
+        " 'report': [getattr(result.report, name) for name in"
+        " ('ingested', 'kept', 'pruned', 'rejected', 'errored')]}",
+    )
+    kind, columns = found["subset"]
+    assert kind == "Dataset"
+    assert {"instruction", "ppl", "input_ids", "labels", "token_keep"} <= set(columns)
+    kind, rows, columns = found["scores"]
+    assert kind.startswith("polars")
+    assert (rows, {"keep", "reason", "status"} <= set(columns)) == (404, True)
+    assert is_a_quarter(found["masks"][0])
+    assert {"kept_tokens", "kept_spans"} <= set(found["masks"][1])
+    ingested, *parts = found["report"]
+    assert ingested == sum(parts) == 404
+    assert is_a_quarter(pq.read_table(tour.folder / "subset.parquet").num_rows)
+
+
+@promised(_REPLAY)
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+    assert (tour.folder / "again.parquet").read_bytes() == (tour.folder / "subset.parquet").read_bytes()
+
+
+@promised("datapruner dedup alpaca.json --threshold 0.7 --out unique.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    assert re.search(r"^exact duplicates +20$", out, re.MULTILINE)
+    outputs = [(row["instruction"], row["output"]) for row in tour.rows("unique.jsonl")]
+    assert len(outputs) == len(set(outputs)) <= 364
+
+
+@promised("datapruner contamination train.jsonl --against gsm8k=gsm8k_test.jsonl --out clean.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    assert "holds text of gsm8k row 0" in tour.type(step).out
+    before, after = ({row["id"] for row in tour.rows(name)} for name in ("train.jsonl", "clean.jsonl"))
+    assert "leaked" in before - after
+
+
+@promised("datapruner rewrite asap traces.jsonl --max-token-ratio 0.5 --out short.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    found = re.search(r"Reasoning: ([\d,]+) tokens before, ([\d,]+) after", tour.type(step).out)
+    assert found is not None
+    before, after = (int(count.replace(",", "")) for count in found.groups())
+    assert 0 < after <= before / 2
+    texts = [row["messages"][-1]["content"] for row in tour.rows("short.jsonl")]
+    assert len(texts) == len(FACTS)
+    assert all(text.endswith("The result is \\boxed{14}.") for text in texts)  # answers stay as they were
+
+
+@promised("datapruner explain short.rewrite.json row:3")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    assert "Steps" in out
+    assert re.search(r"^ *1 .* (yes|no) ", out, re.MULTILINE)
+    assert " no " in out
+
+
+@promised("datapruner rewrite dap traces.jsonl --answers answer --out short.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    found = re.search(r"^  rewritten +(\d+)", tour.type(step).out, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) > 0
+    assert any("## Summary" in row["messages"][-1]["content"] for row in tour.rows("short.jsonl"))
+
+
+@promised("datapruner calibrate alpaca.json --batches 8 --size 16 --out calibration.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    assert "KL, nats a token" in tour.type(step).out
+    assert len(tour.rows("calibration.jsonl")) == 16
+
+
+@promised(_RECIPE)
+def _(tour: Tour, step: Step) -> None:
+    assert re.search(r"^  kept +\d+", tour.type(step).out, re.MULTILINE)
+
+
+@promised("source .venv/bin/activate")
+def _(tour: Tour, step: Step) -> None:
+    assert tour.serving.type(step.text).code == 0
+
+
+@promised("datapruner serve")
+def _(tour: Tour, step: Step) -> None:
+    said = tour.serving.start(step.text, "listens on")
+    token = tour.folder / "home" / ".datapruner" / "admin-token"
+    assert f"http://127.0.0.1:{tour.port} " in said.out
+    assert str(token) in said.out
+    assert token.read_text().strip() not in said.out + said.err
+
+
+@promised("source .venv/bin/activate")
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+
+
+@promised('T=$(cat ~/.datapruner/admin-token); U=http://127.0.0.1:8000/v1; H="Authorization: Bearer $T"')
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+    assert tour.type(step, 'echo "$H"').out.startswith("Authorization: Bearer dpr_")
+
+
+@promised(
+    'curl -sH "$H" -H "Prefer: wait=300" -F file=@examples/instructions.jsonl -F name=tour '
+    "-F method=qtuning -F keep=0.25 $U/prune -o subset.parquet"
+)
+def _(tour: Tour, step: Step) -> None:
+    (tour.folder / "subset.parquet").unlink()
+    tour.type(step)
+    assert is_a_quarter(pq.read_table(tour.folder / "subset.parquet").num_rows)
+
+
+@promised('curl -sH "$H" -H "Prefer: wait=60" --json \'{"dataset": "tour", "method": "donod"')
+def _(tour: Tour, step: Step) -> None:
+    run = json.loads(tour.type(step).out)
+    assert (run["state"], run["measured"], run["report"]["kept"]) == ("succeeded", 0, 110)
+
+
+@promised('curl -sH "$H" --json \'{"sql": "select s.status, count(*) from tour.sample_scores s')
+def _(tour: Tour, step: Step) -> None:
+    counts = dict(map(tuple, json.loads(tour.type(step).out)["rows"]))
+    assert counts == {"kept": 110, "pruned": 274, "rejected": 20}
+
+
+@promised('curl -sH "$H" --json \'{"dataset": "tour", "cron": "0 2 * * *", "timezone": "Europe/Berlin"')
+def _(tour: Tour, step: Step) -> None:
+    schedule = json.loads(tour.type(step).out)
+    assert (schedule["name"], len(schedule["next_fires"])) == ("tour", 5)
+
+
+@promised('curl -sH "$H" $U/jobs')
+def _(tour: Tour, step: Step) -> None:
+    jobs = json.loads(tour.type(step).out)["items"]
+    assert {job["state"] for job in jobs} == {"succeeded"}
+    assert all({"progress", "error"} <= set(job) for job in jobs)
+    events = tour.type(step, f'curl -sH "$H" $U/jobs/{jobs[0]["id"]}/events').out
+    assert "event: job" in events
+
+
+@promised("curl -s $U/ready")
+def _(tour: Tour, step: Step) -> None:
+    json.loads(tour.type(step).out)
+    assert tour.type(step, "curl -sfo /dev/null $U/ready; echo $?").out == "0\n"
+
+
+@promised("export DATAPRUNER_URL=http://127.0.0.1:8000")
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+
+
+@promised("datapruner prune examples/instructions.jsonl --method qtuning --keep 0.25 --out subset.parquet")
+def _(tour: Tour, step: Step) -> None:
+    (tour.folder / "subset.parquet").unlink()
+    assert f"at http://127.0.0.1:{tour.port}" in tour.type(step).out
+    assert is_a_quarter(pq.read_table(tour.folder / "subset.parquet").num_rows)
+
+
+@promised('datapruner sql "select status, count(*) from tour.sample_scores group by 1"')
+def _(tour: Tour, step: Step) -> None:
+    _, _, *lines = tour.type(step).out.splitlines()
+    assert sorted(line.split() for line in lines) == [["kept", "110"], ["pruned", "274"], ["rejected", "20"]]
+
+
+@promised("datapruner schedules list")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    assert re.search(
+        r"^tour +tour +0 2 \* \* \* +\d{4}-\d\d-\d\d 02:00\+0[12]:00 Europe/Berlin$", out, re.MULTILINE
+    )
+
+
+@promised("import datapruner with datapruner.Client() as client:")
+def _(tour: Tour, step: Step) -> None:
+    kind, kept = tour.python(
+        step, "[str(type(subset)), __import__('polars').read_parquet('subset.parquet').height]"
+    )
+    assert is_a_quarter(kept), kind
+
+
+@promised("cp .env.example .env")
+def _(tour: Tour, step: Step) -> None:
+    tour.type(step)
+    assert "DATAPRUNER_SECRET=" in (tour.folder / ".env").read_text()
+
+
+def services() -> dict[str, Any]:
+    secrets = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "DATAPRUNER_SECRET")
+    found: dict[str, Any] = compose.read(dict.fromkeys(secrets, "x" * 32))["services"]
+    return found
+
+
+@promised("docker compose up --detach --build")
+def _(tour: Tour, step: Step) -> None:
+    for name in ("api", "worker"):
+        service = services()[name]
+        assert "build" in service
+        assert {"migrate", "bucket"} <= set(service["depends_on"])
+
+
+@promised("docker compose exec api cat /data/admin-token")
+def _(tour: Tour, step: Step) -> None:
+    assert (compose.image_environment() | services()["api"]["environment"])["DATAPRUNER_HOME"] == "/data"
+
+
+@promised("docker compose --profile gpu up --detach --build")
+def _(tour: Tour, step: Step) -> None:
+    assert [name for name, service in services().items() if "gpu" in service.get("profiles", [])] == [
+        "worker-gpu"
+    ]
+
+
+# All of them
+
+NAMES = [name for name, _ in CHECKS]
+STEPS = [step for step in readme.steps(TEXT) if step.kind != "inline" or step.name in _INLINE]
+
+
+def test_every_command_of_the_readme_has_a_check_here_in_its_order() -> None:
+    """A check is named by how its command begins."""
+    checked = [next((name for name in NAMES if step.name.startswith(name)), step.name) for step in STEPS]
+    assert checked == NAMES
+
+
+@pytest.mark.parametrize("at", range(len(CHECKS)), ids=NAMES)
+def test_a_step_does_what_the_readme_says(tour: Tour, at: int) -> None:
+    for number in range(tour.done, at):  # when this test is run alone
+        with contextlib.suppress(AssertionError):
+            CHECKS[number][1](tour, STEPS[number])
+    tour.done = at + 1
+    CHECKS[at][1](tour, STEPS[at])
+
+
+@pytest.mark.parametrize("name", sorted({step.name for step in readme.steps(TEXT) if step.kind == "inline"}))
+def test_a_command_that_the_text_names_is_one(name: str) -> None:
+    command: Any = typer.main.get_command(app)
+    _, *words = name.split()
+    while getattr(command, "commands", None) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert not getattr(command, "commands", None), f"no such command: {name}"
+    if words:
+        command.make_context(name, words)  # raises for an option that there is not
