@@ -33,10 +33,10 @@ from scorers.conversation import Conversation
 
 BATCH = 2048
 
+# Arrow types of a message.
 _MESSAGE = {"role": pa.string(), "content": pa.string(), "tool_calls": pa.string()}
 # What few messages have; a turn that is not trained on gets weight 0.
 _RARE = {"tool_call_id": pa.string(), "name": pa.string(), "weight": pa.int8()}
-"""Arrow type of a conversation."""
 
 ABOUT = ("rewrite_status", "rewrite_reason", "level", "tokens_before", "tokens_after", "steps", "removed")
 """What is said of a row beside its conversation, as the table `rewrites` has it."""
