@@ -171,6 +171,14 @@ def as_object(arguments: Any) -> Any:
     return arguments
 
 
+def _line(call: Mapping[str, Any]) -> str:
+    """A call as text, its arguments as the row has them where they are JSON."""
+    name, said = json.dumps(call["name"], ensure_ascii=False), call["arguments"]
+    if isinstance(as_object(said), str):
+        said = json.dumps(said, ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {name}, "arguments": {as_text(said)}}}\n</tool_call>'
+
+
 def as_text(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
@@ -294,9 +302,7 @@ class _Writer:
             return message
         calls = read_calls(turn)
         if form.arguments == "lines":
-            shown = ({"name": call["name"], "arguments": as_object(call["arguments"])} for call in calls)
-            lines = (f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in shown)
-            message["content"] = "\n".join([*filter(None, [message["content"]]), *lines])
+            message["content"] = "\n".join([*filter(None, [message["content"]]), *map(_line, calls)])
             return message
         if not message["content"]:
             null = turn.null if form.content == "source" else form.content == "null"

@@ -31,13 +31,11 @@ def check_flags(row: Mapping[str, Any], *, mapped: bool) -> None:
     RejectedRowError.
     """
     label = row.get("label")
-    beside_completion = "completion" in row and (label == 0 or str(label).strip().lower() in ("false", "0"))
-    if label is False or (label is not None and beside_completion):
+    if label is False or ("completion" in row and _says_no(label)):
         reason = "'label' is false: the answer is an example of what not to write (KTO)"
         reject("not_to_train", "label", reason, "remove the row, or the column to train on it all the same")
     for name in (*_SWITCHES, "weight"):
-        value = row.get(name)
-        if value is False or (name == "weight" and type(value) in (int, float) and value == 0):
+        if _says_no(row.get(name)):
             reason = f"'{name}' says not to train on the row"
             reject("not_to_train", name, reason, "remove the row, or the column to train on it all the same")
     if not mapped and row.get("chosen") is not None and row.get("rejected") is not None:
@@ -49,3 +47,10 @@ def check_flags(row: Mapping[str, Any], *, mapped: bool) -> None:
             reject(
                 "unsupported_mask", name, reason, "give the messages of the assistant weight 0 or 1 instead"
             )
+
+
+def _says_no(value: object) -> bool:
+    """Whether a value means no: false or 0, as CSV writes them too."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("false", "0", "0.0")
+    return isinstance(value, bool | int | float) and value == 0

@@ -99,7 +99,7 @@ def test_a_call_without_content_is_trained_as_the_template_writes_it() -> None:
     "written", ['{"b":1,"a":null}', '{ "q": "\\u00e9\\n" }', '{"n": 12345678901234567890123}', "{}"]
 )
 def test_arguments_are_the_row_s_own_text_where_the_template_takes_text(written: str) -> None:
-    for template in (ct.QWEN3, ct.JOINED_ARGUMENTS):
+    for template in (ct.QWEN3, ct.JOINED_ARGUMENTS, ct.CHATML):
         assert written in answers(template, agent(arguments=written))[1][0]
 
 
