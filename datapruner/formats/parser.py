@@ -127,6 +127,8 @@ class RowParser:
     def _read_messages(self, value: object, name: str, *, padded: bool) -> Messages | None:
         """A prompt or response that is messages, or their JSON text; None when it is anything else."""
         if isinstance(value, str):
+            if value[:1] not in "[{ \t\r\n":  # most texts
+                return None
             reject_messages_repr(value, name)
             value = message_text(value)
         elif is_message(value):
