@@ -107,6 +107,8 @@ def test_the_subset_holds_the_rewritten_rows(server: Server, run: dict[str, Any]
     assert made.json()["rows"] == 13
     content = server.client.get(f"/v1/exports/{made.json()['id']}/file").content
     if format_ == "plain-jsonl":
+        names = {frozenset(json.loads(line)) for line in content.splitlines()}
+        assert names == {frozenset({"messages", "original_instruction", "original_output"})}
         last = json.loads(content.splitlines()[-1])["messages"][-1]["content"]
         assert last.endswith("It is three.")
         assert len(last) < len(ROWS[-1]["output"])
