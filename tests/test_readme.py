@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,9 +54,10 @@ class Tour:
     """Where it is typed. `serving` is the terminal of the service, `typing` the one of everything else."""
 
     folder: Path
-    port: int
     typing: Terminal
     serving: Terminal
+    port: int = 8000
+    """The service's, which it says when it starts."""
     done: int = 0
 
     def type(self, step: Step, instead: str | None = None) -> Said:
@@ -143,10 +143,8 @@ def write(folder: Path) -> None:
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     folder = tmp_path_factory.mktemp("clone")
     write(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")}
-    plain |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "DATAPRUNER_PORT": str(port)}
+    plain |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "DATAPRUNER_PORT": "0"}
     with contextlib.ExitStack() as stack:
         teacher = stack.enter_context(unruly_server())
         teacher.will(says(judged("easy", EASY)))
@@ -156,7 +154,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         for terminal in terminals:
             stack.callback(terminal.close)
         assert terminals[0].type("source .venv/bin/activate").code == 0
-        yield Tour(folder, port, *terminals)
+        yield Tour(folder, *terminals)
 
 
 # The steps
@@ -357,7 +355,9 @@ def _(tour: Tour, step: Step) -> None:
 def _(tour: Tour, step: Step) -> None:
     said = tour.serving.start(step.text, "listens on")
     token = tour.folder / "home" / ".datapruner" / "admin-token"
-    assert f"http://127.0.0.1:{tour.port} " in said.out
+    listens = re.search(r"http://127\.0\.0\.1:(\d+) ", said.out)
+    assert listens is not None
+    tour.port = int(listens[1])
     assert str(token) in said.out
     assert token.read_text().strip() not in said.out + said.err
 
