@@ -30,6 +30,7 @@ from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.rewriting.lessons import EASY, judged
 from tests.datapruner.teacher.scripted import says
 from tests.readme import Said, Step, Terminal
+from tests.served import WAIT
 from tests.tiny_model import FACTS, save_tiny_model, teach
 
 pytestmark = [
@@ -63,6 +64,7 @@ class Tour:
     def type(self, step: Step, instead: str | None = None) -> Said:
         """Type a step, or something `instead` of it; it must end well."""
         command = (instead or step.text).replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        command = command.replace("wait=60", WAIT["Prefer"])  # on a busy machine
         if command.startswith("curl") and shutil.which("curl") is None:
             pytest.skip("needs curl")
         said = self.typing.type(command)
