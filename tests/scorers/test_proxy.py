@@ -81,7 +81,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelSourceError, match=r"has 331 tokens but the model embeds 100"):
+    with pytest.raises(ModelSourceError, match=r"has \d+ tokens but the model embeds 100"):
         proxy.load(save(tmp_path, 100), device="cpu")
 
 
