@@ -86,11 +86,10 @@ async def while_wanted(request: Request, work: Callable[[Ending], T]) -> T:
         raise ClientDisconnect from error
     finally:
         watching.cancel()
+        ending.end()  # this may be the end of the service, while the thread goes on
 
 
 async def _end_when_gone(request: Request, ending: Ending) -> None:
-    try:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-    finally:
-        ending.end()
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    ending.end()
