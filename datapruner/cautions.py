@@ -16,16 +16,18 @@ SmolLM2-135M:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from datapruner.correlation import spearman
 from datapruner.keep import Keep
 from scorers.method import Selection
 from scorers.ranking import count_to_keep, tolerant_floor
 from scorers.signals import Ints, Signals
+
+if TYPE_CHECKING:
+    import polars as pl
 
 VERY_SHORT = 10
 MOSTLY_LENGTH = 0.8
@@ -62,6 +64,10 @@ def missed_target(
 
 def mostly_length(scores: Mapping[str, NDArray[np.generic]], length: Ints) -> Iterator[str]:
     """Which of the scores, (N,) each, are mostly the length of the responses in tokens, (N,)."""
+    import polars as pl  # clients of a service import this file, and do without
+
+    from datapruner.correlation import spearman
+
     found = []
     for name, values in scores.items():
         if values.dtype.kind != "f" or np.array_equal(np.abs(values), length):

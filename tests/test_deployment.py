@@ -369,7 +369,7 @@ class TestServicesTogether:
             assert sorted(run["measured"] for run in runs) == [0, tried]
 
             # The API reads from the bucket what the workers wrote.
-            dataset = client.get("/v1/datasets").json()["items"][0]["name"]
+            dataset = client.get("/v1/datasets?unnamed=true").json()["items"][0]["name"]
             sql = f"SELECT count(*) FROM {dataset}.samples"
             answer = client.post("/v1/sql", json={"sql": sql})
             assert answer.status_code == 200, answer.text
