@@ -265,6 +265,11 @@ class Corpus:
         found: list[bytes] = texts.cast(pa.large_binary()).to_pylist()
         return found
 
+    def original_names(self) -> list[str]:
+        """The original columns in order."""
+        schema = self.provenance.schema
+        return list((self._derivation.schema if schema is None else schema).names)
+
     @cached_property
     def _derivation(self) -> Derivation:
         with self._connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Subsets as files: the canonical Parquet with everything in it, and the plain rows as they came.
+"""Subsets: the canonical columns with everything in them, and the plain rows as they came (`row_files`).
 
 Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
 `input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
@@ -14,40 +14,54 @@ and in its plain rows, is said in `datapruner.rewriting.training`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from datapruner import json_form
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.files import publishing
-from datapruner.panics import contained
-from datapruner.rewriting.training import TrainingRows
+from datapruner.rewriting.training import ABOUT, TrainingRows
+from datapruner.row_files import Rows, spliced
+from datapruner.run_tables import OF_METHODS
 from datapruner.runs import Run
 from datapruner.signal_cache import ProxyKey, SignalCache, flatten
+
+if TYPE_CHECKING:
+    import datasets
 
 _BATCH = 2048
 _IGNORED = -100
 
-OnRows = Callable[[int], None]
 
-
-def _unheard(_: int) -> None:
-    """Nobody listens."""
-
-
-def canonical(run: Run, corpus: Corpus, home: Path) -> Iterator[pa.Table]:
-    """The kept samples in row order, a few thousand at a time, all with one schema."""
+def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
+    """The kept samples in row order with everything that there is."""
     if run.config.rewrite is not None:
-        yield from _rewritten(run, corpus)
-        return
+        return _rewritten(run, corpus)
+
+    def tables() -> Iterator[pa.Table]:
+        for rows, ours in _ours(run, home):
+            original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
+            yield _beside(original, ours).replace_schema_metadata(_metadata(run))
+
+    def lines() -> Iterator[bytes]:
+        names: list[str] = []
+        for rows, ours in _ours(run, home):
+            names = names or _apart(corpus.original_names(), ours.column_names)
+            batch = ours.rename_columns(names).combine_chunks().to_batches()[0]
+            both = zip(corpus.originals_json(rows, _BATCH), json_form.lines(batch, run.run_id), strict=True)
+            yield from (spliced(*each) for each in both)
+
+    return Rows(tables, lines, lambda: next(tables()).column_names)
+
+
+def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
+    """Some kept rows, and the columns of ours that go with them."""
     cache = SignalCache(home, ProxyKey(**run.lineage["proxy"]))
     scores = kept_scores(run)
     with duckdb.connect(str(run.database), read_only=True) as connection:
@@ -59,22 +73,32 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Iterator[pa.Table]:
                 "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
                 params={"first": rows[0], "last": rows[-1]},
             ).to_arrow_table()
-            original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
-            ours = part.to_arrow().cast(_scores_schema(part))
-            yield _beside(
-                original, ours, _training_columns(lists, kept.column("kept_tokens")), _metadata(run)
-            )
+            training = pa.table(_training_columns(lists, kept.column("kept_tokens")))
+            yield rows, _beside(part.to_arrow().cast(_scores_schema(part)), training)
 
 
-def _rewritten(run: Run, corpus: Corpus) -> Iterator[pa.Table]:
+def _rewritten(run: Run, corpus: Corpus) -> Rows:
     """`canonical` of a run that rewrote."""
-    scores, done = kept_scores(run), 0
-    for batch in _training(run, corpus).batches():
-        part = scores.slice(done, len(batch.rows))
-        done += len(part)
-        ours = part.to_arrow().cast(_scores_schema(part))
-        about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
-        yield _beside(batch.original, ours, batch.trained | about, _metadata(run))
+    training, scores = _training(run, corpus), kept_scores(run)
+    more = scores.select(name for name in scores.columns if name not in ("row", "sample_id", *ABOUT))
+
+    def tables() -> Iterator[pa.Table]:
+        done = 0
+        for batch in training.batches():
+            part = scores.slice(done, len(batch.rows))
+            done += len(part)
+            ours = part.to_arrow().cast(_scores_schema(part))
+            about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
+            table = _beside(_beside(batch.original, ours), pa.table(batch.trained | about))
+            yield table.replace_schema_metadata(_metadata(run))
+
+    def lines() -> Iterator[bytes]:
+        names = _apart([*training.names.values()], more.columns)
+        ours = Rows.of(more.rename(dict(zip(more.columns, names, strict=True))).to_arrow(), run.run_id)
+        both = zip(training.lines(about=True), ours.lines(), strict=True)
+        return (spliced(*each) for each in both)
+
+    return Rows(tables, lines, lambda: next(tables()).column_names)
 
 
 def _training(run: Run, corpus: Corpus) -> TrainingRows:
@@ -83,25 +107,55 @@ def _training(run: Run, corpus: Corpus) -> TrainingRows:
     return TrainingRows(run.database, corpus, kept_scores(run)["row"].to_list(), run.config.rewrite.pattern)
 
 
-def with_what_is_said(training: TrainingRows) -> Iterator[pa.Table]:
-    """Rewritten rows with what is said of each beside them, all with one schema."""
-    for batch in training.batches():
-        yield _before(batch.trained | batch.about, batch.original)
+def rewritten_rows(training: TrainingRows, about: Mapping[str, Any] | None = None) -> Rows:
+    """Rewritten rows; with `about`, what made them, with what is said of each."""
+    metadata = None if about is None else {b"datapruner": json.dumps(about, sort_keys=True).encode()}
+
+    def tables() -> Iterator[pa.Table]:
+        for batch in training.batches():
+            ours = batch.trained if about is None else batch.trained | batch.about
+            columns = [*ours.values(), *batch.original.columns]
+            table = pa.table(columns, names=[*ours, *batch.original.column_names])
+            yield table.replace_schema_metadata(metadata)
+
+    return Rows(tables, lambda: training.lines(about=about is not None), lambda: next(tables()).column_names)
 
 
-def _before(ours: dict[str, pa.Array], original: pa.Table) -> pa.Table:
-    """Our columns, then the original ones, which have names of their own."""
-    columns = [*ours.values(), *original.columns]
-    return pa.table(columns, names=[*ours, *original.column_names])
+def originals(corpus: Corpus, rows: Sequence[int]) -> Rows:
+    """These rows of a corpus as they came."""
+    return Rows(
+        lambda: (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH)),
+        lambda: corpus.originals_json(rows, _BATCH),
+        corpus.original_names,
+    )
+
+
+def as_dataset(rows: Rows) -> datasets.Dataset:
+    """The rows in memory. Raises UsageError when a column's type has no place in a dataset."""
+    import datasets  # a second of imports that only this needs
+
+    try:
+        return datasets.Dataset(pa.concat_tables(rows.tables()))
+    except (ValueError, pa.ArrowException) as error:
+        raise UsageError(
+            f"the rows cannot be a dataset: {error}", remedy="export them to a file, or cast the column"
+        ) from error
 
 
 def kept_scores(run: Run) -> pl.DataFrame:
-    """sample_scores of the kept samples, in row order."""
+    """sample_scores of the kept samples, in row order, without columns that no method set."""
     with duckdb.connect(str(run.database), read_only=True) as connection:
         table = connection.sql("SELECT * EXCLUDE (keep, status) FROM sample_scores WHERE keep ORDER BY row")
         frame = pl.from_arrow(table.to_arrow_table())
     assert isinstance(frame, pl.DataFrame), type(frame)
-    return frame
+    return _set(frame)
+
+
+def _set(scores: pl.DataFrame) -> pl.DataFrame:
+    """The scores without columns that no method set."""
+    return scores.drop(
+        name for name in OF_METHODS if name in scores.columns and scores[name].null_count() == len(scores)
+    )
 
 
 def _scores_schema(scores: pl.DataFrame) -> pa.Schema:
@@ -146,121 +200,38 @@ def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict
     }
 
 
-def _beside(original: pa.Table, scores: pa.Table, training: dict[str, pa.Array], metadata: bytes) -> pa.Table:
-    columns = dict(zip(original.column_names, original.columns, strict=True))
-    for name, column in [*zip(scores.column_names, scores.columns, strict=True), *training.items()]:
+def _beside(table: pa.Table, ours: pa.Table) -> pa.Table:
+    """The table with our columns after its own, which keep their names."""
+    names = _apart(table.column_names, ours.column_names)
+    return pa.table([*table.columns, *ours.columns], names=[*table.column_names, *names])
+
+
+def _apart(names: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """What our columns are called beside others with these names."""
+    taken = set(names)
+    found = []
+    for name in ours:
         free = name
-        while free in columns:
+        while free in taken:
             free = f"datapruner_{free}"
-        columns[free] = column
-    return pa.table(columns).replace_schema_metadata({b"datapruner": metadata})
+        taken.add(free)
+        found.append(free)
+    return found
 
 
-def _metadata(run: Run) -> bytes:
+def _metadata(run: Run) -> dict[bytes, bytes]:
     document = {"run": run.run_id, "config": run.config.model_dump(mode="json"), "lineage": run.lineage}
-    return json.dumps(document, sort_keys=True).encode()
+    return {b"datapruner": json.dumps(document, sort_keys=True).encode()}
 
 
-def write_canonical(path: Path, run: Run, corpus: Corpus, home: Path, on_rows: OnRows = _unheard) -> int:
-    """Write the canonical Parquet; the number of samples in it. Published by rename.
-
-    `on_rows` is told now and then how many samples are written, and may raise to stop it.
-    """
-    return _publish(path, lambda file: _write_tables(file, canonical(run, corpus, home), on_rows))
-
-
-def write_plain(path: Path, run: Run, corpus: Corpus, on_rows: OnRows = _unheard) -> int:
-    """Write the kept rows alone, unchanged: Parquet, or JSON lines for a `.jsonl` name. Raises UsageError.
-
-    Of a run that rewrote they are its `TrainingRows`. `on_rows` as for `write_canonical`.
-    """
+def plain(run: Run, corpus: Corpus) -> Rows:
+    """The kept rows alone, unchanged; of a run that rewrote, its `TrainingRows`."""
     if run.config.rewrite is not None:
-        training = _training(run, corpus)
-        parts = (_before(batch.trained, batch.original) for batch in training.batches())
-        return _write_rewritten(path, parts, training.lines(), on_rows)
-    rows = kept_scores(run)["row"].to_list()
-    if path.suffix == ".jsonl":
-        return _publish(path, lambda file: _write_lines(file, corpus.originals_json(rows, _BATCH), on_rows))
-    _check_suffix(path, ".parquet", ".jsonl")
-    parts = (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH))
-    return _publish(path, lambda file: _write_tables(file, parts, on_rows))
+        return rewritten_rows(_training(run, corpus))
+    return originals(corpus, kept_scores(run)["row"].to_list())
 
 
-def write_rewritten(path: Path, training: TrainingRows, about: Mapping[str, Any]) -> int:
-    """Write rewritten rows with what is said of each: Parquet, with what made them, `about`, in its metadata,
-    or JSON lines for a `.jsonl` name; how many. Raises UsageError."""
-    metadata = {b"datapruner": json.dumps(about, sort_keys=True).encode()}
-    parts = (table.replace_schema_metadata(metadata) for table in with_what_is_said(training))
-    return _write_rewritten(path, parts, training.lines(about=True), _unheard)
-
-
-def _write_rewritten(path: Path, parts: Iterator[pa.Table], lines: Iterator[bytes], on_rows: OnRows) -> int:
-    if path.suffix == ".jsonl":
-        return _publish(path, lambda file: _write_lines(file, lines, on_rows))
-    _check_suffix(path, ".parquet", ".jsonl")
-    return _publish(path, lambda file: _write_tables(file, parts, on_rows))
-
-
-def write_scores(path: Path, scores: pl.DataFrame) -> int:
-    """Write a score table as .parquet, .csv or .jsonl. Raises UsageError for another name."""
-    _check_suffix(path, ".parquet", ".csv", ".jsonl")
-
-    def write(file: BinaryIO) -> int:
-        if path.suffix == ".parquet":
-            scores.write_parquet(file)
-        elif path.suffix == ".csv":
-            scores.write_csv(file)
-        else:
-            scores.write_ndjson(file)
-        return len(scores)
-
-    return _publish(path, write)
-
-
-def check_target(path: Path, *suffixes: str) -> None:
-    """Find out before the work starts that `path` cannot be written. Raises UsageError."""
-    _check_suffix(path, *suffixes)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", remedy="name a file")
-
-
-def _check_suffix(path: Path, *suffixes: str) -> None:
-    if path.suffix not in suffixes:
-        raise UsageError(
-            f"{path}: cannot write {path.suffix or 'a file without a suffix'}",
-            remedy=f"one of {', '.join(suffixes)}",
-        )
-
-
-def _write_tables(file: BinaryIO, parts: Iterator[pa.Table], on_rows: OnRows) -> int:
-    first = next(parts)
-    count = 0
-    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-        for table in chain([first], parts):
-            writer.write_table(table)
-            count += table.num_rows
-            on_rows(count)
-    return count
-
-
-def _write_lines(file: BinaryIO, lines: Iterator[bytes], on_rows: OnRows) -> int:
-    count = 0
-    for line in lines:
-        file.write(line.rstrip(b"\n") + b"\n")
-        count += 1
-        if count % _BATCH == 0:
-            on_rows(count)
-    return count
-
-
-@contained()
-def _publish(path: Path, write: Callable[[BinaryIO], int]) -> int:
-    try:
-        with publishing(path) as file:
-            return write(file)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
-        ) from error
+def scores_of(scores: pl.DataFrame) -> Rows:
+    """A table of scores, without columns that no method set."""
+    scores = _set(scores)
+    return Rows.of(scores.to_arrow().cast(_scores_schema(scores)), "scores")

@@ -1,4 +1,4 @@
-"""Arrow columns as JSON and as CSV cells, a whole column at a time.
+"""Arrow columns as JSON, a whole column at a time.
 
     numbers                      numbers, all digits; "NaN", "Infinity" and "-Infinity" are text
     decimals                     text, all digits
@@ -10,8 +10,6 @@
     maps                         arrays of {"key": ..., "value": ...}
     dictionaries, run ends       their values
     extension types              what they store
-
-A CSV cell is the text itself, or else what JSON has; null is an empty field, and empty text is "".
 
 Notable choice: nothing here hands columns to another library, of which each has types that it does not know.
 """
@@ -49,30 +47,6 @@ def lines(batch: pa.RecordBatch, name: str, words: Sequence[str] = IN_JSON) -> l
     return found
 
 
-def cells(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
-    """The columns as text, as CSV has it. Raises InputError as `lines` does."""
-    columns = []
-    for number, column in enumerate(batch.columns):
-        plain = plain_layout(column)
-        if is_text(plain.type):
-            text = plain.cast(TEXT)
-        elif pa.types.is_floating(plain.type):
-            text = _column(batch, number, name, IN_CORPUS)
-        else:
-            text = _column(batch, number, name, IN_JSON)
-            if not _is_json(plain.type):
-                text = pc.utf8_slice_codeunits(text, 1, -1)
-        columns.append(_where(plain, text))
-    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
-
-
-def _is_json(kind: pa.DataType) -> bool:
-    """Whether values are something else than text in JSON."""
-    if pa.types.is_nested(kind) or pa.types.is_null(kind):
-        return True
-    return bool(pa.types.is_boolean(kind) or pa.types.is_integer(kind))
-
-
 def _column(batch: pa.RecordBatch, number: int, name: str, words: Sequence[str]) -> pa.Array:
     try:
         return fragments(batch.column(number), words)
@@ -89,12 +63,12 @@ def fragments(array: pa.Array, words: Sequence[str] = IN_JSON) -> pa.Array:
 
     Raises ArrowException for a type that has no place in JSON.
     """
-    text = _fragments(plain_layout(array), words)
+    text = _fragments(_plain(array), words)
     return pc.fill_null(text.cast(TEXT), "null") if text.null_count else text.cast(TEXT)
 
 
 def _fragments(array: pa.Array, words: Sequence[str]) -> pa.Array:
-    """`fragments` with null for null, of an array that is `plain_layout`."""
+    """`fragments` with null for null, of an array that is `_plain`."""
     kind = array.type
     if pa.types.is_struct(kind):
         parts = [fragments(child, words) for child in array.flatten()]
@@ -109,7 +83,7 @@ def _fragments(array: pa.Array, words: Sequence[str]) -> pa.Array:
         return array.cast(TEXT)
     if pa.types.is_floating(kind):
         return _floats(array, words)
-    if is_text(kind):
+    if _is_text(kind):
         return _quoted(array)
     if pa.types.is_decimal(kind):
         return _in_marks(array.cast(TEXT))
@@ -119,7 +93,7 @@ def _fragments(array: pa.Array, words: Sequence[str]) -> pa.Array:
     raise pa.ArrowNotImplementedError(f"the type {kind}")
 
 
-def plain_layout(array: pa.Array) -> pa.Array:
+def _plain(array: pa.Array) -> pa.Array:
     """The array under a type that says what its values are, not how they are laid out."""
     while True:
         if isinstance(array, pa.ExtensionArray):
@@ -192,7 +166,7 @@ def _floats(array: pa.Array, words: Sequence[str]) -> pa.Array:
     return text
 
 
-def is_text(kind: pa.DataType) -> bool:
+def _is_text(kind: pa.DataType) -> bool:
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     return any(is_kind(kind) for is_kind in texts)
 

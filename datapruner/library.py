@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
-import pyarrow as pa
 
-from datapruner import asked, exports, runs, settings, validation
+from datapruner import asked, exports, row_files, runs, settings, validation
 from datapruner.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
 from datapruner.corpus import Corpus
 from datapruner.errors import UsageError
@@ -75,34 +74,32 @@ class Result:
     @contained()
     def subset(self) -> datasets.Dataset:
         """The kept samples with all columns of the canonical Parquet."""
-        import datasets  # a second of imports that only this needs
-
         self._check_pruned()
         with self._corpus() as corpus:
-            return datasets.Dataset(pa.concat_tables(exports.canonical(self.run, corpus, self.home)))
+            return exports.as_dataset(exports.canonical(self.run, corpus, self.home))
 
     def export(self, path: str | Path, *, plain: bool = False) -> int:
-        """Write the subset: the canonical Parquet, or with `plain` the original rows (.parquet, .jsonl).
+        """Write the subset, or with `plain` the original rows alone, as .parquet, .csv or .jsonl.
 
         The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
         Raises UsageError when the file cannot be written, or when the run pruned nothing.
         """
         target = Path(path)
-        exports.check_target(target, ".parquet", *((".jsonl",) if plain else ()))
+        row_files.check_target(target)
         self._check_pruned()
         with self._corpus() as corpus:
             if plain:
-                count = exports.write_plain(target, self.run, corpus)
+                rows = exports.plain(self.run, corpus)
             else:
-                count = exports.write_canonical(target, self.run, corpus, self.home)
+                rows = exports.canonical(self.run, corpus, self.home)
+            count = row_files.write(target, rows)
         runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
         return count
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table as .parquet, .csv or .jsonl, with `<name>.run.json` beside it."""
         target = Path(path)
-        exports.check_target(target, ".parquet", ".csv", ".jsonl")
-        count = exports.write_scores(target, self.scores)
+        count = row_files.write(target, exports.scores_of(self.scores))
         runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
         return count
 

@@ -28,7 +28,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, Field, ValidationError
 
-from datapruner import exports, stages, validation
+from datapruner import row_files, stages, validation
 from datapruner.asked import MOST_METHODS, amount
 from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.errors import InputError, UsageError
@@ -78,11 +78,6 @@ class Export(Part):
 
 
 _MODEL_SETTINGS = ("model", "reference", "embedder")
-_SUFFIXES = {
-    "subset": (".parquet",),
-    "plain": (".parquet", ".jsonl"),
-    "scores": (".parquet", ".csv", ".jsonl"),
-}
 
 
 class _Asked(Part):
@@ -203,7 +198,7 @@ def read(path: str | Path, data: str | Path | None = None) -> Recipe:
     files = found.export.files()
     for what, target in files.items():
         try:
-            exports.check_target(target, *_SUFFIXES[what])
+            row_files.check_target(target)
         except UsageError as error:
             problems.append(Problem(f"export.{what}", str(error)))
         if any(target == files[other] for other in list(files)[: list(files).index(what)]):

@@ -85,6 +85,9 @@ METHOD_COLUMNS: Mapping[str, str] = {
 }
 """Columns that only the runs of one method have."""
 
+OF_METHODS = frozenset({"don", "nod", "donod", "quadrant"})
+"""Columns of every run that only some methods fill."""
+
 COUNTS = frozenset(name for name in COLUMNS if name.startswith("n_"))
 """Columns of numbers that are no scores."""
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from datapruner import exports
+from datapruner import exports, row_files
 from datapruner.corpus import Corpus
-from datapruner.errors import NothingSurvivedError, UsageError
-from datapruner.files import publishing
+from datapruner.errors import NothingSurvivedError
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,27 +50,21 @@ class Verdicts:
         return self.table.filter(status="kept")["row"].to_list()
 
     def export(self, path: str | Path) -> int:
-        """Write the kept rows as they came: .parquet or .jsonl; their number.
+        """Write the kept rows as they came: .parquet, .csv or .jsonl; their number.
 
         Raises UsageError when the file cannot be written, NothingSurvivedError when no row is kept.
         """
         target = Path(path)
-        exports.check_target(target, ".parquet", ".jsonl")
+        row_files.check_target(target)
         rows = self.kept_rows
         if not rows:
             raise NothingSurvivedError(f"{self.step} left none of {len(self.table):,} rows")
         with Corpus(self.corpus) as corpus:
-            try:
-                _write(target, corpus, rows)
-            except OSError as error:
-                raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
-        return len(rows)
+            return row_files.write(target, exports.originals(corpus, rows))
 
     def export_table(self, path: str | Path) -> int:
-        """Write the table as .parquet or .jsonl; its length. Raises UsageError."""
-        target = Path(path)
-        exports.check_target(target, ".parquet", ".jsonl")
-        return exports.write_scores(target, self.table)
+        """Write the table as .parquet, .csv or .jsonl; its length. Raises UsageError."""
+        return row_files.write(Path(path), exports.scores_of(self.table))
 
 
 def settled(
@@ -104,16 +94,3 @@ def settled(
     first = ("row", "sample_id", "status", "reason")
     table = table.select(*first, pl.exclude(*first))
     return Verdicts(step, corpus.path, table, settings, notes)
-
-
-def _write(target: Path, corpus: Corpus, rows: list[int]) -> None:
-    with publishing(target) as file:
-        if target.suffix == ".jsonl":
-            for line in corpus.originals_json(rows):
-                file.write(line.rstrip(b"\n") + b"\n")
-            return
-        batches = corpus.originals(rows)
-        first: pa.RecordBatch = next(batches)
-        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-            for batch in chain([first], batches):
-                writer.write_batch(batch)

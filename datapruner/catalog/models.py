@@ -224,7 +224,7 @@ class Run(Base):
 
 
 class Export(Base):
-    """A subset as a file. `format` among parquet, plain-parquet, plain-jsonl."""
+    """A subset as a file. `format` is one of `schemas.exports.ExportFormat`."""
 
     __tablename__ = "exports"
 

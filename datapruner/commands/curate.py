@@ -21,11 +21,13 @@ _EXAMPLES = 8
 
 Kept = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write the kept rows unchanged: .parquet or .jsonl."),
+    typer.Option("--out", metavar="FILE", help="Write the kept rows unchanged: .parquet, .csv or .jsonl."),
 ]
 Table = Annotated[
     Path | None,
-    typer.Option("--verdicts", metavar="FILE", help="Write what became of each row: .parquet or .jsonl."),
+    typer.Option(
+        "--verdicts", metavar="FILE", help="Write what became of each row: .parquet, .csv or .jsonl."
+    ),
 ]
 
 
@@ -116,11 +118,11 @@ def _named(against: Sequence[str]) -> dict[str, str]:
 
 def check_targets(out: Path | None, verdicts: Path | None) -> None:
     """Refuse targets before anything is read. Raises UsageError."""
-    from datapruner import exports
+    from datapruner import row_files
 
     for target in (out, verdicts):
         if target is not None:
-            exports.check_target(target, ".parquet", ".jsonl")
+            row_files.check_target(target)
     if out is not None and out == verdicts:
         raise UsageError("--out and --verdicts name the same file", remedy="name two")
 

@@ -214,17 +214,21 @@ def create_export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run that pruned.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the subset.")],
     format_: Annotated[
-        Literal["parquet", "plain-parquet", "plain-jsonl"], typer.Option("--format")
+        Literal["parquet", "csv", "jsonl", "plain-parquet", "plain-csv", "plain-jsonl"],
+        typer.Option("--format"),
     ] = "parquet",
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
     """Write the subset of a run, and fetch it."""
-    from datapruner import exports
+    from datapruner import row_files
     from datapruner.commands import remote
+    from datapruner.schemas.exports import SUFFIXES
 
-    exports.check_target(out, ".jsonl" if format_ == "plain-jsonl" else ".parquet")
+    row_files.check_target(out)
+    if out.suffix != SUFFIXES[format_]:
+        raise UsageError(f"{out} is no name for {format_}", remedy=f"call it …{SUFFIXES[format_]}")
     output = Output(as_json=as_json, quiet=quiet)
     with given.client(url) as client, output.progress() as progress:
         job = remote.wait(client, client.exports.start_create(run, format_), progress, output)

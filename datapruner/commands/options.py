@@ -77,11 +77,13 @@ Url = Annotated[
 Limit = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
 SubsetFile = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write the subset: .parquet with scores and masks."),
+    typer.Option(
+        "--out", metavar="FILE", help="Write the subset with scores and masks: .parquet, .csv or .jsonl."
+    ),
 ]
 PlainFile = Annotated[
     Path | None,
-    typer.Option("--plain", metavar="FILE", help="Write the kept rows unchanged: .parquet or .jsonl."),
+    typer.Option("--plain", metavar="FILE", help="Write the kept rows unchanged: .parquet, .csv or .jsonl."),
 ]
 
 

@@ -143,10 +143,10 @@ def score(
         wanted |= {} if target is None else {"target": target}
         remote.score(url, source, wanted, output)
         return
-    from datapruner import exports, library
+    from datapruner import library, row_files
 
     if out is not None:
-        exports.check_target(out, ".parquet", ".csv", ".jsonl")
+        row_files.check_target(out)
     with output.progress() as progress:
         result = library.score(
             source,
@@ -229,12 +229,12 @@ def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str,
 
 def check_targets(out: Path | None, plain: Path | None) -> None:
     """Find out before the work starts that the files cannot be written. Raises UsageError."""
-    from datapruner import exports
+    from datapruner import row_files
 
     if out is not None:
-        exports.check_target(out, ".parquet")
+        row_files.check_target(out)
     if plain is not None:
-        exports.check_target(plain, ".parquet", ".jsonl")
+        row_files.check_target(plain)
     if out is not None and out == plain:
         raise UsageError("--out and --plain name the same file", remedy="name two")
 

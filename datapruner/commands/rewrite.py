@@ -29,7 +29,7 @@ Pattern = Annotated[
 ]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="Write the rows to train on: .parquet or .jsonl."),
+    typer.Option("--out", "-o", metavar="FILE", help="Write the rows to train on: .parquet, .csv or .jsonl."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Ask nothing: print how many questions, tokens and money it takes.")
@@ -173,11 +173,11 @@ def _run(
     settings: Mapping[str, Any],
     output: Output,
 ) -> None:
-    from datapruner import exports
+    from datapruner import row_files
     from datapruner.rewriting import library
 
     if out is not None:
-        exports.check_target(out, ".parquet", ".jsonl")
+        row_files.check_target(out)
     with output.progress() as progress:
         result = library.rewrite(source, method, progress=progress, **settings)
     written = None if out is None else (out, result.export(out))

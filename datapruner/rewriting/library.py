@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow as pa
 
-from datapruner import exports, runs, settings, validation
+from datapruner import exports, row_files, runs, settings, validation
 from datapruner.config import DEFAULT_MODEL
 from datapruner.corpus import Corpus
 from datapruner.measure import Machine, find_devices
@@ -53,21 +52,19 @@ class Rewrites:
     def rows(self) -> datasets.Dataset:
         """The rows to train on: `messages`, what was rewritten and why, and what they came with
         (`datapruner.rewriting.training`)."""
-        import datasets  # a second of imports that only this needs
-
         with self._corpus() as corpus:
-            return datasets.Dataset(pa.concat_tables(exports.with_what_is_said(self._training(corpus))))
+            return exports.as_dataset(exports.rewritten_rows(self._training(corpus), self.run.document()))
 
     def export(self, path: str | Path) -> int:
-        """Write the rows to train on as .parquet or .jsonl, with `<name>.rewrite.json` beside it; how many.
+        """Write the rows to train on as .parquet, .csv or .jsonl, `<name>.rewrite.json` beside it; how many.
 
         Raises UsageError when the file cannot be written.
         """
         target = Path(path)
-        exports.check_target(target, ".parquet", ".jsonl")
+        row_files.check_target(target)
         document = self.run.document()
         with self._corpus() as corpus:
-            count = exports.write_rewritten(target, self._training(corpus), document)
+            count = row_files.write(target, exports.rewritten_rows(self._training(corpus), document))
         runs.write_json(target.with_suffix(".rewrite.json"), document)
         return count
 

@@ -16,7 +16,6 @@ Notable choices:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import orjson
 import pyarrow as pa
 
 from datapruner.corpus import Corpus
+from datapruner.derived import members
 from datapruner.formats.columns import KNOWN_COLUMNS
 from datapruner.reasoning import ReasoningFinder, last_assistant, with_response
 from datapruner.rewriting import tables
@@ -59,9 +59,6 @@ _TRAINERS = frozenset(
     }
 )
 """Names by which trainers find what to train on, besides those by which we do."""
-
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s"\[\]{},:]+', re.DOTALL)
-"""A token of JSON: a string, a bracket, a comma, a colon, or a number or word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +120,7 @@ class TrainingRows:
                 ours = orjson.dumps(trained | record if about else trained).decode()
                 theirs = (
                     f"{json.dumps(self.names.get(name, name), ensure_ascii=False)}:{value}"
-                    for name, value in _members(line.decode()).items()
+                    for name, value in members(line).items()
                 )
                 yield ",".join([ours[:-1], *theirs]).encode() + b"}"
 
@@ -250,24 +247,3 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _texts(each)
-
-
-# JSON
-
-
-def _members(line: str) -> dict[str, str]:
-    """Name and value of each member of a JSON object, values as their own text; of one name the last."""
-    found: dict[str, str] = {}
-    name, start, end, depth = None, -1, -1, 0
-    for token in _TOKEN.finditer(line, line.index("{") + 1):
-        text = token[0]
-        if depth == 0 and text in (",", "}"):
-            if name is not None:
-                found[name] = line[start:end]
-            name, start = None, -1
-        elif name is None:
-            name = json.loads(text)
-        elif start >= 0 or text != ":":
-            start, end = token.start() if start < 0 else start, token.end()
-            depth += (text in ("[", "{")) - (text in ("]", "}"))
-    return found

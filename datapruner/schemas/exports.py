@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 
-ExportFormat = Literal["parquet", "plain-parquet", "plain-jsonl"]
-MEDIA_TYPES: dict[str, str] = {
+ExportFormat = Literal["parquet", "csv", "jsonl", "plain-parquet", "plain-csv", "plain-jsonl"]
+_MEDIA_TYPES = {
     "parquet": "application/vnd.apache.parquet",
-    "plain-parquet": "application/vnd.apache.parquet",
-    "plain-jsonl": "application/x-ndjson",
+    "csv": "text/csv",
+    "jsonl": "application/x-ndjson",
 }
-SUFFIXES: dict[str, str] = {"parquet": ".parquet", "plain-parquet": ".parquet", "plain-jsonl": ".jsonl"}
+SUFFIXES: dict[str, str] = {name: "." + name.removeprefix("plain-") for name in get_args(ExportFormat)}
+MEDIA_TYPES: dict[str, str] = {name: _MEDIA_TYPES[suffix[1:]] for name, suffix in SUFFIXES.items()}
 
 
 class NewExport(Request):
-    """parquet: everything, masks included. plain-…: the kept rows alone, as they came."""
+    """parquet, csv, jsonl: everything, masks included. plain-…: the kept rows alone, as they came."""
 
     run: str
     format: ExportFormat = "parquet"

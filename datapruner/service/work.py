@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from datapruner import embeddings, stages, views
+from datapruner import embeddings, row_files, stages, views
 from datapruner import exports as writing
 from datapruner import runs as core
 from datapruner.catalog import datasets, exports, projects, runs
@@ -218,11 +218,12 @@ def _export(context: Context, lease: jobs.Lease, export: Export, scratch: Path, 
     path = scratch / f"subset{SUFFIXES[export.format]}"
     home = context.storage.folder(f"projects/{export.project_id}")
     with Corpus(context.storage.local(version.key)) as corpus:
-        if export.format == "parquet":
-            context.storage.pull(signals_prefix(export.project_id, ProxyKey(**made.lineage["proxy"])))
-            rows = writing.write_canonical(path, made, corpus, home, progress.at)
+        if export.format.startswith("plain-"):
+            wanted = writing.plain(made, corpus)
         else:
-            rows = writing.write_plain(path, made, corpus, progress.at)
+            context.storage.pull(signals_prefix(export.project_id, ProxyKey(**made.lineage["proxy"])))
+            wanted = writing.canonical(made, corpus, home)
+        rows = row_files.write(path, wanted, progress.at)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size

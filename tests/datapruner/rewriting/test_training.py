@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datapruner import exports
+from datapruner import exports, row_files
 from datapruner.corpus import Corpus
 from datapruner.formats import RowParser, Sample
 from datapruner.ingest import ingest
@@ -116,7 +116,7 @@ def training(
 
 def written(made: TrainingRows, folder: Path, suffix: str) -> list[dict[str, Any]]:
     path = folder / f"out{suffix}"
-    exports.write_rewritten(path, made, {})
+    row_files.write(path, exports.rewritten_rows(made, {}))
     if suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     return list(pa.parquet.read_table(path).to_pylist())
