@@ -204,7 +204,7 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
         ),
         (METHODS + "target: rows.jsonl\n", "recipe.yaml:3:9: target: no target is read by ppl"),
         ("methods: [rho]\nkeep: 0.5\n", "recipe.yaml:1:1: measuring.reference: method rho needs a reference"),
-        (METHODS + "export: {subset: out.csv}\n", "recipe.yaml:3:18: export.subset: out.csv: cannot write"),
+        (METHODS + "export: {subset: out.xlsx}\n", "recipe.yaml:3:18: export.subset: out.xlsx: cannot write"),
         (
             METHODS + "export: {plain: no/out.jsonl}\n",
             "recipe.yaml:3:17: export.plain: no/out.jsonl: the fol",
