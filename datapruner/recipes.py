@@ -68,8 +68,8 @@ _PLAIN = "leave it out: recipes have plain values, lists and mappings only"
 class Export(Part):
     """Files to write at the end, each with what replays the run beside it."""
 
-    subset: Place | None = Field(None, description=".parquet with scores and masks")
-    plain: Place | None = Field(None, description="the rows to train on alone: .parquet or .jsonl")
+    subset: Place | None = Field(None, description="with scores and masks: .parquet, .csv or .jsonl")
+    plain: Place | None = Field(None, description="the rows to train on alone: .parquet, .csv or .jsonl")
     scores: Place | None = Field(None, description="the score table: .parquet, .csv or .jsonl")
 
     def files(self) -> dict[str, Path]:
