@@ -88,6 +88,20 @@ def test_parquet_is_the_librarys_table(
     assert answer.headers["content-disposition"] == f'attachment; filename="motley-{made["id"]}.parquet"'
 
 
+@pytest.mark.parametrize(
+    ("kind", "media"), [("csv", "text/csv"), ("jsonl", "application/x-ndjson"), ("plain-csv", "text/csv")]
+)
+def test_other_files_are_the_librarys_too(
+    server: Server, run: str, first_run: Result, kind: str, media: str, tmp_path: Path
+) -> None:
+    made = export(server, run, kind)
+    answer = server.client.get(made["download"])
+    path = tmp_path / f"subset.{kind.removeprefix('plain-')}"
+    assert first_run.export(path, plain=kind == "plain-csv") == made["rows"]
+    assert answer.content == path.read_bytes()
+    assert answer.headers["content-type"].partition(";")[0] == media
+
+
 def test_without_waiting_the_answer_is_the_job(server: Server, run: str) -> None:
     answer = server.client.post("/v1/exports", json={"run": run})
     assert answer.status_code == 202
@@ -235,7 +249,7 @@ def test_a_run_that_pruned_nothing_has_no_subset(server: Server, run: str) -> No
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [({"run": "run_none"}, 404), ({"run": "x", "format": "csv"}, 422), ({}, 422), ({"run": "a\u0000"}, 422)],
+    [({"run": "run_none"}, 404), ({"run": "x", "format": "xlsx"}, 422), ({}, 422), ({"run": "a\u0000"}, 422)],
 )
 def test_what_cannot_be_exported_is_refused(server: Server, body: dict[str, str], status: int) -> None:
     answer = server.client.post("/v1/exports", json=body)

@@ -265,8 +265,8 @@ def test_the_training_file_can_be_read_again_and_pruned(
 
 
 def test_a_file_in_no_known_form_is_refused(halved: datapruner.Rewrites, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"out\.csv"):
-        halved.export(tmp_path / "out.csv")
+    with pytest.raises(UsageError, match=r"out\.xlsx"):
+        halved.export(tmp_path / "out.xlsx")
 
 
 def test_a_file_that_is_no_rewriting_run_is_named(tmp_path: Path) -> None:
