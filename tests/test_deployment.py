@@ -352,8 +352,7 @@ class TestServicesTogether:
             for once in ("bucket", "migrate"):
                 done = stack.run(once)
                 assert done.returncode == 0, done.stderr
-        with stack.running("api", "api-data") as api:
-            client = _client(api, stack.folder / "api-data")
+        with stack.running("api", "api-data") as api, _client(api, stack.folder / "api-data") as client:
             _healthy(client.base_url.port)
             with stack.running("worker", "worker-data"):
                 first = _prune(client, corpus_file, stack.model, "qtuning")
@@ -374,7 +373,6 @@ class TestServicesTogether:
             answer = client.post("/v1/sql", json={"sql": sql})
             assert answer.status_code == 200, answer.text
             assert answer.json()["rows"] == [[len(LINES) - len(REJECTED)]]
-            client.close()
 
         kept = _keys("datapruner/files")
         assert {key.split("/")[4] for key in kept} >= {"corpora", "runs", "exports", "signals"}
