@@ -279,7 +279,7 @@ class _Search:
     def __init__(self, rest: Iterator[Form | RefusedError]) -> None:
         self._rest = rest
         self._found: list[Form] = []
-        self._refusal: RefusedError | None = None
+        self._refusal = ""  # the text alone: an error keeps what was on the stack when it was raised
 
     def forms(self) -> Iterator[Form]:
         yield from self._found
@@ -288,10 +288,10 @@ class _Search:
                 self._found.append(result)
                 yield result
             else:
-                self._refusal = result
+                self._refusal = str(result)
         if not self._found:
-            assert self._refusal is not None, "a search tries at least one form"
-            raise self._refusal
+            assert self._refusal, "a search tries at least one form"
+            raise RefusedError(self._refusal)
 
 
 def _misquoted(given: Given, text: str) -> list[Piece]:

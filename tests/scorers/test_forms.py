@@ -266,6 +266,18 @@ def test_the_reason_is_that_of_the_form_which_asks_least() -> None:
 # What is left out
 
 
+def test_rows_that_are_refused_for_one_reason_keep_nothing_of_each_other() -> None:
+    template = ChatTemplate(ct.byte_level(ct.GEMMA))
+    depths = []
+    for _ in range(3):
+        with pytest.raises(RefusedError) as caught:
+            template.responses(
+                chat(("user", "Hi"), ("user", "There?"), ("assistant", "Yes.")), last_only=False
+            )
+        depths.append(len(caught.traceback))
+    assert depths[1] == depths[2]
+
+
 def test_a_question_that_a_template_passes_over_refuses_the_row_by_name() -> None:
     last_question = ct.CHATML.replace(
         "{%- for m in messages -%}",
