@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,27 @@ def test_flags_of_a_typed_source_are_followed_too(tmp_path: Path) -> None:
     pl.DataFrame({"messages": chats}).write_parquet(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="nothing_to_train_on"):
         ingest(tmp_path / "rows.parquet", out=tmp_path / "corpus.duckdb")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("10_image_struct.parquet", {"instruction", "output", "image"}),
+        ("10b_list_of_binary.parquet", {"instruction", "output", "shots"}),
+        ("10_mixed_folder", {"instruction", "output", "image"}),
+        ("14_keys_differ.jsonl", {"messages"}),
+    ],
+)
+def test_what_rows_came_with_comes_out_as_columns_and_as_json(
+    name: str, keys: set[str], tmp_path: Path
+) -> None:
+    report = ingest(case(name), out=tmp_path / "corpus.duckdb")
+    assert report.rejected == 0
+    with Corpus(tmp_path / "corpus.duckdb") as corpus:
+        rows = [row for batch in corpus.originals() for row in batch.to_pylist()]
+        lines = [json.loads(line) for line in corpus.originals_json()]
+    assert len(rows) == len(lines) == report.rows
+    assert {key for row in rows for key in row} == keys == {key for line in lines for key in line}
+    if name == "14_keys_differ.jsonl":
+        assert lines == [json.loads(line) for line in case(name).read_text().splitlines()]
+        assert rows[0]["messages"][0] == {"role": "user", "content": "q", "weight": None}
