@@ -24,8 +24,8 @@ from api.problems import TooLargeError
 from api.routes import PREFIX
 from api.state import Service
 from datapruner.errors import UsageError
-from datapruner.panics import contained
 from datapruner.settings import Settings
+from datapruner.system.panics import contained
 
 REQUEST_ID = "X-Request-ID"
 #: Largest body of an endpoint that takes no data, which is held in memory before the caller is known.

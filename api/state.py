@@ -17,9 +17,9 @@ from datapruner.catalog.database import Database
 from datapruner.errors import StorageError
 from datapruner.query.pool import SandboxPool
 from datapruner.service.metrics import Metrics
+from datapruner.service.storage import Storage, open_storage
 from datapruner.service.tokens import load_key
 from datapruner.settings import Settings
-from datapruner.storage import Storage, open_storage
 
 _GOOD_SECONDS = 2.0
 _log = structlog.get_logger(__name__)

@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 import datapruner
-from datapruner.reasoning import Parts, ReasoningFinder
-from scorers.asap import StepTokens, count_tokens, locate, remove_in_order
-from scorers.steps import Span, removed_spans, split_steps, without
+from datapruner.rewriting.reasoning import Parts, ReasoningFinder
+from scorers.reasoning.asap import StepTokens, count_tokens, locate, remove_in_order
+from scorers.reasoning.steps import Span, removed_spans, split_steps, without
 
 RANDOM_ORDERS = 2
 

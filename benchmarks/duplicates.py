@@ -27,10 +27,11 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from datapruner import contamination, duplicates, texts  # noqa: E402
-from datapruner.contamination import Convention  # noqa: E402
-from datapruner.corpus import Corpus  # noqa: E402
-from datapruner.ingest import ingest  # noqa: E402
+from datapruner.corpora import texts  # noqa: E402
+from datapruner.corpora.corpus import Corpus  # noqa: E402
+from datapruner.corpora.ingest import ingest  # noqa: E402
+from datapruner.curation import contamination, duplicates  # noqa: E402
+from datapruner.curation.contamination import Convention  # noqa: E402
 from datapruner.progress import Silent  # noqa: E402
 
 EVALUATION_ROWS = 1000

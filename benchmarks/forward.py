@@ -20,13 +20,13 @@ import polars as pl
 import torch
 
 from datapruner import settings
-from datapruner.formats import RowParser, Sample
-from scorers.chat import ChatRenderer, Encoded
-from scorers.donod import don_nod
-from scorers.forward import ForwardPass, Measured, backbone, token_batches
-from scorers.head import _norms, residuals
-from scorers.proxy import Proxy, load
-from scorers.sources import resolve
+from datapruner.input.shapes import RowParser, Sample
+from scorers.conversations.chat import ChatRenderer, Encoded
+from scorers.methods.donod import don_nod
+from scorers.models.proxy import Proxy, load
+from scorers.models.sources import resolve
+from scorers.signals.forward import ForwardPass, Measured, backbone, token_batches
+from scorers.signals.head import _norms, residuals
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "instructions.jsonl"
 

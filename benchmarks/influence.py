@@ -30,16 +30,16 @@ from scipy.stats import spearmanr
 
 from benchmarks.forward import EXAMPLES, encode
 from datapruner import settings
-from scorers.chat import Encoded
-from scorers.forward import backbone
-from scorers.head import PROJECTION_SHAPE, Head, Projection, residuals
-from scorers.influence import PROJECTION, influence, mean_gradient
-from scorers.less import cosines
-from scorers.lissa import Surrogate, lissa
-from scorers.lissa import influence as lissa_influence
-from scorers.proxy import Proxy, load
-from scorers.signals import Signals
-from scorers.sources import resolve
+from scorers.conversations.chat import Encoded
+from scorers.methods.towards import cosines
+from scorers.models.proxy import Proxy, load
+from scorers.models.sources import resolve
+from scorers.selection.influence import PROJECTION, influence, mean_gradient
+from scorers.signals.columns import Signals
+from scorers.signals.forward import backbone
+from scorers.signals.head import PROJECTION_SHAPE, Head, Projection, residuals
+from scorers.signals.lissa import Surrogate, lissa
+from scorers.signals.lissa import influence as lissa_influence
 from tests.tiny_model import save_tiny_model
 
 DEFAULT = PROJECTION_SHAPE

@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from datapruner.ingest import ingest
+from datapruner.corpora.ingest import ingest
 
 _CHILD = """
 import resource, sys
 from pathlib import Path
-from datapruner.ingest import ingest
+from datapruner.corpora.ingest import ingest
 report = ingest(sys.argv[1], out=Path(sys.argv[2]))
 assert report.rejected == 0, report
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

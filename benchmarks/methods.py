@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.selection import synthetic_signals  # noqa: E402
-from scorers import registry  # noqa: E402
-from scorers.signals import VECTOR_SIGNALS, Signals, needs_by_view  # noqa: E402
+from scorers.methods import registry  # noqa: E402
+from scorers.signals.columns import VECTOR_SIGNALS, Signals, needs_by_view  # noqa: E402
 
 WIDTH, PROJECTION, TARGETS, TOKENS_PER_ROW, COMPARED, SEED = 576, 512, 1000, 60, 1000, 0
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {

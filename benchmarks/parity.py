@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from datapruner import settings
-from scorers.donod import don_nod
-from scorers.forward import ForwardPass, Measured
-from scorers.proxy import DTYPES
-from scorers.sources import resolve
+from scorers.methods.donod import don_nod
+from scorers.models.proxy import DTYPES
+from scorers.models.sources import resolve
+from scorers.signals.forward import ForwardPass, Measured
 from tests import proxies, reference
 
 RATE = 2e-5

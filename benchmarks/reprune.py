@@ -22,17 +22,17 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from datapruner import runs
-from datapruner.config import Measuring, MethodChoice, RunConfig
-from datapruner.corpus import Corpus
-from datapruner.executors import shards
-from datapruner.keep import parse_keep
-from datapruner.measure import Machine, proxy_for
+from datapruner.corpora.corpus import Corpus
+from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.signal_cache import SignalCache, shard_name
+from datapruner.measuring.workers import shards
 from datapruner.progress import Silent
-from datapruner.run_tables import SCALARS
-from datapruner.selection import needs, score
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import parse_keep
+from datapruner.runs import pipeline
+from datapruner.runs.selection import needs, score
+from datapruner.runs.tables import SCALARS
 from datapruner.settings import home as real_home
-from datapruner.signal_cache import SignalCache, shard_name
 
 SHARD_ROWS = 256
 CHOICES: tuple[tuple[str, float], ...] = (
@@ -96,7 +96,7 @@ def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path,
     made = (
         {"instruction": f"question {i}", "input": "", "output": f"answer number {i}"} for i in range(rows)
     )
-    path = runs.ingest_to(made, {}, home, Silent())
+    path = pipeline.ingest_to(made, {}, home, Silent())
     _, key = proxy_for(Measuring(), home, ("cpu",), tied=False)
     cache = SignalCache(home, key)
     cache.create()
@@ -138,7 +138,7 @@ def main() -> None:
                 del signals
                 print(f"{f'{name} at {keep:g}: select':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
                 started = time.perf_counter()
-                run = runs.execute_on(corpus, config, home, Machine(("cpu",)), Silent())
+                run = pipeline.execute_on(corpus, config, home, Machine(("cpu",)), Silent())
                 seconds = time.perf_counter() - started
                 print(f"{f'{name} at {keep:g}: whole run':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
                 assert run.measured == 0, f"{run.measured} samples were measured; all should be cached"

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scorers.method import Method  # noqa: E402
-from scorers.qtuning import QTuningOptions  # noqa: E402
-from scorers.registry import OWN  # noqa: E402
-from scorers.signals import Signals  # noqa: E402
+from scorers.methods.qtuning import QTuningOptions  # noqa: E402
+from scorers.methods.registry import OWN  # noqa: E402
+from scorers.signals.columns import Signals  # noqa: E402
 
 SHARE, SEED, REPEATS = 0.25, 0, 5
 

@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datapruner.calibration import calibrate
     from datapruner.client import AsyncClient, Client
-    from datapruner.contamination import decontaminate
-    from datapruner.duplicates import deduplicate
+    from datapruner.curation.calibration import calibrate
+    from datapruner.curation.contamination import decontaminate
+    from datapruner.curation.duplicates import deduplicate
     from datapruner.errors import DataprunerError
     from datapruner.library import Result, prune, replay, run_recipe, score
     from datapruner.rewriting.library import Rewrites, rewrite

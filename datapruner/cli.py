@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 import typer
 
-from datapruner import display, outlets
 from datapruner.commands import (
     about,
     access,
@@ -26,6 +25,7 @@ from datapruner.commands import (
     compare,
     curate,
     datasets,
+    display,
     explain,
     jobs,
     prune,
@@ -36,7 +36,8 @@ from datapruner.commands import (
     service,
 )
 from datapruner.errors import DataprunerError, UsageError
-from datapruner.panics import contained
+from datapruner.system import outlets
+from datapruner.system.panics import contained
 
 INTERRUPTED = 130
 _DEBUG = "DATAPRUNER_DEBUG"
@@ -148,7 +149,7 @@ def _known(error: Exception) -> DataprunerError:
 
 
 def _want_of_space(error: Exception) -> Exception:
-    from datapruner import space  # which needs libraries that --help does without
+    from datapruner.system import space  # which needs libraries that --help does without
 
     return space.told(error)
 

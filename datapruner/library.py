@@ -11,39 +11,43 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
-from datapruner import asked, exports, row_files, runs, settings, validation
-from datapruner.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
-from datapruner.corpus import Corpus
+from datapruner import settings, validation
+from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.keep import Keep
-from datapruner.measure import Machine, find_devices
-from datapruner.panics import contained
+from datapruner.measuring.measure import Machine, find_devices
+from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
+from datapruner.request import asked
+from datapruner.request.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
+from datapruner.rows import row_files
+from datapruner.runs import pipeline
+from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
     import datasets
 
-    from datapruner.recipes import Recipe
+    from datapruner.runs.recipes import Recipe
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
     """A published run, and everything that came of it. Tables are read when asked for."""
 
-    run: runs.Run
+    run: pipeline.Run
     home: Path
 
     def __repr__(self) -> str:
         return repr(self.run).replace("Run", "Result", 1)
 
     @property
-    def report(self) -> runs.Report:
+    def report(self) -> pipeline.Report:
         """Counts, thresholds and reasons; ingested = kept + pruned + rejected + errored."""
         return self.run.report
 
     @cached_property
     def scores(self) -> pl.DataFrame:
-        """One line per ingested row: scores, keep, reason, status (`datapruner.run_tables.COLUMNS`)."""
+        """One line per ingested row: scores, keep, reason, status (`datapruner.runs.tables.COLUMNS`)."""
         return self._table("SELECT * FROM sample_scores ORDER BY row")
 
     @cached_property
@@ -93,14 +97,18 @@ class Result:
             else:
                 rows = exports.canonical(self.run, corpus, self.home)
             count = row_files.write(target, rows)
-        runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
+        pipeline.write_json(
+            target.with_suffix(".run.json"), pipeline.read_document(self.run.folder / "run.json")
+        )
         return count
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table as .parquet, .csv or .jsonl, with `<name>.run.json` beside it."""
         target = Path(path)
         count = row_files.write(target, exports.scores_of(self.scores))
-        runs.write_json(target.with_suffix(".run.json"), runs.read_document(self.run.folder / "run.json"))
+        pipeline.write_json(
+            target.with_suffix(".run.json"), pipeline.read_document(self.run.folder / "run.json")
+        )
         return count
 
     def write(self, files: Mapping[str, Path]) -> dict[str, int]:
@@ -118,7 +126,7 @@ class Result:
             raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
 
     def _corpus(self) -> Corpus:
-        return Corpus(runs.corpus_path(self.run, self.home))
+        return Corpus(pipeline.corpus_path(self.run, self.home))
 
     def _table(self, query: str) -> pl.DataFrame:
         with duckdb.connect(str(self.run.database), read_only=True) as connection:
@@ -233,13 +241,13 @@ def run_recipe(
     home: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Do what a recipe says (`datapruner.recipes`), and write the files that its `export` names.
+    """Do what a recipe says (`datapruner.runs.recipes`), and write the files that its `export` names.
 
     `source`: rows to use instead of those it names, as for `prune`; the other arguments are those of `prune`.
     A teacher is that of the environment. Raises UsageError naming line and column of what is wrong with the
     recipe, and as `prune` does.
     """
-    from datapruner import recipes  # which needs more libraries than the rest
+    from datapruner.runs import recipes  # which needs more libraries than the rest
 
     wanted = recipes.read(recipe)
     result = carry_out(wanted, source, device=device, token_budget=token_budget, home=home, progress=progress)
@@ -278,8 +286,8 @@ def replay(
 
     Raises as `prune` does.
     """
-    document = runs.read_document(Path(run_file))
-    config = runs.replayed(document)
+    document = pipeline.read_document(Path(run_file))
+    config = pipeline.replayed(document)
     rows = source if source is not None else config.source
     if rows is None:
         raise UsageError(
@@ -332,4 +340,4 @@ def _run(
 ) -> Result:
     place = settings.made_home(home)
     machine = Machine(find_devices(device), token_budget)
-    return Result(runs.execute(config, source, place, machine, progress or Silent(), target), place)
+    return Result(pipeline.execute(config, source, place, machine, progress or Silent(), target), place)

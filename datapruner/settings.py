@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datapruner.errors import UsageError
-from datapruner.formats.rejections import Limits
+from datapruner.input.shapes.rejections import Limits
 from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_"

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers.signals import VIEWS, Bools, Floats, Ints, Signals
+from scorers.signals.columns import VIEWS, Bools, Floats, Ints, Signals
 
 Columns = dict[str, NDArray[np.generic]]
 

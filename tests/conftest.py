@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from scorers import sources
+from scorers.models import sources
 
 # Examples may take as long as they take, on a busy machine too.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

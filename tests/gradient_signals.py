@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scorers.signals import Signals
+from scorers.signals.columns import Signals
 from tests.signal_factory import sample_ids, sample_signals
 
 

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 import datapruner
-from datapruner import calibration, library
-from datapruner.config import find
-from datapruner.executors.local import IdleWorkers
-from datapruner.executors.spec import WorkerSpec
+from datapruner import library
+from datapruner.curation import calibration
 from datapruner.library import Result
-from datapruner.measure import Machine
+from datapruner.measuring.measure import Machine
+from datapruner.measuring.workers.local import IdleWorkers
+from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.request.config import find
 from datapruner.rewriting import library as rewriting_library
-from scorers.signals import needs_by_view
+from scorers.signals.columns import needs_by_view
 from tests.tiny_model import LINES, save_tiny_model, write_corpus
 
 Prune = Callable[..., Result]

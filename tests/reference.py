@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scorers.head import Projection
+from scorers.signals.head import Projection
 
 
 @dataclass

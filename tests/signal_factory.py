@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scorers.signals import ALIGNED_VIEWS, Signals
+from scorers.signals.columns import ALIGNED_VIEWS, Signals
 
 
 def sample_ids(n: int, seed: int = 0) -> NDArray[np.str_]:

@@ -242,7 +242,7 @@ class TestWheel:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(tmp_path)
         code = (
-            "import api.app, datapruner.cli, scorers.registry\n"
+            "import api.app, datapruner.cli, scorers.methods.registry\n"
             "from datapruner.catalog import migrations\n"
             "print(migrations.newest(), api.app.__file__)\n"
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scorers.method import Columns, Options, Selection, view
-from scorers.ranking import ranked_selection
-from scorers.signals import Signals
+from scorers.selection.ranking import ranked_selection
+from scorers.signals.columns import Signals
 
 GRADIENT = "head_grad_projection"
 

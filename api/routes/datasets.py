@@ -21,7 +21,7 @@ from api.uploads import received, two_bodies
 from datapruner.catalog import datasets
 from datapruner.catalog.models import Dataset, Job, Upload, Version
 from datapruner.errors import ConflictError, StorageError, UsageError
-from datapruner.formats import RowParser
+from datapruner.input.shapes import RowParser
 from datapruner.schemas.common import Dependent, Page
 from datapruner.schemas.datasets import (
     DatasetAnswer,
@@ -40,7 +40,7 @@ from datapruner.schemas.datasets import (
 )
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import jobs, previews, uploads
-from datapruner.service.imports import check_source
+from datapruner.service.import_roots import check_source
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])

@@ -12,8 +12,8 @@ from api.paging import IdPage, page
 from datapruner.errors import NotFoundError
 from datapruner.schemas.common import Page
 from datapruner.schemas.methods import MethodAnswer
-from scorers import registry
 from scorers.method import Method, Option
+from scorers.methods import registry
 
 router = APIRouter(prefix="/methods", tags=["methods"], dependencies=[reader])
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -14,16 +14,16 @@ from api.starting import started
 from api.state import Service
 from api.uploads import received, two_bodies
 from api.waiting import preferred_wait
-from datapruner.asked import how_much_is_missing
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.models import Export, Job, new_id
-from datapruner.formats import RowParser
+from datapruner.input.shapes import RowParser
+from datapruner.request.asked import how_much_is_missing
 from datapruner.schemas.datasets import UploadSource
 from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
-from datapruner.service import jobs, targets, uploads
-from datapruner.service.models import allowed_models
+from datapruner.service import comparison_sets, jobs, uploads
+from datapruner.service.allowed_models import allowed_models
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(tags=["prune"])
@@ -86,7 +86,7 @@ def _start(
     name = body.name or new_id("prune")
     with service.db.read() as session:
         datasets.check_free(session, caller.project_id, name)
-        config = targets.pinned(session, caller.project_id, config)
+        config = comparison_sets.pinned(session, caller.project_id, config)
     with uploads.transaction(service.db, service.storage, caller.project_id, file) as (session, upload):
         assert upload is not None, name
         dataset = datasets.create(session, caller.project_id, name, mapping=body.mapping)

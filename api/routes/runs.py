@@ -22,8 +22,8 @@ from datapruner.schemas.common import Dependent, Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, MaskAnswer, NewRun, ReportAnswer, RunAnswer, SampleAnswer
-from datapruner.service import jobs, results, targets
-from datapruner.service.models import allowed_models
+from datapruner.service import comparison_sets, jobs, results
+from datapruner.service.allowed_models import allowed_models
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -50,7 +50,7 @@ def _start(service: Service, caller: Caller, body: NewRun) -> tuple[Run, Job]:
     with service.db.write() as session:
         dataset = datasets.find(session, caller.project_id, body.dataset, lock=True)
         config = config.model_copy(update={"mapping": dict(dataset.mapping or {})})
-        config = targets.pinned(session, caller.project_id, config)
+        config = comparison_sets.pinned(session, caller.project_id, config)
         version = _version(session, dataset, body.version)
         wanted = {
             "dataset_id": dataset.id,

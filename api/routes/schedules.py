@@ -12,8 +12,8 @@ from api.state import Service
 from datapruner.catalog import datasets
 from datapruner.catalog import schedules as catalog
 from datapruner.catalog.models import Dataset, Schedule
-from datapruner.config import RunConfig
 from datapruner.errors import UsageError, WorkerError
+from datapruner.request.config import RunConfig
 from datapruner.schemas.common import Dependent, Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
@@ -25,7 +25,7 @@ from datapruner.schemas.schedules import (
     NewScheduleAnswer,
     ScheduleAnswer,
 )
-from datapruner.service import imports, models, schedules, webhooks
+from datapruner.service import allowed_models, import_roots, schedules, webhooks
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
@@ -53,9 +53,9 @@ def create_schedule(
 def _checked(body: NewSchedule, service: Service) -> RunConfig:
     """What may take long, and so is done before the transaction: the checks, and the configuration."""
     config = body.run.config({}, service.sql.run)
-    models.allowed_models(service.settings, config.measuring)
+    allowed_models.allowed_models(service.settings, config.measuring)
     if body.source is not None:
-        imports.check_source(service.settings, body.source)
+        import_roots.check_source(service.settings, body.source)
     if body.webhook is not None:
         try:
             webhooks.check_url(str(body.webhook), service.settings)

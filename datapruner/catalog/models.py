@@ -208,7 +208,7 @@ class Run(Base):
     """Null until the version that the run is to read has been ingested."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     config: Mapped[dict[str, Any]]
-    """A `datapruner.config.RunConfig`."""
+    """A `datapruner.request.config.RunConfig`."""
     key: Mapped[str | None]
     """Folder in storage that holds run.duckdb and run.json."""
     content_id: Mapped[str | None]
@@ -269,7 +269,7 @@ class Schedule(Base):
     cron: Mapped[str]
     timezone: Mapped[str]
     run: Mapped[dict[str, Any]]
-    """A `datapruner.config.RunConfig`."""
+    """A `datapruner.request.config.RunConfig`."""
     export_format: Mapped[str | None]
     source: Mapped[dict[str, Any] | None]
     overlap: Mapped[str] = mapped_column(default="skip")

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from datapruner.catalog import exports
 from datapruner.catalog.models import FINISHED, Dataset, Export, Job, Run, Version, new_id, utcnow
-from datapruner.config import RunConfig
 from datapruner.errors import ConflictError, NotFoundError
+from datapruner.request.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from datapruner.client import _operations as operations
 from datapruner.client import _streams as streams
 from datapruner.client._address import find_token, find_url, is_loopback
 from datapruner.client._binding import Async, Blocking, Call, Iteration, Kind, Resource, ask, walk
-from datapruner.client._retries import Retries
 from datapruner.client._session import Session
 from datapruner.client._wire import AsyncWire, BlockingWire, run
+from datapruner.http.retries import Retries
 
 _CONNECT_SECONDS = 10.0
 

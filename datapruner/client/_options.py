@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from datapruner.config import Measuring
-from datapruner.keep import Keep
+from datapruner.request.config import Measuring
+from datapruner.request.keep import Keep
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
 from datapruner.schemas.exports import ExportFormat
 from datapruner.schemas.projects import Scope

@@ -20,9 +20,9 @@ import httpx
 
 from datapruner.client import _problems
 from datapruner.client._request import Request
-from datapruner.client._retries import Retries, refused_for_now, repeatable, retry_after
 from datapruner.client._wire import Wire
 from datapruner.errors import DataprunerError, ServiceError, UsageError
+from datapruner.http.retries import Retries, refused_for_now, repeatable, retry_after
 
 T = TypeVar("T")
 _FIRST_TRIES = 2  # what never answered is more likely a wrong URL than a service that restarts

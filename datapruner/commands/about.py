@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from rich.text import Text
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import ModelError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def methods(
     as_json: given.Json = False,
 ) -> None:
     """List the pruning methods, or the options and presets of one."""
-    from datapruner.config import find
-    from scorers import registry
+    from datapruner.request.config import find
+    from scorers.methods import registry
 
     output = Output(as_json=as_json)
     if name is not None:
@@ -93,7 +93,7 @@ def models(context: typer.Context, as_json: given.Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from datapruner import settings
-    from scorers.sources import ALIASES
+    from scorers.models.sources import ALIASES
 
     home = settings.home()
     folders = {alias: home / "models" / alias for alias in ALIASES}
@@ -125,8 +125,8 @@ def pull(
 ) -> None:
     """Fetch a proxy model, check its hash and convert it. Nothing to do when it is there."""
     from datapruner import settings
-    from scorers.sources import ModelSourceError
-    from scorers.sources import pull as fetch
+    from scorers.models.sources import ModelSourceError
+    from scorers.models.sources import pull as fetch
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
@@ -141,7 +141,7 @@ def pull(
 def doctor(as_json: given.Json = False) -> None:
     """Check that this machine can do the work. Exit code 1 when something must be put right first."""
     from datapruner import settings
-    from datapruner.doctor import checks
+    from datapruner.commands.doctor import checks
 
     output = Output(as_json=as_json)
     with output.progress() as progress:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from datapruner import display
-from datapruner.commands import answers
+from datapruner.commands import answers, display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
     from datapruner.client import Quotas

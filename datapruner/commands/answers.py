@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rich.text import Text
 
-from datapruner import display
-from datapruner.display import Output
+from datapruner.commands import display
+from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

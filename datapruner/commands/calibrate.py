@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
 from datapruner.commands.curate import Kept, Table, check_targets, finish
+from datapruner.commands.display import Output
 from datapruner.commands.prune import DEFAULT_MODEL
-from datapruner.display import Output
 
 
 def calibrate(
@@ -41,7 +41,7 @@ def calibrate(
     """
     mapping = given.assignments(map_, "--map")
     check_targets(out, verdicts)
-    from datapruner import calibration
+    from datapruner.curation import calibration
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:

@@ -9,12 +9,12 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
-    from datapruner.config import RunConfig
+    from datapruner.request.config import RunConfig
     from datapruner.schemas.runs import Comparison
 
 First = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the start of it, or latest.")]
@@ -33,10 +33,13 @@ def compare(first: First, second: Second, url: given.Url = None, as_json: given.
 
         found, configs = remote.compare(url, first, second)
     else:
-        from datapruner import comparison, runs, settings
+        from datapruner import settings
+        from datapruner.runs import comparison, pipeline
 
         home = settings.home()
-        both = [runs.latest(home) if run == "latest" else runs.load(run, home) for run in (first, second)]
+        both = [
+            pipeline.latest(home) if run == "latest" else pipeline.load(run, home) for run in (first, second)
+        ]
         one, other = (comparison.Compared(run.run_id, run.database, run.report.scores) for run in both)
         found, configs = comparison.compare(one, other), [run.config for run in both]
     output = Output(as_json=as_json)

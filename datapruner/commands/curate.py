@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import NothingSurvivedError, UsageError
 
 if TYPE_CHECKING:
-    from datapruner.verdicts import Verdicts
+    from datapruner.curation.verdicts import Verdicts
 
 _EXAMPLES = 8
 
@@ -53,7 +53,7 @@ def dedup(
     """
     mapping = given.assignments(map_, "--map")
     check_targets(out, verdicts)
-    from datapruner import duplicates
+    from datapruner.curation import duplicates
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
@@ -91,7 +91,7 @@ def contamination(
     mapping = given.assignments(map_, "--map")
     sets = _named(against)
     check_targets(out, verdicts)
-    from datapruner import contamination as finding
+    from datapruner.curation import contamination as finding
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
@@ -118,7 +118,7 @@ def _named(against: Sequence[str]) -> dict[str, str]:
 
 def check_targets(out: Path | None, verdicts: Path | None) -> None:
     """Refuse targets before anything is read. Raises UsageError."""
-    from datapruner import row_files
+    from datapruner.rows import row_files
 
     for target in (out, verdicts):
         if target is not None:

@@ -9,7 +9,7 @@ import typer
 
 from datapruner.commands import answers
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -222,8 +222,8 @@ def create_export(
     quiet: given.Quiet = False,
 ) -> None:
     """Write the subset of a run, and fetch it."""
-    from datapruner import row_files
     from datapruner.commands import remote
+    from datapruner.rows import row_files
     from datapruner.schemas.exports import SUFFIXES
 
     row_files.check_target(out)

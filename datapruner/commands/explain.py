@@ -11,12 +11,12 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
-    from datapruner.explanation import Explanation, Piece
+    from datapruner.explaining.explanation import Explanation, Piece
 
 _STYLES = {"kept": "green", "pruned": "red strike", "scored": "", "untrained": "dim"}
 _HARDEST = 5
@@ -50,7 +50,7 @@ def explain(
         explanation = remote.explain(url, target, sample)
     else:
         from datapruner import settings
-        from datapruner.explain import explain as find
+        from datapruner.explaining.explain import explain as find
 
         explanation = find(target, sample, settings.home())
     output = Output(as_json=as_json)

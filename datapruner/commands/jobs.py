@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from datapruner import display
-from datapruner.commands import answers
+from datapruner.commands import answers, display
 from datapruner.commands import options as given
 from datapruner.commands.datasets import At, Hub, Store, source_of
-from datapruner.display import Output
+from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
@@ -157,7 +156,7 @@ def create_schedule(
     if preset is not None:
         run["preset"] = preset
     if recipe is not None:
-        from datapruner import recipes
+        from datapruner.runs import recipes
 
         run = {"recipe": recipes.as_request(recipes.read(recipe).config)}
     output = Output(as_json=as_json)

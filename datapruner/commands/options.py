@@ -109,8 +109,8 @@ def assignments(given: Sequence[str] | None, option: str) -> dict[str, str]:
 
 def check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: str | None) -> None:
     """Say what is wrong with how much to keep before anything is read. Raises UsageError."""
-    from datapruner.config import find
-    from datapruner.keep import parse_keep
+    from datapruner.request.config import find
+    from datapruner.request.keep import parse_keep
 
     presets = find(method).presets
     unknown = (
@@ -130,7 +130,7 @@ def method_options(method: str, given: Mapping[str, str]) -> dict[str, Any]:
 
     What the method does not know, or cannot be read, stays text for the method's own check to refuse.
     """
-    from datapruner.config import find
+    from datapruner.request.config import find
 
     options = find(method).options
     kinds = get_type_hints(options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def score(
         wanted |= {} if target is None else {"target": target}
         remote.score(url, source, wanted, output)
         return
-    from datapruner import library, row_files
+    from datapruner import library
+    from datapruner.rows import row_files
 
     if out is not None:
         row_files.check_target(out)
@@ -229,7 +230,7 @@ def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str,
 
 def check_targets(out: Path | None, plain: Path | None) -> None:
     """Find out before the work starts that the files cannot be written. Raises UsageError."""
-    from datapruner import row_files
+    from datapruner.rows import row_files
 
     if out is not None:
         row_files.check_target(out)

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from datapruner import display
-from datapruner.commands import answers
+from datapruner.commands import answers, display
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,12 +57,13 @@ def sql(
         remote.only_here(run=run != "latest", seconds=seconds != 10.0, memory=memory != 1024)
         _answer(remote.sql(url, query, rows), {"url": url}, chosen, out, output)
         return
-    from datapruner import runs, settings
+    from datapruner import settings
     from datapruner.query.sandbox import QueryLimits, run_sql
+    from datapruner.runs import pipeline
 
     home = settings.home()
-    found = runs.latest(home) if run == "latest" else runs.load(run, home)
-    corpus = runs.corpus_path(found, home)
+    found = pipeline.latest(home) if run == "latest" else pipeline.load(run, home)
+    corpus = pipeline.corpus_path(found, home)
     databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
     limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
     _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out, output)
@@ -181,11 +181,12 @@ def list_runs(
 
         remote.list_runs(url, limit, Output(as_json=as_json))
         return
-    from datapruner import runs, settings
+    from datapruner import settings
+    from datapruner.runs import pipeline
 
     output = Output(as_json=as_json)
     home = settings.home()
-    found = [(run, _published(run.folder)) for run in islice(runs.history(home), limit)]
+    found = [(run, _published(run.folder)) for run in islice(pipeline.history(home), limit)]
     output.document(
         {
             "runs": [

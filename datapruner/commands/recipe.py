@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from datapruner.commands import options as given
+from datapruner.commands.display import Output
 from datapruner.commands.prune import check_targets, finish
-from datapruner.display import Output
 from datapruner.errors import UsageError
 
 
@@ -32,7 +32,8 @@ def run(
     and the evaluation sets.
     """
     check_targets(out, plain)
-    from datapruner import library, recipes
+    from datapruner import library
+    from datapruner.runs import recipes
 
     output = Output(as_json=as_json, quiet=quiet)
     wanted = recipes.read(recipe)

@@ -20,14 +20,14 @@ from typing import cast
 from pydantic import TypeAdapter
 from rich.console import RenderableType
 
-from datapruner import display, runs
 from datapruner.client import Client, RunOptions, SqlResult, SubsetFormat
-from datapruner.commands import answers, report, sets
-from datapruner.config import RunConfig
-from datapruner.display import Output
+from datapruner.commands import answers, display, report, sets
+from datapruner.commands.display import Output
 from datapruner.errors import NotFoundError, UsageError
-from datapruner.explanation import Explanation
+from datapruner.explaining.explanation import Explanation
 from datapruner.progress import Progress
+from datapruner.request.config import RunConfig
+from datapruner.runs import pipeline
 from datapruner.schemas.exports import SUFFIXES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, RunAnswer
@@ -204,7 +204,7 @@ def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
     client.exports.download(export, path, progress=progress.at)
     about = client.exports.get(export)
     replays = client.runs.report(about.run_id).model_dump(mode="json")
-    runs.write_json(path.with_suffix(".run.json"), {**replays, "run": replays.pop("content_id")})
+    pipeline.write_json(path.with_suffix(".run.json"), {**replays, "run": replays.pop("content_id")})
     return about.rows or 0
 
 
@@ -233,7 +233,7 @@ def _finish(client: Client, output: Output, run: RunAnswer, written: report.Writ
 
 def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterator[RenderableType]:
     assert run.report is not None, run
-    counts = runs.Report(**run.report)
+    counts = pipeline.Report(**run.report)
     config = RunConfig.model_validate(run.config)
     # Why what the command line here, or another project, has measured already was measured again.
     measured = (

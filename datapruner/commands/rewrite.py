@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from datapruner import display
+from datapruner.commands import display
 from datapruner.commands import options as given
+from datapruner.commands.display import Output
 from datapruner.commands.prune import DEFAULT_MODEL
-from datapruner.display import Output
 
 if TYPE_CHECKING:
     from datapruner.rewriting.library import Rewrites
@@ -173,8 +173,8 @@ def _run(
     settings: Mapping[str, Any],
     output: Output,
 ) -> None:
-    from datapruner import row_files
     from datapruner.rewriting import library
+    from datapruner.rows import row_files
 
     if out is not None:
         row_files.check_target(out)

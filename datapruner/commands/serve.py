@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datapruner.commands import options as given
-from datapruner.display import Output
+from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:

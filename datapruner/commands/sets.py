@@ -52,7 +52,7 @@ def brought(client: Client, wanted: RunOptions, finish: Finish) -> RunOptions:
 @contextmanager
 def _as_samples(name: str, where: str) -> Iterator[Path]:
     """A file with the texts of an evaluation set in a form that a service takes, whatever its columns."""
-    from datapruner import contamination
+    from datapruner.curation import contamination
 
     with tempfile.TemporaryDirectory(prefix="datapruner-") as folder:
         path = Path(folder, f"{name[:50]}.jsonl".replace("/", "_"))

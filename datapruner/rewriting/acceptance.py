@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, get_args
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.answers import AnswerCheck, final_answer
+from datapruner.rewriting.reasoning import ReasoningRow
 
 Level = Literal["easy", "medium", "hard"]
 LEVELS: tuple[Level, ...] = get_args(Level)

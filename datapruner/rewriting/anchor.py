@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, Field
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.acceptance import Rejection, holds_marks
 from datapruner.rewriting.matching import UnmatchedError, match_steps
 from datapruner.rewriting.outcomes import Rewritten, Step
 from datapruner.rewriting.prompts import fenced, problem, prompt
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Settings
 from datapruner.teacher import Question, UnreadableAnswerError, parse_structured
-from scorers.steps import Span, removed_spans, split_steps, without
+from scorers.reasoning.steps import Span, removed_spans, split_steps, without
 
 if TYPE_CHECKING:
     from datapruner.teacher.client import Teacher

@@ -1,5 +1,5 @@
 """ASAP over a row: the steps of its reasoning, their first-token surprisal, and what is left of them
-(arXiv 2508.05988; the formula is in `scorers.asap`).
+(arXiv 2508.05988; the formula is in `scorers.reasoning.asap`).
 
 This is the fine stage alone, the paper's row without the anchor-guided coarse stage: it needs no teacher, and
 where the reasoning is in the response, no further pass of the proxy model either.
@@ -14,14 +14,14 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting import tables
 from datapruner.rewriting.outcomes import Rewritten, Step
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Counter, MeasuredReasoning, Settings
-from scorers.asap import StepTokens, keep_steps, locate
-from scorers.ranking import tolerant_floor
-from scorers.signals import Bools, Floats
-from scorers.steps import Span, removed_spans, split_steps, without
+from scorers.reasoning.asap import StepTokens, keep_steps, locate
+from scorers.reasoning.steps import Span, removed_spans, split_steps, without
+from scorers.selection.ranking import tolerant_floor
+from scorers.signals.columns import Bools, Floats
 
 PUBLISHED_MAX_TOKENS = 4096
 TOO_LONG = "reasoning goes on past the longest sample measured: raise max_length, or use a longer proxy model"

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from datapruner.corpus import Corpus
+from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
-from datapruner.reasoning import with_response
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import with_response
 from datapruner.rewriting.tables import line
-from scorers.chat import ChatRenderer, RenderError
-from scorers.sources import ModelSourceError, ProxyFolder
+from scorers.conversations.chat import ChatRenderer, RenderError
+from scorers.models.sources import ModelSourceError, ProxyFolder
 
 
 def renderer(proxy: ProxyFolder, train_on: Literal["all", "last"]) -> ChatRenderer:

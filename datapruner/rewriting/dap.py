@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal
 from anyio.to_thread import run_sync
 from pydantic import BaseModel, Field
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.acceptance import (
     LEVELS,
     Level,
@@ -36,6 +35,7 @@ from datapruner.rewriting.answers import AnswerCheck, final_answer
 from datapruner.rewriting.math_judge import MathJudge
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.prompts import fenced, problem, prompt, text
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Settings
 from datapruner.teacher import Question, UnreadableAnswerError, parse_structured
 

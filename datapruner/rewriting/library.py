@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from datapruner import exports, row_files, runs, settings, validation
-from datapruner.config import DEFAULT_MODEL
-from datapruner.corpus import Corpus
-from datapruner.measure import Machine, find_devices
-from datapruner.panics import contained
+from datapruner import settings, validation
+from datapruner.corpora.corpus import Corpus
+from datapruner.measuring.measure import Machine, find_devices
+from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
+from datapruner.request.config import DEFAULT_MODEL
 from datapruner.rewriting import run as rewriting
 from datapruner.rewriting import tables
 from datapruner.rewriting.rehearsal import rehearse
 from datapruner.rewriting.training import TrainingRows
+from datapruner.rows import row_files
+from datapruner.runs import pipeline
+from datapruner.system.panics import contained
 from datapruner.teacher import Estimate, TeacherSettings
 
 if TYPE_CHECKING:
@@ -65,7 +68,7 @@ class Rewrites:
         document = self.run.document()
         with self._corpus() as corpus:
             count = row_files.write(target, exports.rewritten_rows(self._training(corpus), document))
-        runs.write_json(target.with_suffix(".rewrite.json"), document)
+        pipeline.write_json(target.with_suffix(".rewrite.json"), document)
         return count
 
     def _training(self, corpus: Corpus) -> TrainingRows:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningRow
 
 
 @dataclass(frozen=True, slots=True)

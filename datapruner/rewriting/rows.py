@@ -16,18 +16,18 @@ from typing import Any, cast
 import numpy as np
 from tokenizers import Tokenizer
 
-from datapruner.corpus import Corpus
+from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, UsageError
-from datapruner.measure import Measurement
+from datapruner.measuring.measure import Measurement
 from datapruner.progress import Progress
-from datapruner.reasoning import ReasoningFinder, ReasoningRow, last_assistant
-from datapruner.recipe_parts import Rewrite
+from datapruner.request.parts import Rewrite
 from datapruner.rewriting import methods, tables
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningFinder, ReasoningRow, last_assistant
 from datapruner.rewriting.rewriters import Counter, MeasuredReasoning, SignalRewriter, TeacherRewriter
 from datapruner.teacher import TeacherError
-from scorers.conversation import Conversation
-from scorers.sources import ProxyFolder
+from scorers.conversations.conversation import Conversation
+from scorers.models.sources import ProxyFolder
 
 _SIGNALS = ("turn", "char_start", "char_end", "nll", "n_truncated")
 _NO_REASONING = "no reasoning found"

@@ -21,17 +21,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from datapruner import blocks, runs
-from datapruner.config import Measuring
-from datapruner.corpus import Corpus
+from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
-from datapruner.files import clear_unfinished, unfinished
-from datapruner.measure import Machine, Measurement, Pass, measure, proxy_for
+from datapruner.measuring.measure import Machine, Measurement, Pass, measure, proxy_for
 from datapruner.progress import Progress
-from datapruner.recipe_parts import Rewrite
+from datapruner.request.config import Measuring
+from datapruner.request.parts import Rewrite
 from datapruner.rewriting import methods, tables
 from datapruner.rewriting.asap import over_budget
 from datapruner.rewriting.rows import check, rewritten
+from datapruner.runs import pipeline
+from datapruner.system import blocks
+from datapruner.system.files import clear_unfinished, unfinished
 
 DOCUMENT = "rewrite.json"
 _PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
@@ -125,7 +126,7 @@ def execute(
     check(config.wanted)
     if method.asks_teacher and teacher is None:
         raise UsageError(f"method {method.name} asks a teacher, and none is given", field="teacher")
-    path = runs.ingest_to(rows, config.mapping, home, progress)
+    path = pipeline.ingest_to(rows, config.mapping, home, progress)
     with Corpus(path) as corpus:
         counts = corpus.counts()
         progress.stage("finding the proxy model", None, "steps")
@@ -162,7 +163,7 @@ def execute(
         measured=0 if measurement is None else measurement.measured,
         seconds=0.0 if measurement is None else measurement.seconds,
     )
-    runs.write_json(folder / DOCUMENT, run.document())
+    pipeline.write_json(folder / DOCUMENT, run.document())
     if report.rewritten + report.original == 0:
         raise NothingSurvivedError(
             f"nothing survived: {report.ingested} rows in, none left to train on",

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner.rewriting.outcomes import Rewritten
-from datapruner.space import needed
+from datapruner.system.space import needed
 
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
 _STEP = pa.struct(

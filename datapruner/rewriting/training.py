@@ -24,12 +24,12 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from datapruner.corpus import Corpus
-from datapruner.derived import members
-from datapruner.formats.columns import KNOWN_COLUMNS
-from datapruner.reasoning import ReasoningFinder, last_assistant, with_response
+from datapruner.corpora.corpus import Corpus
+from datapruner.input.shapes.columns import KNOWN_COLUMNS
 from datapruner.rewriting import tables
-from scorers.conversation import Conversation
+from datapruner.rewriting.reasoning import ReasoningFinder, last_assistant, with_response
+from datapruner.rows.derived import members
+from scorers.conversations.conversation import Conversation
 
 BATCH = 2048
 

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from datapruner import asked, validation
-from datapruner.asked import Names
-from datapruner.config import Measuring, RunConfig
-from datapruner.keep import DESCRIPTION, LARGEST, Amount
+from datapruner import validation
+from datapruner.request import asked
+from datapruner.request.asked import Names
+from datapruner.request.config import Measuring, RunConfig
+from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
+from datapruner.runs.selection import check_views
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
-from datapruner.selection import check_views
 from datapruner.validation import of_kind
 
 if TYPE_CHECKING:
-    from datapruner.filters import Ask
+    from datapruner.runs.filters import Ask
 
 
 class RunRequest(Request):
@@ -64,7 +65,7 @@ class RunRequest(Request):
         Raises UsageError naming what is wrong.
         """
         if self.recipe is not None:
-            from datapruner import recipes  # which few requests need
+            from datapruner.runs import recipes  # which few requests need
 
             return recipes.of_request(self.recipe, mapping, ask)
         names = asked.one_spelling(self.method, self.methods)

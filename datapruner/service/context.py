@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datapruner.catalog.database import Database
-from datapruner.executors.local import IdleWorkers
+from datapruner.measuring.workers.local import IdleWorkers
+from datapruner.service.storage import Storage
 from datapruner.settings import Settings
-from datapruner.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,20 @@ from typing import Any
 import fsspec
 from pydantic import TypeAdapter
 
-from datapruner import runs
-from datapruner.append import append
 from datapruner.catalog import datasets, projects, uploads
 from datapruner.catalog.models import Dataset, Project, Version, new_id
-from datapruner.corpus import Corpus
+from datapruner.corpora.append import append
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import IngestReport, ingest
 from datapruner.errors import DeniedError, InputError, StorageError
-from datapruner.ingest import IngestReport, ingest
+from datapruner.input.readers import DATA_SUFFIXES, PACKED_SUFFIXES, Files
+from datapruner.input.readers import Dataset as HubDataset
 from datapruner.progress import Progress
-from datapruner.readers import DATA_SUFFIXES, PACKED_SUFFIXES, Files
-from datapruner.readers import Dataset as HubDataset
+from datapruner.runs import pipeline
 from datapruner.schemas.datasets import HubSource, PathSource, Source, UploadSource, UrlSource
 from datapruner.service import jobs, memory
 from datapruner.service.context import Context
-from datapruner.service.imports import allowed_path, allowed_url, check_source
+from datapruner.service.import_roots import allowed_path, allowed_url, check_source
 
 _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
@@ -108,7 +108,9 @@ def _publish(
     with Corpus(path) as corpus:
         provenance, rejects, truncated = corpus.provenance, corpus.rejects(), corpus.truncated_sources()
     version_id = new_id("ver")
-    key = f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}/{runs.corpus_name(path)}.duckdb"
+    key = (
+        f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}/{pipeline.corpus_name(path)}.duckdb"
+    )
     size = path.stat().st_size
     counted = dict(rejects["code"].value_counts(sort=True).iter_rows())
     with context.db.read() as session:

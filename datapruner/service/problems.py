@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from datapruner import errors, space
+from datapruner import errors
+from datapruner.system import space
 
 MEDIA_TYPE = "application/problem+json"
 _INTERNAL = ("internal", "The service failed", 500)

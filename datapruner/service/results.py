@@ -13,14 +13,14 @@ from pathlib import Path
 
 import duckdb
 
-from datapruner import runs
 from datapruner.catalog.models import Run
-from datapruner.comparison import Compared, compare
-from datapruner.config import RunConfig
 from datapruner.errors import BusyError, ConflictError
-from datapruner.explain import explain_run
+from datapruner.explaining.explain import explain_run
+from datapruner.request.config import RunConfig
+from datapruner.runs import pipeline
+from datapruner.runs.comparison import Compared, compare
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, SampleAnswer
-from datapruner.storage import Storage
+from datapruner.service.storage import Storage
 
 _PATIENCE_SECONDS = 10.0
 _places = threading.BoundedSemaphore(2)
@@ -74,12 +74,12 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
     is_row = sample.isascii() and sample.isdecimal() and len(sample) <= _LONGEST_ROW
     assert run.lineage is not None, run.id
     assert run.report is not None, run.id
-    published = runs.Run(
+    published = pipeline.Run(
         run_id=run.id,
         folder=_database(storage, run).parent,
         config=RunConfig(**run.config),
         lineage=run.lineage,
-        report=runs.Report(**run.report),
+        report=pipeline.Report(**run.report),
         measured=run.measured or 0,
         seconds=run.seconds or 0.0,
     )
@@ -90,7 +90,7 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
 
 
 def comparison(storage: Storage, first: Run, second: Run) -> Comparison:
-    """What two published runs make of the samples that both know (`datapruner.comparison`).
+    """What two published runs make of the samples that both know (`datapruner.runs.comparison`).
 
     Raises BusyError when too many comparisons are at work, StorageError.
     """

@@ -29,10 +29,10 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import schedules as catalog
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Dataset, Fire, Job, Schedule, new_id, utcnow
-from datapruner.config import RunConfig
 from datapruner.errors import ConflictError, DataprunerError, UsageError
+from datapruner.request.config import RunConfig
 from datapruner.schemas.schedules import ChangedSchedule, NewSchedule
-from datapruner.service import jobs, targets, webhooks
+from datapruner.service import comparison_sets, jobs, webhooks
 from datapruner.settings import Settings
 
 KIND = "schedule"
@@ -235,7 +235,7 @@ def create(
     """
     now = utcnow()
     config = config.model_copy(update={"mapping": dict(dataset.mapping or {})})
-    targets.pinned(session, dataset.project_id, config)  # for the errors; each fire pins anew
+    comparison_sets.pinned(session, dataset.project_id, config)  # for the errors; each fire pins anew
     schedule = Schedule(
         id=new_id("sch"),
         project_id=dataset.project_id,

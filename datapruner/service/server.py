@@ -28,10 +28,10 @@ import uvicorn
 
 from datapruner.catalog.database import Database
 from datapruner.errors import UsageError, WorkerError
-from datapruner.panics import contained
 from datapruner.service import retention, schedules
+from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
-from datapruner.storage import open_storage
+from datapruner.system.panics import contained
 
 _REQUESTS_END, _WORKERS_END = 5.0, 8.0  # seconds after the signal
 _TICK, _TICK_AFTER_ERROR = 1.0, 5.0

@@ -28,8 +28,8 @@ from datapruner.query.results import Format
 from datapruner.query.sandbox import Document, Parameters, QueryLimits
 from datapruner.schemas.sql import DocumentedColumn, SqlSchema, SqlTable
 from datapruner.service.sql_columns import CATALOG_TABLES, description
+from datapruner.service.storage import Storage
 from datapruner.settings import Settings
-from datapruner.storage import Storage
 
 #: Schemas that one statement may name, and datasets that a listing shows.
 MOST_NAMED, MOST_LISTED = 100, 50

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from datapruner.catalog import mounts
 from datapruner.rewriting import tables as rewritten
-from datapruner.run_tables import COLUMNS, METHOD_COLUMNS
+from datapruner.runs.tables import COLUMNS, METHOD_COLUMNS
 
 _TEXT, _WHOLE, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
 _ROW = "0-based index in the input, rejected rows included; the key that joins the tables of a corpus"

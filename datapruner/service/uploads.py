@@ -20,7 +20,7 @@ from datapruner.catalog.database import Database
 from datapruner.catalog.models import Upload, new_id
 from datapruner.catalog.projects import check_quota
 from datapruner.errors import DataprunerError, StorageError, UsageError
-from datapruner.storage import Storage
+from datapruner.service.storage import Storage
 
 _LONGEST_NAME = 200
 

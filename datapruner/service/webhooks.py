@@ -30,8 +30,8 @@ from sqlalchemy.orm import Session
 
 from datapruner.catalog.models import FINISHED, Dataset, Delivery, Job, Schedule, new_id
 from datapruner.errors import DataprunerError, UsageError, WorkerError
+from datapruner.http.addresses import is_public
 from datapruner.service import jobs
-from datapruner.service.addresses import is_public
 from datapruner.service.context import Context
 from datapruner.settings import Settings
 

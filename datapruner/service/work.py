@@ -20,24 +20,26 @@ from typing import Any
 
 import numpy as np
 
-from datapruner import embeddings, row_files, stages, views
-from datapruner import exports as writing
-from datapruner import runs as core
 from datapruner.catalog import datasets, exports, projects, runs
 from datapruner.catalog.models import Export, Run, Version
-from datapruner.config import RunConfig
-from datapruner.corpus import Corpus
+from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError, StorageError
-from datapruner.measure import Machine
+from datapruner.measuring import embeddings, passes
+from datapruner.measuring.measure import Machine
+from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.outputs import exports as writing
 from datapruner.progress import Progress
+from datapruner.request.config import RunConfig
+from datapruner.rows import row_files
+from datapruner.runs import pipeline as core
+from datapruner.runs import stages
+from datapruner.runs.selection import needs
 from datapruner.schemas.exports import SUFFIXES
 from datapruner.schemas.jobs import JobResult
-from datapruner.selection import needs
-from datapruner.service import intake, jobs, retention, targets, webhooks
+from datapruner.service import comparison_sets, intake, jobs, retention, webhooks
+from datapruner.service.allowed_models import allowed_models
 from datapruner.service.context import Context
-from datapruner.service.models import allowed_models
 from datapruner.service.scratch import working
-from datapruner.signal_cache import ProxyKey
 
 _PUSH_SECONDS = 30.0
 
@@ -86,7 +88,7 @@ def _run_of(context: Context, lease: jobs.Lease, payload: dict[str, Any], result
         if run is not None:
             run.version_id = version_id
             return run
-        config = targets.pinned(session, lease.job.project_id, RunConfig(**payload["config"]))
+        config = comparison_sets.pinned(session, lease.job.project_id, RunConfig(**payload["config"]))
         if lease.job.schedule_id is not None and not result.new_rows:
             before = runs.of_schedule(
                 session, lease.job.schedule_id, version_id, config.model_dump(mode="json")
@@ -109,9 +111,9 @@ def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progr
     aim: Version | None = None
     with context.db.read() as session:
         version = session.get_one(Version, run.version_id)
-        benchmarks = targets.evaluation_versions(session, run.project_id, config)
+        benchmarks = comparison_sets.evaluation_versions(session, run.project_id, config)
         if config.target is not None:
-            _, aim = targets.version_of(session, run.project_id, config.target)
+            _, aim = comparison_sets.version_of(session, run.project_id, config.target)
     home, models = context.storage.folder(f"projects/{run.project_id}"), context.settings.home
     machine = Machine(
         context.devices, context.settings.token_budget, context.settings.threads, models, context.idle
@@ -119,7 +121,7 @@ def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progr
     progress.stage("finding the proxy model", None, "steps")
     # Projects share no answers, as they share no signals.
     answers = models / "teacher" / f"{run.project_id}.sqlite"
-    found = views.passes(config, models, context.devices)
+    found = passes.passes(config, models, context.devices)
     keys = [each.key for each in found.values()]
     if embeddings.SIGNAL in needs(config.methods):
         keys.append(embeddings.wanted(models, model=embeddings.model_of(config.measuring))[1])
@@ -133,7 +135,7 @@ def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progr
         target = None if aim is None else stack.enter_context(Corpus(context.storage.local(aim.key)))
 
         def evaluation(name: str) -> Any:
-            return targets.evaluation_rows(
+            return comparison_sets.evaluation_rows(
                 name, stack.enter_context(Corpus(context.storage.local(benchmarks[name].key)))
             )
 

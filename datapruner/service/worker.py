@@ -30,22 +30,22 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from datapruner import space
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
-from datapruner.executors.local import IdleWorkers
-from datapruner.measure import find_devices
-from datapruner.panics import contained
+from datapruner.measuring.measure import find_devices
+from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import jobs, scratch, work
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.jobs import Cancelled, Lease, LeaseLostError, Released
 from datapruner.service.problems import problem
+from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
-from datapruner.space import NoSpaceError
-from datapruner.storage import open_storage
+from datapruner.system import space
+from datapruner.system.panics import contained
+from datapruner.system.space import NoSpaceError
 
 PARENT = "DATAPRUNER_PARENT"
 POLL_SECONDS = 0.25

@@ -10,7 +10,7 @@ from __future__ import annotations
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
-from datapruner.client._retries import retry_after
+from datapruner.http.retries import retry_after
 from datapruner.teacher.errors import Reason, TeacherError, TeacherUnavailableError
 from datapruner.teacher.settings import TeacherSettings, variable
 

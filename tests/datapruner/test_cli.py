@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from datapruner import cli, config, errors, library
+from datapruner import cli, errors, library
 from datapruner.commands import options
 from datapruner.commands import prune as pruning
+from datapruner.request import config
 from tests.command_line import COMMAND, PrunedHome, Said, installed
 
 Command = Callable[..., Said]

@@ -27,8 +27,8 @@ from datapruner.errors import (
     WorkerError,
 )
 from datapruner.library import Result
-from datapruner.measure import Machine
-from scorers.registry import OWN
+from datapruner.measuring.measure import Machine
+from scorers.methods.registry import OWN
 from tests import reference, tiny_model
 from tests.pipeline import Prune
 from tests.proxies import Sample

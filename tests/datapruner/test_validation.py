@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 import datapruner.rewriting
 import datapruner.schemas
 from api import forms
-from datapruner import config, recipe_parts, recipes, settings, validation
+from datapruner import settings, validation
+from datapruner.request import config, parts
 from datapruner.rewriting.rewriters import Settings as RewriterOptions
+from datapruner.runs import recipes
 from datapruner.schemas.common import Request
 from datapruner.teacher import TeacherSettings
 
@@ -60,9 +62,9 @@ def models() -> Iterator[type[BaseModel]]:
     for package in (datapruner.schemas, datapruner.rewriting):
         for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(found.name)
-    modules = (config, recipe_parts, recipes, forms)
+    modules = (config, parts, recipes, forms)
     found = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
-    bases = (Request, recipe_parts.Part, RewriterOptions)
+    bases = (Request, parts.Part, RewriterOptions)
     own = {each for each in found if issubclass(each, bases)}
     waiting = [*bases]
     while waiting:
@@ -90,7 +92,7 @@ def test_every_field_of_every_model_is_refused_in_plain_words(model: type[BaseMo
 
 def test_the_first_problem_names_the_place_what_is_needed_and_what_was_given() -> None:
     with pytest.raises(ValidationError) as caught:
-        recipe_parts.Dedup(threshold=2)
+        parts.Dedup(threshold=2)
     told = validation.first_problem(caught.value)
     assert (str(told), told.field) == ("threshold: must be at most 1, not 2", "threshold")
 

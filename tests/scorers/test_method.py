@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from scorers.method import Option, Options, option, view
-from scorers.signals import needs_by_view
+from scorers.signals.columns import needs_by_view
 from tests.signal_factory import make_signals, reorder
 
 

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Export, Job, Project
-from datapruner.config import MethodChoice, RunConfig
 from datapruner.errors import ConflictError, NotFoundError
-from datapruner.keep import Keep
+from datapruner.request.config import MethodChoice, RunConfig
+from datapruner.request.keep import Keep
 from datapruner.service import jobs
 
 

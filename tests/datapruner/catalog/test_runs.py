@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Run, Version, new_id
-from datapruner.config import MethodChoice, RunConfig
 from datapruner.errors import ConflictError, NotFoundError
-from datapruner.keep import Keep
+from datapruner.request.config import MethodChoice, RunConfig
+from datapruner.request.keep import Keep
 from datapruner.service import jobs
 from tests.waiting import PATIENCE
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datapruner.client import AsyncClient, Client
-from datapruner.client._retries import Retries
+from datapruner.http.retries import Retries
 from tests.datapruner.client.unruly import Unruly, unruly_server
 from tests.served import Server, serving
 

@@ -13,7 +13,7 @@ import pytest
 from datapruner import errors
 from datapruner.client import Client
 from datapruner.client._problems import raised
-from datapruner.client._retries import Retries
+from datapruner.http.retries import Retries
 from datapruner.schemas.common import Problem
 from datapruner.service import problems
 from tests.datapruner.client.conftest import QUICK, Through

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from datapruner.client import Client
 from datapruner.client._events import Event, EventReader
-from datapruner.client._retries import Retries
 from datapruner.errors import ConflictError, InputError, NotFoundError, ServiceError, StorageError, UsageError
+from datapruner.http.retries import Retries
 from tests.datapruner.client.conftest import Through
 from tests.datapruner.client.test_session import JOB
 from tests.datapruner.client.unruly import (

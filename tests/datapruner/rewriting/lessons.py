@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from datapruner.client._retries import Retries
-from datapruner.reasoning import ReasoningRow
+from datapruner.http.retries import Retries
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.teacher import Teacher, load
 from tests.datapruner.client.unruly import Behaviour, Handler, Unruly
 from tests.datapruner.teacher.scripted import asked, says

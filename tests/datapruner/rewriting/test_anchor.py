@@ -13,7 +13,7 @@ from datapruner.rewriting.anchor import ALL_NEEDED, LONGER, SHORTENED, AnchorOpt
 from datapruner.rewriting.matching import EMPTY, FOREIGN
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.teacher import TeacherError
-from scorers.steps import split_steps
+from scorers.reasoning.steps import split_steps
 from tests.datapruner.client.unruly import Unruly, unruly_server
 from tests.datapruner.rewriting.lessons import THINKING, lesson, one, run, sent
 from tests.datapruner.teacher.scripted import fails, says

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.asap import TOO_LONG, Asap, AsapOptions
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import MeasuredReasoning
-from scorers.steps import split_steps
+from scorers.reasoning.steps import split_steps
 
 TEXTS = st.lists(st.sampled_from(["a", "b c", "\n\n", "\n\n\n", "\n\n  ", ". ", "é!", "\n"]), max_size=24)
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]+")

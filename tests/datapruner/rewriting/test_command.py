@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from datapruner.errors import InputError, NotFoundError, UsageError
-from datapruner.explain import explain
-from datapruner.explanation import Piece
+from datapruner.explaining.explain import explain
+from datapruner.explaining.explanation import Piece
 from tests.command_line import Said
 
 ROWS: list[dict[str, Any]] = [

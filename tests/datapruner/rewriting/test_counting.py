@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from datapruner.corpus import Corpus
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import ingest
 from datapruner.errors import ModelError
-from datapruner.ingest import ingest
 from datapruner.rewriting.counting import counted, renderer
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.tables import line
-from scorers.sources import ProxyFolder
+from scorers.models.sources import ProxyFolder
 
 ROWS = [
     {"prompt": "Why?", "completion": "<think>\nOne.\n\nTwo.\n</think>\nBlue."},

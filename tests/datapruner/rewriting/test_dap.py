@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from datapruner.reasoning import ReasoningRow
 from datapruner.rewriting.acceptance import Rejection
 from datapruner.rewriting.dap import ACCEPTED, UNCHECKABLE, DapOptions
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.teacher import LimitReachedError, Teacher, TeacherError, load
 from tests.datapruner.client.unruly import Handler, Unruly, unruly_server
 from tests.datapruner.rewriting.lessons import (

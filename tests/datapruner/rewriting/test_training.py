@@ -10,14 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from datapruner import exports, row_files
-from datapruner.corpus import Corpus
-from datapruner.formats import RowParser, Sample
-from datapruner.ingest import ingest
-from datapruner.reasoning import ReasoningFinder
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import ingest
+from datapruner.input.shapes import RowParser, Sample
+from datapruner.outputs import exports
 from datapruner.rewriting import tables
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rewriting.reasoning import ReasoningFinder
 from datapruner.rewriting.training import TrainingRows
+from datapruner.rows import row_files
 
 CUT = "Two rivers come to mind here:\nthe Rhine and the Nile."
 REASONING = f"Let me see.\n\n{CUT}\n\nSo the sky is blue."

@@ -20,12 +20,12 @@ import pytest
 from datapruner.catalog import datasets, migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Export, Job, Project, Run, Upload, Version
-from datapruner.config import Measuring, MethodChoice, RunConfig
-from datapruner.keep import Keep
-from datapruner.recipe_parts import Rewrite
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
+from datapruner.request.parts import Rewrite
 from datapruner.service import jobs
+from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
-from datapruner.storage import open_storage
 from tests.datapruner.client.unruly import Behaviour, Handler, unruly_server
 from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
 from tests.datapruner.service.dying_worker import HALTS

@@ -17,7 +17,7 @@ from datapruner.catalog.models import Run
 from datapruner.errors import ConflictError, NotFoundError, QuotaError, StorageError, UsageError
 from datapruner.library import Result
 from datapruner.service import results
-from datapruner.storage import FolderStorage
+from datapruner.service.storage import FolderStorage
 from tests.pipeline import Prune
 from tests.tiny_model import COPIES, LINES, MEASURED, REJECTED
 

@@ -26,9 +26,9 @@ from datapruner.catalog.models import (
     new_id,
     utcnow,
 )
-from datapruner.files import unfinished
 from datapruner.service import retention
-from datapruner.storage import FolderStorage
+from datapruner.service.storage import FolderStorage
+from datapruner.system.files import unfinished
 
 DAY = timedelta(days=1)
 ROOT = "projects/prj_1"

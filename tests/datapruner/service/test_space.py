@@ -13,16 +13,16 @@ import pytest
 from datapruner.catalog import datasets, migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Upload, utcnow
-from datapruner.config import Measuring, MethodChoice, RunConfig
-from datapruner.keep import Keep
 from datapruner.progress import Progress
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import jobs, work
 from datapruner.service.context import Context
 from datapruner.service.jobs import Lease
+from datapruner.service.storage import FolderStorage
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings
-from datapruner.storage import FolderStorage
 from tests.datapruner.service import queues
 from tests.disks import Disk
 

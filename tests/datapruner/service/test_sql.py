@@ -21,10 +21,10 @@ from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import RESERVED, QueryLimits
 from datapruner.service.sql import MOST_LISTED, MOST_NAMED, ProjectSql, limits
 from datapruner.service.sql_columns import description
+from datapruner.service.storage import FolderStorage
 from datapruner.settings import Settings
-from datapruner.storage import FolderStorage
-from scorers import registry
-from scorers.donod import DonodOptions
+from scorers.methods import registry
+from scorers.methods.donod import DonodOptions
 from tests.pipeline import Prune
 from tests.signal_factory import make_signals
 

@@ -13,8 +13,8 @@ from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Project, Upload
 from datapruner.errors import ConflictError, QuotaError, StorageError, UsageError
+from datapruner.service.storage import FolderStorage
 from datapruner.service.uploads import Incoming, inline, receive, shown_name, transaction
-from datapruner.storage import FolderStorage
 
 
 @pytest.fixture

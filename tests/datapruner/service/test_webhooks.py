@@ -22,12 +22,12 @@ from sqlalchemy import select, update
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Delivery, Job, Project, Schedule, new_id, utcnow
 from datapruner.errors import UsageError, WorkerError
-from datapruner.executors.local import IdleWorkers
+from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.service import jobs, webhooks
 from datapruner.service.context import Context
 from datapruner.service.problems import problem
+from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
-from datapruner.storage import open_storage
 from tests.datapruner.service.queues import LEASE
 from tests.waiting import PATIENCE
 

@@ -14,11 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datapruner import embeddings
 from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Project, Upload, Version, new_id
-from datapruner.config import Measuring, MethodChoice, RunConfig
 from datapruner.errors import (
     ConflictError,
     DeniedError,
@@ -28,16 +26,18 @@ from datapruner.errors import (
     StorageError,
     UsageError,
 )
-from datapruner.executors.local import IdleWorkers
-from datapruner.keep import Keep
+from datapruner.measuring import embeddings
+from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs, targets
+from datapruner.service import comparison_sets, jobs
 from datapruner.service.context import Context
+from datapruner.service.storage import open_storage
 from datapruner.service.work import perform
 from datapruner.settings import Settings
-from datapruner.storage import open_storage
-from scorers import registry
+from scorers.methods import registry
 from tests.datapruner.service.queues import LEASE
 from tests.tiny_encoder import save_tiny_encoder
 from tests.tiny_model import COPIES, LINES, REJECTED, write_corpus
@@ -425,4 +425,4 @@ def test_a_target_set_that_is_not_there_is_named(
 ) -> None:
     dataset(context)
     with context.db.read() as session, pytest.raises(error, match=message):
-        targets.pinned(session, "prj_1", config.model_copy(update={"target": target}))
+        comparison_sets.pinned(session, "prj_1", config.model_copy(update={"target": target}))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datapruner.client._retries import Retries
+from datapruner.http.retries import Retries
 from datapruner.teacher import Question, Teacher, load
 from tests.datapruner.client.unruly import Unruly, unruly_server
 

@@ -1,0 +1,1 @@
+"""Corpora: rows ingested once into an immutable file, with every row accounted for."""

@@ -1,0 +1,257 @@
+"""Exact and near duplicates, found before anything is measured: MinHash proposes, the exact Jaccard decides.
+
+Two samples are near-duplicates when the sets of their word n-grams (shingles) have a Jaccard similarity of
+at least the threshold. MinHash signatures (rensa; Broder 1997, doi 10.1109/SEQUEN.1997.666900) cut into
+bands (locality-sensitive hashing) propose pairs; each is then compared for real, so that what is reported
+is the true Jaccard of the two texts and nothing is dropped for an estimate.
+
+Notable choices:
+- rows are taken in order and compared with the rows kept so far only. A dropped row therefore has a kept
+  one at Jaccard >= threshold; with connected components, the other usual rule, a chain of small changes
+  takes away rows that resemble nothing that is left;
+- punctuation marks are words: "2 + 2" and "2 - 2" are different tasks;
+- a text shorter than a shingle is one shingle, of all its words; a text without any word has nothing to
+  compare and is kept, unless it is an exact copy;
+- bands are as selective as a miss of at most 1 % of the pairs right at the threshold allows;
+- a band of one template's thousands of variants is compared with its first 64 kept rows, which bounds the
+  work by the number of rows; how many rows met such a band is reported.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import rensa
+from numpy.typing import NDArray
+
+from datapruner import settings
+from datapruner.corpora import texts
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.texts import Ints, Part, Ragged
+from datapruner.curation.verdicts import Verdicts, settled
+from datapruner.errors import UsageError
+from datapruner.progress import Progress, Silent
+from datapruner.runs import pipeline
+from datapruner.system.panics import contained
+
+THRESHOLD, SHINGLE = 0.7, 3
+
+_SLOTS, _SEED = 128, 1
+_MISSED = 0.01
+# Three standard errors of an estimate from 128 slots: a proposal below it is not compared for real.
+_DOUBT = 3 * 0.5 / _SLOTS**0.5
+_CROWD = 64
+_SIGNED_ROWS = 8192
+_TELL_EVERY = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Of N texts: of (N,) the index of the kept text that each one duplicates, -1 for a kept one;
+    jaccard (N,), NaN for a kept one; crowded: texts that were not compared with all that was proposed."""
+
+    of: Ints
+    jaccard: NDArray[np.float64]
+    crowded: int
+
+
+@contained()
+def deduplicate(
+    source: Any,
+    *,
+    threshold: float = THRESHOLD,
+    shingle: int = SHINGLE,
+    part: Part = "all",
+    mapping: Mapping[str, str] | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Verdicts:
+    """Which rows of `source` are exact or near duplicates of an earlier one.
+
+    `threshold` is the least Jaccard similarity (0 < threshold <= 1) of the sets of runs of `shingle` words;
+    `part` is what of a sample is compared. The first of its kind is kept. The table has the columns
+    duplicate_of (row) and jaccard beside those of `Verdicts`. Raises UsageError or InputError.
+    """
+    listener = progress or Silent()
+    place = Path(home) if home is not None else settings.home()
+    _check(threshold, shingle)
+    with Corpus(pipeline.ingest_to(source, mapping or {}, place, listener)) as corpus:
+        return find(corpus, threshold=threshold, shingle=shingle, part=part, progress=listener)
+
+
+def find(
+    corpus: Corpus,
+    *,
+    threshold: float = THRESHOLD,
+    shingle: int = SHINGLE,
+    part: Part = "all",
+    progress: Progress,
+) -> Verdicts:
+    """`deduplicate` on a published corpus."""
+    _check(threshold, shingle)
+    index = corpus.sample_index()
+    copies = index.filter(pl.col("duplicate_of").is_not_null())
+    progress.stage("reading", len(index) - len(copies), "samples")
+    rows: list[int] = []
+    parts: list[Ragged] = []
+    for chunk, _, chunk_texts in texts.sample_texts(corpus, part):
+        rows += chunk
+        words = texts.hashed(texts.split(chunk_texts, symbols=True))
+        parts.append(texts.ngrams(words, shingle, short=True))
+        progress.at(len(rows))
+    shingles = texts.joined(parts)
+    found = near_duplicates(shingles, threshold, progress)
+    at = np.flatnonzero(found.of >= 0)
+    numbers = np.array(rows, dtype=np.int64)
+    near = pl.DataFrame(
+        {"row": numbers[at], "duplicate_of": numbers[found.of[at]], "jaccard": found.jaccard[at]}
+    )
+    gone = pl.col("duplicate_of").is_in(near["row"].implode())
+    exact = copies.filter(~gone).select("row", "duplicate_of", jaccard=pl.lit(1.0))
+    said = pl.format("duplicate of row {} at Jaccard {}", "duplicate_of", pl.col("jaccard").round(3))
+    dropped = pl.concat(
+        [
+            near.with_columns(reason=said),
+            exact.with_columns(reason=pl.format("exact duplicate of row {}", "duplicate_of")),
+        ]
+    )
+    return settled(
+        "dedup",
+        corpus,
+        dropped,
+        {"threshold": threshold, "shingle": shingle, "part": part},
+        {
+            "exact duplicates": len(exact),
+            "near duplicates": len(near),
+            "copies of near duplicates": len(copies) - len(exact),
+            "without words": int((shingles.lengths == 0).sum()),
+            "not compared with all": found.crowded,
+        },
+    )
+
+
+def near_duplicates(shingles: Ragged, threshold: float, progress: Progress | None = None) -> Near:
+    """Go through the texts in order and find for each a kept one at Jaccard >= `threshold`, if there is one.
+
+    `shingles` are the hashed n-grams of N texts; a text without any is kept. Memory is linear in N.
+    """
+    told = progress or Silent()
+    signatures = _signatures(shingles)
+    buckets, guess = _buckets(signatures, shingles.lengths > 0, *bands(threshold))
+    company = np.flatnonzero((buckets >= 0).any(axis=1))
+    told.stage("comparing", len(company), "samples")
+    of, jaccard = np.full(len(shingles), -1, dtype=np.int64), np.full(len(shingles), np.nan)
+    kept: defaultdict[int, list[int]] = defaultdict(list)
+    crowded = 0
+
+    @lru_cache(maxsize=4096)  # one text is the original of many
+    def members(at: int) -> frozenset[int]:
+        return frozenset(shingles[at].tolist())
+
+    def duplicates(at: int, other: int) -> bool:
+        common = len(members(at) & members(other))
+        similarity = common / (len(members(at)) + len(members(other)) - common)
+        if similarity >= threshold:
+            of[at], jaccard[at] = other, similarity
+        return similarity >= threshold
+
+    for count, (at, first) in enumerate(zip(company.tolist(), guess[company].tolist(), strict=True)):
+        if count % _TELL_EVERY == 0:
+            told.at(count)
+        if first != at and of[first] < 0 and duplicates(at, first):
+            continue
+        mine = [bucket for bucket in buckets[at].tolist() if bucket >= 0]
+        proposed = {other for bucket in mine if bucket in kept for other in kept[bucket]}
+        if proposed and any(
+            duplicates(at, other) for other in _likeliest(at, proposed, signatures, threshold)
+        ):
+            continue
+        full = False
+        for bucket in mine:
+            others = kept[bucket]
+            full |= len(others) == _CROWD
+            if len(others) < _CROWD:
+                others.append(at)
+        crowded += full
+    return Near(of, jaccard, crowded)
+
+
+def _likeliest(at: int, proposed: set[int], signatures: NDArray[np.uint32], threshold: float) -> list[int]:
+    """The proposed texts whose estimate does not rule them out, the most similar first."""
+    others = np.array(sorted(proposed), dtype=np.int64)
+    estimate = (signatures[others] == signatures[at]).mean(axis=1)
+    order = np.argsort(-estimate, kind="stable")
+    likely: list[int] = others[order[estimate[order] >= threshold - _DOUBT]].tolist()
+    return likely
+
+
+def bands(threshold: float) -> tuple[int, int]:
+    """(bands, slots of each): the longest bands of which a pair at the threshold shares one, but for 1 %.
+
+    A pair of Jaccard J shares a band of r slots with probability J^r.
+    """
+    fitting = [r for r in range(1, _SLOTS + 1) if (1 - threshold**r) ** (_SLOTS // r) <= _MISSED]
+    slots = max(fitting, default=1)
+    return _SLOTS // slots, slots
+
+
+def _signatures(shingles: Ragged) -> NDArray[np.uint32]:
+    """MinHash signatures, (N, slots)."""
+    parts = []
+    for start in range(0, len(shingles), _SIGNED_ROWS):  # the library gives lists of Python numbers
+        offsets = shingles.offsets[start : start + _SIGNED_ROWS + 1]
+        values = shingles.values[offsets[0] : offsets[-1]]
+        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+            values, (offsets - offsets[0]).astype(np.uint64), _SLOTS, _SEED
+        )
+        numbers = chain.from_iterable(matrix.to_rows())
+        parts.append(np.fromiter(numbers, np.uint32, (len(offsets) - 1) * _SLOTS).reshape(-1, _SLOTS))
+    return np.concatenate(parts) if parts else np.empty((0, _SLOTS), np.uint32)
+
+
+def _buckets(
+    signatures: NDArray[np.uint32], usable: NDArray[np.bool_], count: int, slots: int
+) -> tuple[Ints, Ints]:
+    """Which texts agree in a band: (N, count) bucket numbers, -1 where a text is alone in its bucket or not
+    usable; and (N,) the text that comes first in most of a text's buckets, perhaps the text itself."""
+    n = len(signatures)
+    table, leaders = np.full((n, count), -1, dtype=np.int64), np.empty((n, count), dtype=np.int64)
+    numbers, begun = np.flatnonzero(usable), 0
+    leaders[:] = np.arange(n)[:, None]
+    for band in range(count):
+        columns = signatures[numbers, band * slots : (band + 1) * slots].astype(np.uint64)
+        key = texts.ngrams(Ragged(columns.ravel(), np.arange(len(columns) + 1) * slots), slots).values
+        _, first, bucket, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        shared = sizes[bucket] > 1
+        table[numbers[shared], band] = bucket[shared] + begun
+        leaders[numbers, band] = numbers[first[bucket]]
+        begun += len(sizes)
+    return table, _commonest(leaders)
+
+
+def _commonest(table: Ints) -> Ints:
+    """The commonest value of each row of (N, k), the least of those that are equally common."""
+    table = np.sort(table, axis=1)
+    best, run, longest = table[:, 0].copy(), np.ones(len(table), np.int64), np.ones(len(table), np.int64)
+    for column in range(1, table.shape[1]):
+        run = np.where(table[:, column] == table[:, column - 1], run + 1, 1)
+        better = run > longest
+        best[better], longest[better] = table[better, column], run[better]
+    return best
+
+
+def _check(threshold: float, shingle: int) -> None:
+    if not 0 < threshold <= 1:
+        raise UsageError(
+            f"threshold {threshold} is out of range", remedy="over 0 and at most 1", field="threshold"
+        )
+    if shingle < 1:
+        raise UsageError(f"shingle {shingle} is out of range", remedy="at least 1 word", field="shingle")

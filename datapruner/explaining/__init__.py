@@ -1,0 +1,1 @@
+"""One sample with all that is known of it."""

@@ -1,0 +1,295 @@
+"""Everything that is known of one sample: its conversation with kept and pruned tokens, scores, reason.
+
+Read from a run's tables and its corpus. Where those are gone, the subset Parquet alone still has the token
+ids and masks of the samples in it, and the text is decoded from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import InputError
+from datapruner.explaining.explanation import (
+    Column,
+    Explanation,
+    Piece,
+    ShownToken,
+    ShownTurn,
+    State,
+    find,
+    in_corpus,
+    pieces_of,
+    shown_steps,
+)
+from datapruner.explaining.prompts import prompt_of, tokenizer_of
+from datapruner.request.config import RunConfig
+from datapruner.runs import pipeline
+from datapruner.runs.tables import COUNTS
+from scorers.conversations.conversation import Conversation
+
+_SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
+_SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "removed"}
+
+
+def explain(target: str, sample: str, home: Path) -> Explanation:
+    """Explain a sample of a run.
+
+    `target`: a subset Parquet, a `.run.json`, "latest", or the start of a run id; of a rewriting run the
+    Parquet, the `.rewrite.json` or the id. `sample`: the start of a sample id, or `row:12`. Raises UsageError
+    when either names nothing or more than one, InputError when `target` is a file that cannot be read or the
+    run's files are gone.
+    """
+    from datapruner.explaining import rewrites as rewriting  # few runs are, and its libraries take time
+
+    path = Path(target)
+    if (rewritten := rewriting.rewriting_run(path, home)) is not None:
+        return rewriting.explain_rewriting(
+            rewritten, home / "corpora" / f"{rewritten.lineage['corpus']}.duckdb", sample
+        )
+    if not path.is_file():
+        run = pipeline.latest(home) if target == "latest" else pipeline.load(target, home)
+        return explain_run(run, pipeline.corpus_path(run, home), sample, home, home)
+    document = _run_document(path)
+    folder = home / "runs" / document["run"]
+    if (folder / "run.duckdb").is_file():
+        run = pipeline.read(folder)
+        return explain_run(run, pipeline.corpus_path(run, home), sample, home, home)
+    if path.suffix == ".parquet":
+        return _from_parquet(path, document, sample, home)
+    raise InputError(
+        f"{path}: run {document['run']} is not in {home}",
+        remedy=f"bring it back with: datapruner replay {path}",
+    )
+
+
+def _run_document(path: Path) -> dict[str, Any]:
+    """The run that a file belongs to, as in a run file."""
+    if path.suffix == ".json":
+        return pipeline.read_document(path)
+    if path.suffix == ".parquet":
+        try:
+            metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
+        except pa.ArrowException as error:
+            raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
+        if metadata is not None:
+            return dict(json.loads(metadata))
+    beside = path.with_suffix(".run.json")
+    if not beside.is_file():
+        raise InputError(
+            f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"
+        )
+    return pipeline.read_document(beside)
+
+
+# From a run
+
+
+def explain_run(run: pipeline.Run, corpus_file: Path, sample: str, signals: Path, home: Path) -> Explanation:
+    """Explain a sample of a published run whose corpus is `corpus_file`. `sample` is as for `explain`;
+    `signals` and `home` as for `prompts.prompt_of`.
+
+    Raises NotFoundError when `sample` names nothing, UsageError when it names more than one. Without the
+    corpus the text is left out and a note says so.
+    """
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        scores, copies = find(
+            sample, lambda column, value: _records(connection, column, value), f"run {run.run_id}"
+        )
+        lists = _token_lists(connection, scores)
+        ranked, ranks = (0, {}) if lists is None else _ranks(connection, scores)
+        rewrite = None if run.config.rewrite is None else _rewrite(connection, scores["row"])
+    notes: list[str] = []
+    if rewrite is not None:
+        notes.append(f"its reasoning: {rewrite['status']}, {rewrite['reason']}")
+    try:
+        with Corpus(corpus_file) as corpus:
+            conversation, source = in_corpus(corpus, scores)
+    except InputError as error:
+        conversation, source = None, {}
+        notes.append(f"the text cannot be shown: {error}")
+    prompt: str | None = None
+    if lists is not None:
+        try:
+            prompt = prompt_of(run, scores["sample_id"], signals, home)
+        except InputError as error:
+            notes.append(f"the prompt as the model reads it cannot be shown: {error}")
+    return Explanation(
+        run=run.run_id,
+        row=scores["row"],
+        sample_id=scores["sample_id"],
+        status=scores["status"],
+        reason=scores["reason"],
+        quadrant=scores.get("quadrant"),
+        scores=_shown_scores(scores),
+        thresholds=run.report.thresholds,
+        turns=() if conversation is None else tuple(_turns(conversation, lists)),
+        tokens=_tokens(conversation, lists),
+        copies=copies,
+        notes=tuple(notes),
+        source=source,
+        ranks=ranks,
+        ranked=ranked,
+        steps=() if conversation is None or rewrite is None else tuple(shown_steps(conversation, rewrite)),
+        prompt=prompt,
+    )
+
+
+def _rewrite(connection: duckdb.DuckDBPyConnection, row: int) -> dict[str, Any] | None:
+    """What a recipe made of the row's reasoning; None when it was not kept until then."""
+    found = connection.sql("SELECT * FROM rewrites WHERE row = ?", params=[row]).to_arrow_table().to_pylist()
+    return found[0] if found else None
+
+
+def _records(connection: duckdb.DuckDBPyConnection, column: Column, value: Any) -> list[dict[str, Any]]:
+    condition = "row = ?" if column == "row" else "starts_with(sample_id, ?)"
+    query = f"SELECT * FROM sample_scores WHERE {condition} ORDER BY row"  # noqa: S608 (of two fixed conditions)
+    found: list[dict[str, Any]] = connection.sql(query, params=[value]).to_arrow_table().to_pylist()
+    return found
+
+
+def _token_lists(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sample's response tokens; None when it was not measured. Of a copy, none is kept."""
+    query = "SELECT * FROM token_lists WHERE sample_id = ?"
+    found = connection.sql(query, params=[scores["sample_id"]]).to_arrow_table().to_pylist()
+    if not found:
+        return None
+    lists: dict[str, Any] = found[0]
+    if lists["row"] != scores["row"] and "keep" in lists:
+        lists["keep"] = [False] * len(lists["turn"])
+    return lists
+
+
+def _ranks(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
+    """How many samples were measured, and the rank of each numeric score among them."""
+    shown = _shown_scores(scores).items()
+    names = [name for name, value in shown if isinstance(value, int | float) and name not in COUNTS]
+    quoted = (name.replace('"', '""') for name in names)
+    higher = "".join(f', count(*) FILTER ("{name}" > ?) + 1' for name in quoted)
+    # Exact copies have no token list, so that each sample counts once.
+    query = f"SELECT count(*){higher} FROM sample_scores WHERE row IN (SELECT row FROM token_lists)"  # noqa: S608
+    found = connection.execute(query, [scores[name] for name in names]).fetchall()[0]
+    return found[0], dict(zip(names, found[1:], strict=True))
+
+
+def _shown_scores(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in record.items() if name not in _SCORES_LEFT_OUT and value is not None
+    }
+
+
+def _turns(conversation: Conversation, lists: Mapping[str, Any] | None) -> list[ShownTurn]:
+    spans: dict[int, list[tuple[int, int, bool, State]]] = {}
+    if lists is not None:
+        for turn, start, end, is_end, keep in zip(
+            lists["turn"], lists["char_start"], lists["char_end"], lists["is_end"], _keeps(lists), strict=True
+        ):
+            spans.setdefault(turn, []).append((start, end, is_end, _state(keep)))
+    return [
+        ShownTurn(
+            turn.role, tuple(pieces_of(turn.content, spans.get(at, ()))), turn.tool_calls, turn.untrained
+        )
+        for at, turn in enumerate(conversation.turns)
+    ]
+
+
+def _keeps(lists: Mapping[str, Any]) -> Sequence[bool | None]:
+    """Which tokens stay; unknown in a run that pruned nothing, and where the text was rewritten."""
+    return lists.get("keep") or [None] * len(lists["turn"])
+
+
+def _state(keep: bool | None) -> State:
+    return "scored" if keep is None else "kept" if keep else "pruned"
+
+
+def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) -> tuple[ShownToken, ...]:
+    if conversation is None or lists is None:
+        return ()
+    columns = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
+    return tuple(
+        ShownToken(
+            position,
+            turn,
+            start,
+            end,
+            conversation.turns[turn].content[start:end],
+            nll,
+            entropy,
+            is_end,
+            keep,
+        )
+        for (position, turn, start, end, nll, entropy, is_end), keep in zip(
+            zip(*(lists[name] for name in columns), strict=True), _keeps(lists), strict=True
+        )
+    )
+
+
+# From a subset alone
+
+
+def _from_parquet(path: Path, document: Mapping[str, Any], sample: str, home: Path) -> Explanation:
+    """What the subset itself says: original columns and ours are told apart by our prefix."""
+    names = pq.read_schema(path).names
+    ours = {
+        name: prefixed if (prefixed := f"datapruner_{name}") in names else name
+        for name in ("sample_id", "row", "reason", "quadrant", "input_ids", "token_keep")
+    }
+    first = names.index(ours["sample_id"])
+    scan = pl.scan_parquet(path)
+
+    def records(column: Column, value: Any) -> list[dict[str, Any]]:
+        named = pl.col(ours[column])
+        chosen = named == value if column == "row" else named.str.starts_with(value)
+        found = scan.filter(chosen).select(names[first:]).head(2).collect()
+        return found.rename({name: name.removeprefix("datapruner_") for name in names[first:]}).to_dicts()
+
+    record, _ = find(sample, records, f"{path}, which has kept samples only and whose run is not in {home}")
+    if "input_ids" in record:
+        pieces, note = _decoded(record["input_ids"], record["token_keep"], document, home)
+        turns = [ShownTurn(None, tuple(pieces))] if pieces else []
+    else:  # of a run that rewrote
+        turns, note = [_as_trained(message) for message in record["messages"]], ""
+    left = "read from the subset alone: the run that made it is not here, so it has no token scores"
+    return Explanation(
+        run=document["run"],
+        row=record["row"],
+        sample_id=record["sample_id"],
+        status="kept",
+        reason=record["reason"],
+        quadrant=record.get("quadrant"),
+        scores=_shown_scores(record),
+        thresholds={},
+        turns=tuple(turns),
+        notes=(left, note) if note else (left,),
+    )
+
+
+def _as_trained(message: Mapping[str, Any]) -> ShownTurn:
+    untrained = "weight 0" if message.get("weight") == 0 else None
+    trained = message["role"] == "assistant" and untrained is None
+    piece = Piece(message["content"] or "", "kept" if trained else "untrained")
+    return ShownTurn(message["role"], (piece,), message["tool_calls"], untrained)
+
+
+def _decoded(
+    ids: Sequence[int], keep: Sequence[bool | None], document: Mapping[str, Any], home: Path
+) -> tuple[list[Piece], str]:
+    """The rendered text in pieces, or none and why."""
+    try:
+        tokenizer = tokenizer_of(RunConfig(**document["config"]).measuring.model, home)
+    except InputError as error:
+        return [], f"the {error}"
+    states: list[State] = ["untrained" if kept is None else _state(kept) for kept in keep]
+    return [
+        Piece(tokenizer.decode([each for each, _ in group], skip_special_tokens=False), state)
+        for state, group in groupby(zip(ids, states, strict=True), key=lambda pair: pair[1])
+    ], ""

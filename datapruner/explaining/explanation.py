@@ -1,0 +1,161 @@
+"""What is known of one sample, and what the ways to find it out share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import NotFoundError, UsageError
+from scorers.conversations.conversation import Conversation
+
+State = Literal["kept", "pruned", "scored", "untrained"]
+_STATES: tuple[State, ...] = get_args(State)
+Column = Literal["row", "sample_id"]
+
+_LONGEST_ROW = 18  # digits: what a 64-bit number holds
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text whose tokens fared alike; empty for an end-of-turn token, which has no text.
+
+    "scored" are the response tokens of a run that pruned nothing.
+    """
+
+    text: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTurn:
+    """One turn cut into pieces. `role` is null for a whole text decoded from token ids.
+
+    `untrained` is why an assistant turn is not trained on, as the row says it; null where it does not.
+    """
+
+    role: str | None
+    pieces: tuple[Piece, ...]
+    tool_calls: str | None = None
+    untrained: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """One response token: characters `start` to `end` of its turn's content, which are `text`.
+
+    `text` is empty for template text. `keep` is null in a run that pruned nothing.
+    """
+
+    position: int
+    turn: int
+    start: int
+    end: int
+    text: str
+    nll: float
+    entropy: float
+    is_end: bool
+    keep: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStep:
+    """One step of the reasoning of a rewritten row. `surprisal` is that of its first token, in nats."""
+
+    text: str
+    surprisal: float | None
+    kept: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` found. `notes` say what could not be shown, and why.
+
+    `prompt` is all that the model reads before the first response token, with what the chat template
+    adds: a system prompt of its own, the list of tools. `steps` are there for rows of a rewriting run.
+    `ranks` are those of the numeric scores among the `ranked` samples that were measured: 1 is the
+    highest value, and equal ones share a rank.
+    """
+
+    run: str
+    row: int
+    sample_id: str | None
+    status: str
+    reason: str | None
+    quadrant: str | None
+    scores: dict[str, Any]
+    thresholds: dict[str, float]
+    turns: tuple[ShownTurn, ...] = ()
+    tokens: tuple[ShownToken, ...] = ()
+    copies: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    ranked: int = 0
+    steps: tuple[ShownStep, ...] = ()
+    prompt: str | None = None
+
+    def hardest(self, count: int) -> list[ShownToken]:
+        """The response tokens that the proxy model expected least, the worst first."""
+        return sorted(self.tokens, key=lambda token: (-token.nll, token.position))[:count]
+
+
+def find(
+    sample: str, records: Callable[[Column, Any], list[dict[str, Any]]], place: str
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The record that `sample` names, and the rows of its exact copies. Raises UsageError.
+
+    `records` gives the records of a row, or of the sample ids that start with a text, in row order; `place`
+    is what they are looked for in.
+    """
+    kind, _, row = sample.partition(":")
+    if kind == "row":
+        if not row.isdecimal() or len(row) > _LONGEST_ROW:
+            raise UsageError(f"{sample!r} is not a row", remedy="write row:12 for the 13th row of the input")
+        found = records("row", int(row))
+        if not found:
+            raise NotFoundError(
+                f"there is no row {int(row)} in {place}", remedy="rows count from 0, over the whole input"
+            )
+        return found[0], ()
+    found = records("sample_id", sample) if sample else []
+    ids = list(dict.fromkeys(record["sample_id"] for record in found))
+    if len(ids) != 1:
+        what = f"{len(ids)} samples have ids that start" if ids else "no sample has an id that starts"
+        error = UsageError if ids else NotFoundError
+        raise error(f"{what} with {sample!r} in {place}", remedy="give more of the id, or row:12")
+    return found[0], tuple(record["row"] for record in found[1:])
+
+
+def in_corpus(corpus: Corpus, scores: Mapping[str, Any]) -> tuple[Conversation | None, dict[str, Any]]:
+    """The conversation; for a rejected row where it stood, and its beginning."""
+    if scores["sample_id"] is not None:
+        return corpus.conversation(scores["sample_id"]), {}
+    rejected = corpus.rejects().filter(pl.col("row") == scores["row"]).to_dicts()[0]
+    return None, {name: rejected[name] for name in ("source", "line", "field", "excerpt")}
+
+
+def pieces_of(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> list[Piece]:
+    """A turn's text by the fate of its characters. One that several tokens share is kept if any is."""
+    fates = np.full(len(content), _STATES.index("untrained"), dtype=np.uint8)
+    for start, end, _, state in sorted(spans, key=lambda span: span[3] == "kept"):
+        fates[start:end] = _STATES.index(state)
+    edges = [0, *(np.flatnonzero(np.diff(fates)) + 1).tolist(), len(content)]
+    cut = [Piece(content[start:end], _STATES[fates[start]]) for start, end in pairwise(edges) if start < end]
+    return cut + [Piece("", state) for _, _, is_end, state in spans if is_end]
+
+
+def shown_steps(conversation: Conversation, record: Mapping[str, Any]) -> Iterator[ShownStep]:
+    """The steps of the reasoning, as a line of the table `rewrites` has them."""
+    if not record["steps"]:
+        return
+    content = conversation.turns[record["reasoning_turn"]].content[record["reasoning_start"] :]
+    for step in record["steps"]:
+        text = content[step["start"] : step["end"]]
+        yield ShownStep(text, step["surprisal"], step["kept"], step["why"])

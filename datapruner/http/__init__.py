@@ -1,0 +1,1 @@
+"""What both sides of a connection need: when to try again, and which addresses are whose."""

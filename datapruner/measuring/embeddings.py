@@ -1,0 +1,174 @@
+"""Sentence embeddings of a corpus's samples: a vector signal beside those of the proxy model, cached alike.
+
+What methods of diversity compare, instead of the proxy's mean hidden state: unit vectors of a
+sentence-embedding model (Sentence-BERT, arXiv 1908.10084) on the text of a sample. A sample is embedded once
+for each model, part and length limit.
+
+Notable choices:
+- the shards are those of the signal cache, and the process that writes them is driven by the same executor,
+  so that a crash costs one task and an interrupted embedding goes on where it was;
+- a sample without text has no embedding, with that reason, rather than that of the empty text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from datapruner.corpora import texts
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.texts import Part
+from datapruner.errors import ModelError
+from datapruner.measuring.measure import Machine
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.measuring.workers import local
+from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.progress import Progress
+from datapruner.request.config import Measuring
+from scorers.models import encoders
+from scorers.models.encoders import EncoderFolder
+from scorers.models.sources import ModelSourceError
+
+DEFAULT_ENCODER = "all-minilm-l6-v2"
+SIGNAL = "sentence_embedding"
+EMBEDDING_VERSION = 1
+"""Raised whenever an embedding's value would change; part of the cache key."""
+
+WORKER = ("-m", "datapruner.measuring.workers.embedder")
+TASK_SAMPLES = 512
+_NO_TEXT = "the sample has no text to embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Where the embeddings of a corpus are. errors: sample id -> reason why it has none.
+
+    embedded: samples that went through the model now; seconds: of doing so.
+    """
+
+    cache: SignalCache
+    errors: dict[str, str]
+    embedded: int
+    seconds: float
+
+    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of these samples, in their order, (N, D). All of them must have been embedded."""
+        found: NDArray[np.float32] = self.cache.columns(ids, [SIGNAL])[SIGNAL].to_numpy()
+        return found
+
+
+def model_of(measuring: Measuring) -> str:
+    """The embedding model of a run that needs one."""
+    return measuring.embedder or DEFAULT_ENCODER
+
+
+def wanted(
+    models: Path, *, model: str = DEFAULT_ENCODER, part: Part = "all", max_length: int | None = None
+) -> tuple[EncoderFolder, ProxyKey]:
+    """The embedding model, fetched into `models` if need be, and its vectors' key. Raises ModelError."""
+    try:
+        encoder = encoders.resolve(model, models)
+    except ModelSourceError as error:
+        raise ModelError(str(error)) from error
+    return encoder, ProxyKey(
+        model=model,
+        revision=encoder.revision,
+        template_hash=f"sentence:{part}",
+        dtype="float32",
+        max_length=max_length or encoder.max_length,
+        overflow="truncate",
+        train_on="all",
+        tied=False,
+        signal_version=EMBEDDING_VERSION,
+    )
+
+
+def embed(
+    corpus: Corpus,
+    home: Path,
+    machine: Machine,
+    *,
+    model: str = DEFAULT_ENCODER,
+    part: Part = "all",
+    max_length: int | None = None,
+    progress: Progress,
+) -> Embedded:
+    """Embed every sample of the corpus that the cache lacks.
+
+    `model` is an alias, a folder or a Hub name; texts are cut at `max_length` tokens, by default where the
+    model's own configuration says. Raises ModelError when the model cannot be found or used, WorkerError
+    when embedding cannot start.
+    """
+    progress.stage("finding the embedding model", None, "steps")
+    encoder, key = wanted(machine.models or home, model=model, part=part, max_length=max_length)
+    cache = SignalCache(home, key)
+    index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
+    known = set(cache.status(index["sample_id"].to_list())["sample_id"])
+    missing = index.filter(~pl.col("sample_id").is_in(list(known)))
+    cache.create()
+    spec = WorkerSpec(
+        folder=str(encoder.path),
+        revision=encoder.revision,
+        dtype=key.dtype,
+        max_length=key.max_length,
+        overflow=key.overflow,
+        train_on=key.train_on,
+        tied=False,
+        device=machine.devices[0],
+        token_budget=None,
+        threads=machine.threads,
+    )
+    progress.stage("embedding", len(missing), "samples")
+    wordless: dict[str, str] = {}
+    done = 0
+
+    def count(rows: int, _: int) -> None:
+        nonlocal done
+        done += rows
+        progress.at(done)
+
+    started = time.monotonic()
+    failed: dict[str, str] = {}
+    if len(missing):
+        tasks = _tasks(corpus, part, known, cache.folder, wordless)
+        failed = dict(
+            local.measure(
+                spec,
+                machine.devices,
+                tasks,
+                count,
+                WORKER,
+                idle=machine.idle,
+                on_wait=lambda: progress.at(done),
+            )
+        )
+    return Embedded(
+        SignalCache(home, key),
+        failed | wordless,
+        len(missing) - len(failed) - len(wordless),
+        time.monotonic() - started,
+    )
+
+
+def _tasks(
+    corpus: Corpus, part: Part, known: set[str], folder: Path, wordless: dict[str, str]
+) -> Iterator[local.Task]:
+    """Samples that have no embedding yet, cut into tasks of about equal length; fills `wordless`."""
+    for _, ids, chunk in texts.sample_texts(corpus, part):
+        wanted = []
+        for sample_id, text in zip(ids, chunk, strict=True):
+            if sample_id in known:
+                continue
+            if text.strip():
+                wanted.append({"id": sample_id, "text": text})
+            else:
+                wordless[sample_id] = _NO_TEXT
+        wanted.sort(key=lambda sample: (len(sample["text"]), sample["id"]))
+        for start in range(0, len(wanted), TASK_SAMPLES):
+            yield local.Task(wanted[start : start + TASK_SAMPLES], folder)

@@ -1,0 +1,290 @@
+"""Get every sample of a corpus measured: what the cache lacks goes through the proxy model, once.
+
+Notable choices:
+- rows are read in windows of a few thousand, sorted by length inside a window and cut into tasks of a few
+  hundred: batches waste little padding, memory is bounded, and a crash costs one task;
+- the proxy model's files decide the cache key without being loaded, so a corpus that is fully measured
+  starts no worker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import ModelError, UsageError
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.measuring.workers import local
+from datapruner.measuring.workers.spec import WorkerSpec, wire
+from datapruner.progress import Progress
+from datapruner.request.config import Measuring
+from scorers.conversations.conversation import Conversation
+from scorers.models.sources import ModelSourceError, ProxyFolder, resolve
+from scorers.signals.columns import SIGNAL_VERSION
+
+WINDOW_ROWS = 4096
+TASK_ROWS = 256
+TASK_CHARACTERS = 4_000_000
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where measuring happens. Nothing here changes a number beyond rounding.
+
+    `models` is the folder of proxy models' files, by default inside the home that signals are kept in. With
+    `idle`, measuring processes stay loaded for whoever measures next with the same model.
+    """
+
+    devices: Sequence[str]
+    token_budget: int | None = None
+    threads: int | None = None
+    models: Path | None = None
+    idle: local.IdleWorkers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Where the signals of a corpus are, and which samples have none.
+
+    errors: sample id -> reason. measured: samples that went through the model now. seconds: of doing so.
+    """
+
+    proxy: ProxyFolder
+    cache: SignalCache
+    errors: dict[str, str]
+    measured: int
+    tokens: int
+    seconds: float
+
+
+def find_devices(wanted: str = "auto") -> tuple[str, ...]:
+    """Devices to measure on: "auto" is every GPU or else the CPU; or a list such as "cpu" or "cuda:0,cuda:1".
+
+    torch is asked in a process of its own, and only where there is a trace of a GPU driver. Raises
+    UsageError for a name that is no device's.
+    """
+    if wanted != "auto":
+        devices = tuple(part.strip() for part in wanted.split(","))
+        for device in devices:
+            if not _DEVICE.fullmatch(device):
+                raise UsageError(
+                    f"no device is called {device!r}", remedy="auto, cpu, cuda, cuda:1 or cuda:0,cuda:1"
+                )
+        return devices
+    if not any(Path(trace).exists() for trace in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
+        return ("cpu",)
+    probe = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    count = int(answer.stdout) if answer.returncode == 0 else 0
+    return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way to measure samples: which model reads what of them, and what else decides the signals.
+
+    `template` is a chat template to use instead of the model's own, "" ours for models without one.
+    """
+
+    proxy: ProxyFolder
+    key: ProxyKey
+    template: str | None = None
+
+
+def proxy_for(
+    measuring: Measuring,
+    home: Path,
+    devices: Sequence[str],
+    *,
+    needs: Iterable[str] = (),
+    context: str = "full",
+) -> Pass:
+    """The pass that measures `needs`: the proxy model, fetched if need be, and its cache key.
+
+    Raises ModelError.
+    """
+    try:
+        folder = resolve(measuring.model, home)
+    except ModelSourceError as error:
+        raise ModelError(str(error)) from error
+    on_cpu = devices[0].startswith("cpu")
+    dtype = measuring.dtype if measuring.dtype != "auto" else "float32" if on_cpu else "bfloat16"
+    key = ProxyKey(
+        model=measuring.model,
+        revision=folder.revision,
+        template_hash=folder.template_hash,
+        dtype=dtype,
+        max_length=measuring.max_length,
+        overflow=measuring.overflow,
+        train_on=measuring.train_on,
+        tied="tied_grad_norm" in needs,
+        signal_version=SIGNAL_VERSION,
+        context=context,
+        lora="lora_effort" in needs,
+    )
+    return Pass(folder, key)
+
+
+class Plan(Protocol):
+    """Which rows a measuring set out to do, kept so that a second attempt cuts them into the same tasks: a
+    batch's company decides the last bits of its results."""
+
+    def rows(self) -> list[int] | None:
+        """What was kept, None before that."""
+        ...
+
+    def keep(self, rows: list[int]) -> None:
+        """Make `rows()` return these from now on."""
+        ...
+
+
+def measure(
+    corpus: Corpus,
+    wanted: Pass,
+    home: Path,
+    machine: Machine,
+    *,
+    progress: Progress,
+    plan: Plan | None = None,
+    stage: str = "measuring",
+    without: Collection[str] = (),
+) -> Measurement:
+    """Measure every sample of the corpus that the cache lacks, but those `without`, by their ids.
+
+    `stage` is what to call that.
+
+    With `plan`, an attempt that follows a broken one gives the same bytes as one that was not disturbed, and
+    `measured` counts for all of them.
+
+    Raises ModelError when the model cannot be used, WorkerError when measuring cannot start.
+    """
+    proxy, key = wanted.proxy, wanted.key
+    cache = SignalCache(home, key)
+    index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
+    index = index.filter(~pl.col("sample_id").is_in(list(without)))
+    known = cache.status(index["sample_id"].to_list())
+    errors = dict(known.drop_nulls("error").select("sample_id", "error").iter_rows())
+    missing = index.join(known, on="sample_id", how="anti", maintain_order="left")
+    planned = None if plan is None else plan.rows()
+    if missing.is_empty():
+        return Measurement(proxy, cache, errors, len(planned or ()), 0, 0.0)
+    # With rows that were measured when the plan was made, too: signals may be lost with a machine.
+    rows = sorted({*(planned or ()), *missing["row"]})
+    if rows != planned and plan is not None:
+        plan.keep(rows)
+    cache.create()
+    spec = worker_spec(wanted, machine)
+    progress.stage(stage, len(missing), "samples")
+    counter = _Counter(progress)
+    started = time.monotonic()
+    tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]))
+    failed = dict(
+        local.measure(spec, machine.devices, tasks, counter, idle=machine.idle, on_wait=counter.tell)
+    )
+    seconds = time.monotonic() - started
+    # All samples anew, as a task that lacked one did the others again and replaced its shard. Another run on
+    # the same home may have measured meanwhile what failed in this one.
+    cache = SignalCache(home, key)
+    found = dict(cache.status(index["sample_id"].to_list()).iter_rows())
+    failed = {sample_id: reason for sample_id, reason in failed.items() if sample_id not in found}
+    errors = {sample_id: reason for sample_id, reason in found.items() if reason is not None} | failed
+    lost = len(index) - len(found) - len(failed)
+    assert lost == 0, f"{lost} samples were neither measured nor reported as failed"
+    return Measurement(proxy, cache, errors, len(rows), counter.tokens, seconds)
+
+
+def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
+    """What a measuring process is told of this pass."""
+    key = wanted.key
+    return WorkerSpec(
+        folder=str(wanted.proxy.path),
+        revision=wanted.proxy.revision,
+        dtype=key.dtype,
+        max_length=key.max_length,
+        overflow=key.overflow,
+        train_on=key.train_on,
+        tied=key.tied,
+        device=machine.devices[0],
+        token_budget=machine.token_budget,
+        threads=machine.threads or _threads(machine.devices),
+        context=key.context,
+        template=wanted.template,
+        lora=key.lora,
+    )
+
+
+class _Counter:
+    """Adds up what the workers report and passes it on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.rows = self.tokens = 0
+        self._note = "loading the model"
+        self._progress = progress
+        self._started = time.monotonic()
+
+    def __call__(self, rows: int, tokens: int) -> None:
+        self.rows += rows
+        self.tokens += tokens
+        self._progress.measured(self.rows, self.tokens)
+        rate = self.tokens / max(time.monotonic() - self._started, 1e-9)
+        self._note = f"{rate:,.0f} tokens/s"
+        self.tell()
+
+    def tell(self) -> None:
+        """Report again how far it is: listeners that want to stop the work can do so only when asked."""
+        self._progress.at(self.rows, note=self._note)
+
+
+def _threads(devices: Sequence[str]) -> int | None:
+    """Share the processors that are ours among CPU workers, unless OMP_NUM_THREADS says otherwise.
+
+    None is torch's default, which reads that variable, and enough for a worker on a GPU.
+    """
+    if not devices[0].startswith("cpu") or "OMP_NUM_THREADS" in os.environ:
+        return None
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, ours // len(devices))
+
+
+def _tasks(corpus: Corpus, rows: Sequence[int], folder: Path, missing: set[str]) -> Iterator[local.Task]:
+    """The rows cut into tasks, without those tasks that have none of the `missing` samples left."""
+    for samples in cut(corpus, rows):
+        if any(sample["id"] in missing for sample in samples):
+            yield local.Task(samples, folder)
+
+
+def cut(corpus: Corpus, rows: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """The samples of these rows, sorted, in wire form and in tasks of about one length each."""
+    for start in range(0, len(rows), WINDOW_ROWS):
+        window = [
+            (sample_id, conversation)
+            for batch in corpus.conversations(rows[start : start + WINDOW_ROWS])
+            for _, sample_id, conversation in batch
+        ]
+        window.sort(key=lambda item: (_characters(item[1]), item[0]))
+        samples: list[dict[str, Any]] = []
+        size = 0
+        for sample_id, conversation in window:
+            samples.append(wire(sample_id, conversation))
+            size += _characters(conversation)
+            if len(samples) == TASK_ROWS or size > TASK_CHARACTERS:
+                yield samples
+                samples, size = [], 0
+        if samples:
+            yield samples
+
+
+def _characters(conversation: Conversation) -> int:
+    return sum(len(turn.content) for turn in conversation.turns)

@@ -1,0 +1,241 @@
+"""All that a run's methods read, measured: the corpus, and what they compare it with (`signals.VIEWS`).
+
+Notable choices:
+- every view is a pass of its own, with a signal cache and a plan of its own: the reference model's signals
+  are found again by a run in which it is the proxy model, a target set's by a run on that set;
+- the reference model reads the proxy's chat template and stops at the proxy's length limit, for its tokens to
+  be the same; whether they are is checked, sample by sample;
+- a sample without one of the views is left out like one that could not be measured at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import ModelError, NothingSurvivedError
+from datapruner.measuring import embeddings, lissa
+from datapruner.measuring.embeddings import Embedded
+from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for
+from datapruner.measuring.signal_cache import SignalCache
+from datapruner.progress import Progress
+from datapruner.request.config import RunConfig
+from datapruner.runs.selection import check_views, needs
+from scorers.models import template
+from scorers.signals.columns import ALIGNED_VIEWS, Signals, corpus_settings, needs_by_view
+
+Plans = Callable[[str], Plan]
+"""The plan of a view by its name, "" for the corpus itself."""
+
+_STAGES = {
+    "": "measuring",
+    "free": "measuring without prompts",
+    "bare": "measuring the bare answers",
+    "reference": "measuring by the reference model",
+    "target": "measuring the target set",
+}
+_CONTEXTS = {"free": "header", "bare": "bare"}
+_FAILED = {
+    "free": "without its prompt: ",
+    "bare": "its bare answer: ",
+    "reference": "by the reference model: ",
+}
+_CHUNK_SAMPLES = 20_000
+
+
+def passes(config: RunConfig, models: Path, devices: Sequence[str]) -> dict[str, Pass]:
+    """What has to be measured for the methods, by view, the corpus itself ("") first.
+
+    `models` is the folder that models are fetched into. Raises ModelError.
+    """
+    wanted = needs_by_view(needs(config.methods, config.combine))
+    found: dict[str, Pass] = {}
+    for view in sorted(wanted):
+        if view == "reference":
+            found[view] = _reference(config, found[""], models, devices, wanted[view])
+        else:
+            context = _CONTEXTS.get(view, "full")
+            found[view] = proxy_for(config.measuring, models, devices, needs=wanted[view], context=context)
+    return found
+
+
+def _reference(
+    config: RunConfig, base: Pass, models: Path, devices: Sequence[str], wanted: frozenset[str]
+) -> Pass:
+    assert config.measuring.reference is not None, "see check_views()"
+    measuring = config.measuring.model_copy(update={"model": config.measuring.reference})
+    found = proxy_for(measuring, models, devices, needs=wanted)
+    ours, theirs = base.proxy.path, found.proxy.path
+    if _vocabulary(ours) != _vocabulary(theirs):
+        raise ModelError(
+            f"the reference model {measuring.model} has another tokenizer than {config.measuring.model}",
+            remedy="losses can be compared only token by token; name a model of the same family",
+        )
+    if found.key.template_hash != base.key.template_hash:
+        text, source = template.in_folder(ours)
+        key = replace(found.key, template_hash=base.key.template_hash)
+        found = replace(found, key=key, template=text if source == "model" else "")
+    if (limit := _positions(ours)) != _positions(theirs):
+        limits = [n for n in (limit, found.key.max_length) if n is not None]
+        found = replace(found, key=replace(found.key, max_length=min(limits, default=None)))
+    return found
+
+
+def _vocabulary(folder: Path) -> Any:
+    """The tokens of a model folder, None where they are not in a tokenizer.json."""
+    path = folder / "tokenizer.json"
+    return json.loads(path.read_text(encoding="utf-8"))["model"].get("vocab") if path.is_file() else None
+
+
+def _positions(folder: Path) -> int | None:
+    """The longest sequence that a model allows, as its configuration says."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config", config)
+    found = config.get("max_position_embeddings", config.get("n_positions"))
+    return None if found is None else int(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What was measured. `base` is of the corpus, `others` by view. `errors`: sample id -> why it has not all
+    of the signals. `target`: ids of the target set's samples that could be measured."""
+
+    base: Measurement
+    others: dict[str, Measurement]
+    errors: dict[str, str]
+    target: list[str]
+    embedded: Embedded | None
+    fitted: Callable[[list[str], str], NDArray[np.float64]]
+    """The corpus signal that a need asks for, of these samples among themselves, (N,)."""
+
+    @property
+    def measured(self) -> int:
+        """Samples that went through a model now, those of all views together."""
+        return sum(each.measured for each in (self.base, *self.others.values()))
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.seconds for each in (self.base, *self.others.values()))
+
+    def truncated(self, signals: Signals) -> NDArray[np.generic]:
+        """Response tokens that each sample lost to the length limit, (N,)."""
+        return self.base.cache.columns(signals.ids.tolist(), ["n_truncated"])["n_truncated"].to_numpy()
+
+    def signals(self, ids: list[str], wanted: frozenset[str]) -> Signals:
+        """The signals in `wanted` of these samples of the corpus, with the views of them."""
+        by_view = needs_by_view(wanted)
+        others = {
+            view: measurement.cache.signals(ids if view in ALIGNED_VIEWS else self.target, by_view[view])
+            for view, measurement in self.others.items()
+        }
+        fitted = {need for need in by_view[""] if corpus_settings(need) is not None}
+        signals = self.base.cache.signals(ids, by_view[""] - fitted - {embeddings.SIGNAL})
+        samples = {**signals.samples, **{need: self.fitted(ids, need) for need in sorted(fitted)}}
+        vectors = dict(signals.vectors)
+        if self.embedded is not None:
+            vectors[embeddings.SIGNAL] = self.embedded.vectors(ids)
+        return replace(signals, others=others, samples=samples, vectors=vectors)
+
+
+def measure_views(
+    corpus: Corpus,
+    target: Corpus | None,
+    config: RunConfig,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+    plans: Plans | None = None,
+    without: Collection[str] = (),
+) -> Views:
+    """Measure what the methods of a run read and the caches lack, but the samples `without`, by their ids.
+
+    Raises UsageError as `check_views` does, ModelError, WorkerError, and NothingSurvivedError when nothing of
+    the target set can be measured.
+    """
+    check_views(config, has_target=target is not None)
+    progress.stage("finding the proxy model", None, "steps")
+    made: dict[str, Measurement] = {}
+    found = passes(config, machine.models or home, machine.devices)
+    for view, wanted in found.items():
+        rows = corpus if view != "target" else target
+        assert rows is not None, view
+        plan = None if plans is None else plans(view)
+        stage = _STAGES[view]
+        left = () if view == "target" else without
+        made[view] = measure(
+            rows, wanted, home, machine, progress=progress, plan=plan, stage=stage, without=left
+        )
+    base = made.pop("")
+    errors = dict(base.errors)
+    for view in sorted(ALIGNED_VIEWS & made.keys()):
+        for sample_id, reason in made[view].errors.items():
+            errors.setdefault(sample_id, _FAILED[view] + reason)
+    if "reference" in made:
+        errors |= _other_tokens(corpus, base.cache, made["reference"].cache, {*errors, *without})
+    embedded: Embedded | None = None
+    if embeddings.SIGNAL in needs(config.methods):
+        model = embeddings.model_of(config.measuring)
+        embedded = embeddings.embed(corpus, home, machine, model=model, progress=progress)
+        for sample_id, reason in embedded.errors.items():
+            if sample_id not in without:
+                errors.setdefault(sample_id, "by the embedding model: " + reason)
+    aims: list[str] = []
+    if target is not None:
+        aims = _aims(target, made["target"], progress)
+
+    def fitted(ids: list[str], need: str) -> NDArray[np.float64]:
+        named = corpus_settings(need)
+        assert named is not None, need
+        assert named[0] == "lissa_influence", need
+        towards = None if target is None else lissa.Samples(target, aims)
+        return lissa.influence(
+            lissa.Samples(corpus, ids),
+            towards,
+            named[1],
+            found[""],
+            home,
+            machine,
+            seed=config.seed,
+            progress=progress,
+        )
+
+    return Views(base, made, errors, aims, embedded, fitted)
+
+
+def _aims(target: Corpus, measurement: Measurement, progress: Progress) -> list[str]:
+    """Ids of the target set's samples that could be measured."""
+    index = target.sample_index().filter(pl.col("duplicate_of").is_null())
+    found = [sample_id for sample_id in index["sample_id"].to_list() if sample_id not in measurement.errors]
+    if measurement.errors:
+        example = next(iter(measurement.errors.values()))
+        if not found:
+            raise NothingSurvivedError("nothing of the target set could be measured", remedy=example)
+        progress.note(
+            f"{len(measurement.errors)} of {len(index)} samples of the target set are left out: {example}"
+        )
+    return found
+
+
+def _other_tokens(
+    corpus: Corpus, base: SignalCache, reference: SignalCache, without: Collection[str]
+) -> dict[str, str]:
+    """The samples that the reference model read as other tokens, and so in other places, than the proxy;
+    `without` those that not both have read."""
+    index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
+    ids = [sample_id for sample_id in index["sample_id"].to_list() if sample_id not in without]
+    reason = "the reference model reads it as other tokens; name one with the same tokenizer"
+    found: dict[str, str] = {}
+    for start in range(0, len(ids), _CHUNK_SAMPLES):
+        some = ids[start : start + _CHUNK_SAMPLES]
+        ours, theirs = (cache.columns(some, ["input_ids", "position"]) for cache in (base, reference))
+        differs = (ours["input_ids"] != theirs["input_ids"]) | (ours["position"] != theirs["position"])
+        found |= dict.fromkeys(pl.Series(some).filter(differs), reason)
+    return found

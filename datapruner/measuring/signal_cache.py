@@ -1,0 +1,173 @@
+"""The signal cache: append-only Parquet shards, one folder per proxy key. A sample is measured once.
+
+`signals/{key}/{hash of the shard's sample ids}.parquet`, and `key.json` that spells the key out. Whatever
+decides a number is in the key: model revision, template hash, dtype, length limit, which turns are trained
+on, what stands before the responses, signal version. A shard appears by rename, so every file there is whole.
+
+Notable choices:
+- which samples are there is asked of the shards themselves (their id column), not of a second index that
+  could disagree with them;
+- a sample in two shards (two runs at once measured it) is read from the first by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from datapruner.system.files import publishing
+from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
+
+# A sample's means have the names of the token columns they are means of; shards keep the two apart.
+_MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
+_N_TOKENS = pl.col("input_ids").list.len().cast(pl.Int64)  # counted unsigned, whose differences wrap around
+_N_RESPONSE = pl.col("position").list.len().cast(pl.Int64)
+_COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
+_INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.Int64, "line": pl.Int64}
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyKey:
+    """Everything that decides a signal's value, besides the sample."""
+
+    model: str
+    revision: str
+    template_hash: str
+    dtype: str
+    max_length: int | None
+    overflow: str
+    train_on: str
+    tied: bool
+    signal_version: int
+    context: str = "full"
+    lora: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The key spelled out, without the fields that have a default: keys were given those later, and what
+        was measured before stays valid."""
+        defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
+        return {name: value for name, value in asdict(self).items() if defaults.get(name, MISSING) != value}
+
+    def digest(self) -> str:
+        """Folder name of the key. The model's name is for people and does not count."""
+        decisive = {name: value for name, value in self.document().items() if name != "model"}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def shard_name(ids: Sequence[str]) -> str:
+    """File name of the shard that holds exactly these samples."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:20] + ".parquet"
+
+
+class SignalCache:
+    """The shards of one proxy key below `home`."""
+
+    def __init__(self, home: Path, key: ProxyKey) -> None:
+        self.key = key
+        self.folder = home / "signals" / key.digest()
+        self._known: list[Path] = []
+        self._located = pl.DataFrame(schema=_INDEX)
+
+    def create(self) -> None:
+        """Make the folder, with its key spelled out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "key.json"
+        if not about.exists():
+            with publishing(about) as file:
+                file.write(json.dumps(self.key.document(), indent=2).encode() + b"\n")
+
+    def shards(self) -> list[Path]:
+        """Every published shard, by name."""
+        return sorted(self.folder.glob("[!.]*.parquet"))
+
+    def _index(self) -> pl.DataFrame:
+        """Where each sample is: sample_id, error, shard (number in `shards()`), line (in the shard)."""
+        shards = self.shards()
+        if shards != self._known:
+            # glob off: a home called "runs[1]" is no pattern
+            found = pl.read_parquet(shards, columns=["sample_id", "error"], glob=False)
+            starts = _starts(shards)
+            at = np.arange(len(found))
+            shard = np.searchsorted(starts, at, side="right") - 1
+            found = found.with_columns(shard=pl.Series(shard), line=pl.Series(at - starts[shard]))
+            self._located = found.unique("sample_id", keep="first", maintain_order=True)
+            self._known = shards
+        return self._located
+
+    def status(self, ids: Sequence[str]) -> pl.DataFrame:
+        """Of these samples, the measured ones: columns sample_id, error (null when measured well)."""
+        return self._index().select("sample_id", "error").join(_wanted(ids), on="sample_id", how="semi")
+
+    def columns(self, ids: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
+        """Shard columns of measured samples, in the order of `ids`. All of them must be there.
+
+        Reads the shards that hold them, and of those the columns asked for.
+        """
+        places = self._index().filter(pl.col("error").is_null())
+        places = _wanted(ids).join(places, on="sample_id", how="inner", maintain_order="left")
+        assert len(places) == len(ids), f"{len(ids) - len(places)} samples are not in {self.folder}"
+        numbers, which = np.unique(places["shard"].to_numpy(), return_inverse=True)
+        files = [self._known[number] for number in numbers]
+        frame = pl.read_parquet(files, columns=["sample_id", *names], glob=False)
+        at = _starts(files)[which] + places["line"].to_numpy()
+        return frame if np.array_equal(at, np.arange(len(frame))) else frame[at]
+
+    def tokens(self, sample_id: str) -> tuple[list[int], int] | None:
+        """The token ids of a sample, and where its first response token stands; None when it is not here."""
+        shards = self.shards()
+        if not shards:
+            return None
+        measured = (pl.col("sample_id") == sample_id) & pl.col("error").is_null()
+        # First the shard by its column of ids: token ids are most of the bytes.
+        scan = pl.scan_parquet(shards, glob=False, include_file_paths="shard").filter(measured)
+        holders = scan.select("shard").head(1).collect().to_series().to_list()
+        for shard in holders:
+            found = pl.scan_parquet(shard, glob=False).filter(measured)
+            return found.select("input_ids", pl.col("position").list.first()).collect().row(0)
+        return None
+
+    def signals(self, ids: Sequence[str], needs: frozenset[str]) -> Signals:
+        """Signals of measured samples in the order of `ids`: those in `needs`, and the counts.
+
+        Names are those of `scorers.signals.columns`; token signals are asked for as "token:nll".
+        """
+        samples = sorted((needs & set(SAMPLE_SIGNALS)) | set(_COUNTS))
+        tokens = sorted(name for name in TOKEN_SIGNALS if f"token:{name}" in needs)
+        vectors = sorted(needs & set(VECTOR_SIGNALS))
+        unknown = needs - set(samples) - {f"token:{name}" for name in tokens} - set(vectors)
+        assert not unknown, f"no such signals: {sorted(unknown)}"
+        stored = [_MEANS.get(name, name) for name in samples]
+        frame = self.columns(ids, list(dict.fromkeys([*stored, *tokens, *vectors])))
+        lengths = frame["n_response_tokens"].to_numpy()
+        return Signals(
+            ids=np.array(ids, dtype=np.str_),
+            samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
+            tokens={name: flatten(frame[name]) for name in tokens},
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            vectors={name: frame[name].to_numpy() for name in vectors},
+        )
+
+
+def flatten(lists: pl.Series) -> NDArray[Any]:
+    """The values of a list column, one after another."""
+    flat: NDArray[Any] = lists.rechunk().to_arrow().flatten().to_numpy(zero_copy_only=False)
+    return flat
+
+
+def _starts(shards: Sequence[Path]) -> Ints:
+    """Rows before each shard, were they one table."""
+    heights = [pq.read_metadata(path).num_rows for path in shards]
+    return np.cumsum([0, *heights[:-1]], dtype=np.int64)
+
+
+def _wanted(ids: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": ids}, schema={"sample_id": pl.String})

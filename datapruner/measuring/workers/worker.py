@@ -1,0 +1,91 @@
+"""The measuring process: loads a proxy model once, then turns tasks into shards (`protocol`).
+
+Notable choice: an error that the row will always cause (it cannot be rendered, its logits are not finite) is
+written to the shard and so remembered; running out of memory is reported in `failed` and tried another day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from datapruner.measuring.workers import protocol, shards
+from datapruner.measuring.workers.spec import WorkerSpec, unwire
+from scorers.conversations.chat import ChatRenderer, Encoded, RenderError
+from scorers.models.proxy import Proxy, load
+from scorers.signals.forward import ForwardPass, Measured
+
+
+class Worker:
+    """One loaded proxy model and what turns conversations into shard rows."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        proxy, self.renderer = loaded(spec)
+        self.forward = ForwardPass(proxy, token_budget=spec.token_budget, tied=spec.tied, lora=spec.lora)
+        self.schema = shards.schema(
+            self.forward.projection.vocabulary.shape[0] * self.forward.projection.hidden.shape[0],
+            self.forward.head.weight.shape[1],
+            lora=spec.lora,
+        )
+
+    def ready(self) -> Mapping[str, Any]:
+        return {"template": self.renderer.template_source, "token_budget": self.forward.token_budget}
+
+    def run(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Measure a task's samples and write its shard, yielding events."""
+        samples = task["samples"]
+        ids = [sample["id"] for sample in samples]
+        rendered = self.renderer.render([unwire(sample) for sample in samples])
+        rows: dict[str, dict[str, Any]] = {}
+        failed: list[tuple[str, str]] = []
+        encoded: list[tuple[str, Encoded]] = []
+        for sample_id, text in zip(ids, rendered, strict=True):
+            if isinstance(text, RenderError):
+                rows[sample_id] = {"sample_id": sample_id, "error": text.reason}
+            else:
+                encoded.append((sample_id, text))
+        yield {"event": "progress", "rows": len(rows), "tokens": 0}
+        for index, result in self.forward.measure([e for _, e in encoded]):
+            sample_id, sample = encoded[index]
+            if isinstance(result, Measured):
+                rows[sample_id] = shards.measured_row(sample_id, sample, result, self.forward.head_norm)
+            elif result.permanent:
+                rows[sample_id] = {"sample_id": sample_id, "error": result.reason}
+            else:
+                failed.append((sample_id, result.reason))
+            yield {"event": "progress", "rows": 1, "tokens": len(sample.input_ids)}
+        ordered = [rows[sample_id] for sample_id in ids if sample_id in rows]
+        if ordered:
+            try:
+                shards.write(Path(task["out"]), ordered, self.schema)
+            except OSError as error:
+                yield protocol.unwritten("the signals", error)
+                return
+        yield {"event": "done", "task": task["task"], "failed": failed}
+
+
+def loaded(spec: WorkerSpec) -> tuple[Proxy, ChatRenderer]:
+    """The proxy model of a specification, and what renders samples for it. Raises ModelSourceError."""
+    transformers_logging.disable_progress_bar()
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    proxy = load(Path(spec.folder), device=spec.device, dtype=spec.dtype)
+    if spec.template is not None:
+        proxy.tokenizer.chat_template = spec.template or None
+    limits = [n for n in (spec.max_length, proxy.max_positions) if n is not None]
+    renderer = ChatRenderer(
+        proxy.tokenizer,
+        train_on=spec.train_on,  # type: ignore[arg-type]
+        max_length=min(limits, default=None),
+        overflow=spec.overflow,  # type: ignore[arg-type]
+        context=spec.context,  # type: ignore[arg-type]
+    )
+    return proxy, renderer
+
+
+if __name__ == "__main__":
+    protocol.main(Worker)

@@ -1,0 +1,1 @@
+"""What leaves a run: subsets to train on."""

@@ -1,0 +1,237 @@
+"""Subsets: the canonical columns with everything in them, and the plain rows as they came (`row_files`).
+
+Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
+`input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
+false pruned, null not a response token). A pruned token stays in `input_ids`. Where an original column has
+one of our names, ours is called `datapruner_<name>`. The schema's metadata has the run's configuration and
+lineage under `datapruner`.
+
+A run that rewrote reasoning has `messages` instead, the conversations to train on, as token ids and masks
+are of the texts before, and what is said of each beside it. Which columns are called `original_<name>` there,
+and in its plain rows, is said in `datapruner.rewriting.training`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import UsageError
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache, flatten
+from datapruner.rewriting.training import ABOUT, TrainingRows
+from datapruner.rows import json_form
+from datapruner.rows.row_files import Rows, spliced
+from datapruner.runs.pipeline import Run
+from datapruner.runs.tables import OF_METHODS
+
+if TYPE_CHECKING:
+    import datasets
+
+_BATCH = 2048
+_IGNORED = -100
+
+
+def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
+    """The kept samples in row order with everything that there is."""
+    if run.config.rewrite is not None:
+        return _rewritten(run, corpus)
+
+    def tables() -> Iterator[pa.Table]:
+        for rows, ours in _ours(run, home):
+            original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
+            yield _beside(original, ours).replace_schema_metadata(_metadata(run))
+
+    def lines() -> Iterator[bytes]:
+        names: list[str] = []
+        for rows, ours in _ours(run, home):
+            names = names or _apart(corpus.original_names(), ours.column_names)
+            batch = ours.rename_columns(names).combine_chunks().to_batches()[0]
+            both = zip(corpus.originals_json(rows, _BATCH), json_form.lines(batch, run.run_id), strict=True)
+            yield from (spliced(*each) for each in both)
+
+    return Rows(tables, lines, lambda: next(tables()).column_names)
+
+
+def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
+    """Some kept rows, and the columns of ours that go with them."""
+    cache = SignalCache(home, ProxyKey(**run.lineage["proxy"]))
+    scores = kept_scores(run)
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        for start in range(0, len(scores), _BATCH):
+            part = scores.slice(start, _BATCH)
+            rows = part["row"].to_list()
+            lists = cache.columns(part["sample_id"].to_list(), ["input_ids", "position"])
+            kept = connection.sql(
+                "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
+                params={"first": rows[0], "last": rows[-1]},
+            ).to_arrow_table()
+            training = pa.table(_training_columns(lists, kept.column("kept_tokens")))
+            yield rows, _beside(part.to_arrow().cast(_scores_schema(part)), training)
+
+
+def _rewritten(run: Run, corpus: Corpus) -> Rows:
+    """`canonical` of a run that rewrote."""
+    training, scores = _training(run, corpus), kept_scores(run)
+    more = scores.select(name for name in scores.columns if name not in ("row", "sample_id", *ABOUT))
+
+    def tables() -> Iterator[pa.Table]:
+        done = 0
+        for batch in training.batches():
+            part = scores.slice(done, len(batch.rows))
+            done += len(part)
+            ours = part.to_arrow().cast(_scores_schema(part))
+            about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
+            table = _beside(_beside(batch.original, ours), pa.table(batch.trained | about))
+            yield table.replace_schema_metadata(_metadata(run))
+
+    def lines() -> Iterator[bytes]:
+        names = _apart([*training.names.values()], more.columns)
+        ours = Rows.of(more.rename(dict(zip(more.columns, names, strict=True))).to_arrow(), run.run_id)
+        both = zip(training.lines(about=True), ours.lines(), strict=True)
+        return (spliced(*each) for each in both)
+
+    return Rows(tables, lines, lambda: next(tables()).column_names)
+
+
+def _training(run: Run, corpus: Corpus) -> TrainingRows:
+    """What to train on of a run that rewrote."""
+    assert run.config.rewrite is not None, run.run_id
+    return TrainingRows(run.database, corpus, kept_scores(run)["row"].to_list(), run.config.rewrite.pattern)
+
+
+def rewritten_rows(training: TrainingRows, about: Mapping[str, Any] | None = None) -> Rows:
+    """Rewritten rows; with `about`, what made them, with what is said of each."""
+    metadata = None if about is None else {b"datapruner": json.dumps(about, sort_keys=True).encode()}
+
+    def tables() -> Iterator[pa.Table]:
+        for batch in training.batches():
+            ours = batch.trained if about is None else batch.trained | batch.about
+            columns = [*ours.values(), *batch.original.columns]
+            table = pa.table(columns, names=[*ours, *batch.original.column_names])
+            yield table.replace_schema_metadata(metadata)
+
+    return Rows(tables, lambda: training.lines(about=about is not None), lambda: next(tables()).column_names)
+
+
+def originals(corpus: Corpus, rows: Sequence[int]) -> Rows:
+    """These rows of a corpus as they came."""
+    return Rows(
+        lambda: (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH)),
+        lambda: corpus.originals_json(rows, _BATCH),
+        corpus.original_names,
+    )
+
+
+def as_dataset(rows: Rows) -> datasets.Dataset:
+    """The rows in memory. Raises UsageError when a column's type has no place in a dataset."""
+    import datasets  # a second of imports that only this needs
+
+    try:
+        return datasets.Dataset(pa.concat_tables(rows.tables()))
+    except (ValueError, pa.ArrowException) as error:
+        raise UsageError(
+            f"the rows cannot be a dataset: {error}", remedy="export them to a file, or cast the column"
+        ) from error
+
+
+def kept_scores(run: Run) -> pl.DataFrame:
+    """sample_scores of the kept samples, in row order, without columns that no method set."""
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        table = connection.sql("SELECT * EXCLUDE (keep, status) FROM sample_scores WHERE keep ORDER BY row")
+        frame = pl.from_arrow(table.to_arrow_table())
+    assert isinstance(frame, pl.DataFrame), type(frame)
+    return _set(frame)
+
+
+def _set(scores: pl.DataFrame) -> pl.DataFrame:
+    """The scores without columns that no method set."""
+    return scores.drop(
+        name for name in OF_METHODS if name in scores.columns and scores[name].null_count() == len(scores)
+    )
+
+
+def _scores_schema(scores: pl.DataFrame) -> pa.Schema:
+    """Plain Arrow types: string, not string_view."""
+    arrow = scores.to_arrow().schema
+    return pa.schema(
+        [
+            pa.field(
+                f.name,
+                pa.string()
+                if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type)
+                else f.type,
+            )
+            for f in arrow
+        ]
+    )
+
+
+def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict[str, pa.Array]:
+    """input_ids, attention_mask, labels and token_keep, from ids, response positions and kept positions."""
+    lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    ids = flatten(lists["input_ids"])
+    response = flatten(lists["position"]) + np.repeat(begins[:-1], lists["position"].list.len().to_numpy())
+    kept_lists = kept_tokens.combine_chunks()
+    kept = kept_lists.flatten().to_numpy() + np.repeat(begins[:-1], kept_lists.value_lengths().to_numpy())
+    labels = np.full(len(ids), _IGNORED, dtype=np.int32)
+    labels[kept] = ids[kept]
+    flags = np.zeros(len(ids), dtype=np.bool_)
+    flags[kept] = True
+    outside = np.ones(len(ids), dtype=np.bool_)
+    outside[response] = False
+    offsets = pa.array(begins.astype(np.int32))
+    return {
+        name: pa.ListArray.from_arrays(offsets, values)
+        for name, values in {
+            "input_ids": pa.array(ids),
+            "attention_mask": pa.array(np.ones(len(ids), dtype=np.int8)),
+            "labels": pa.array(labels),
+            "token_keep": pa.array(flags, mask=outside),
+        }.items()
+    }
+
+
+def _beside(table: pa.Table, ours: pa.Table) -> pa.Table:
+    """The table with our columns after its own, which keep their names."""
+    names = _apart(table.column_names, ours.column_names)
+    return pa.table([*table.columns, *ours.columns], names=[*table.column_names, *names])
+
+
+def _apart(names: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """What our columns are called beside others with these names."""
+    taken = set(names)
+    found = []
+    for name in ours:
+        free = name
+        while free in taken:
+            free = f"datapruner_{free}"
+        taken.add(free)
+        found.append(free)
+    return found
+
+
+def _metadata(run: Run) -> dict[bytes, bytes]:
+    document = {"run": run.run_id, "config": run.config.model_dump(mode="json"), "lineage": run.lineage}
+    return {b"datapruner": json.dumps(document, sort_keys=True).encode()}
+
+
+def plain(run: Run, corpus: Corpus) -> Rows:
+    """The kept rows alone, unchanged; of a run that rewrote, its `TrainingRows`."""
+    if run.config.rewrite is not None:
+        return rewritten_rows(_training(run, corpus))
+    return originals(corpus, kept_scores(run)["row"].to_list())
+
+
+def scores_of(scores: pl.DataFrame) -> Rows:
+    """A table of scores, without columns that no method set."""
+    scores = _set(scores)
+    return Rows.of(scores.to_arrow().cast(_scores_schema(scores)), "scores")

@@ -1,0 +1,161 @@
+"""What a run was asked to do: validated once, written beside every result, and enough to do it again."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from datapruner import validation
+from datapruner.errors import UsageError
+from datapruner.request.keep import LARGEST, Keep
+from datapruner.request.parts import (
+    Calibrate,
+    Contamination,
+    Coverage,
+    Criterion,
+    Dedup,
+    Filter,
+    Name,
+    Part,
+    Rewrite,
+)
+from scorers.method import Method
+from scorers.methods import registry
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def _is_none(value: object) -> bool:
+    """What is not given is not in a dump either, so that the ids of runs without it stay as they are."""
+    return value is None
+
+
+class Measuring(Part):
+    """Which proxy model measures, and what of a sample it sees. These decide the signals' values."""
+
+    model: str = DEFAULT_MODEL
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_length: int | None = Field(
+        None, ge=2, le=2**31 - 1, description="tokens; longer samples are cut (default: model's)"
+    )
+    overflow: Literal["truncate", "error"] = "truncate"
+    train_on: Literal["all", "last"] = "all"
+    embedder: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="sentence-embedding model, for methods that read its vectors (default: all-minilm-l6-v2)",
+    )
+    reference: str | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="a second model, with the same tokens, for methods that compare the two",
+    )
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """These settings, checked. Raises UsageError."""
+        return validation.made(cls, **settings)
+
+
+class MethodChoice(Part):
+    """One method with its options, those of a preset included."""
+
+    name: str
+    options: dict[str, Any] = Field({})
+
+    @classmethod
+    def of(cls, name: str, options: dict[str, Any], preset: str | None = None) -> tuple[Self, float | None]:
+        """The choice, and the share that its preset keeps. Given options win over the preset's.
+
+        Raises UsageError for a method, preset or option that does not exist, or a value out of range.
+        """
+        method = find(name)
+        published: dict[str, Any] = {}
+        if preset is not None:
+            if preset not in method.presets:
+                known = ", ".join(method.presets) or "none"
+                raise UsageError(
+                    f"method {name} has no preset {preset!r}", remedy=f"known: {known}", field="preset"
+                )
+            published = dict(method.presets[preset])
+        share = published.pop("keep", None)
+        choice = cls(name=name, options=published | options)
+        choice.parsed()
+        return choice, share
+
+    def parsed(self) -> Any:
+        """The options object of the method. Raises UsageError."""
+        method = find(self.name)
+        known = {field.name for field in fields(method.options)}
+        for option in self.options:
+            if option not in known:
+                raise UsageError(
+                    f"method {self.name} has no option {option!r}",
+                    remedy=f"known: {', '.join(sorted(known)) or 'none'}",
+                    field="options",
+                )
+        try:
+            return method.options(**self.options)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UsageError(f"method {self.name}: {error}", field="options") from error
+
+
+class RunConfig(Part):
+    """Everything that decides a result besides the rows and the package versions.
+
+    In the order of its stages: `dedup` and `contamination` drop samples before they are measured, `filter`
+    before the methods score them; `combine` makes one score of several and `coverage` selects evenly over it;
+    of what is kept, `calibrate` leaves one batch and `rewrite` shortens the reasoning. Without `combine` and
+    `coverage` the method selects.
+    """
+
+    source: str | None = Field(
+        None, description="path or Hub name; null for rows that came from Python or stdin"
+    )
+    target: str | None = Field(
+        None, exclude_if=_is_none, description="likewise, of the rows that methods select towards"
+    )
+    mapping: dict[str, str] = Field({})
+    measuring: Measuring = Measuring()
+    dedup: Dedup | None = Field(None, exclude_if=_is_none)
+    contamination: Contamination | None = Field(None, exclude_if=_is_none)
+    filter: Filter | None = Field(
+        None, exclude_if=_is_none, description="SQL over a sample's columns, true for those that stay"
+    )
+    methods: list[MethodChoice] = Field(min_length=1)
+    combine: dict[Name, Criterion] | None = Field(None, exclude_if=_is_none, min_length=1)
+    coverage: Coverage | None = Field(None, exclude_if=_is_none)
+    keep: Keep | None = Field(None, description="null: scores only, nothing is pruned")
+    calibrate: Calibrate | None = Field(None, exclude_if=_is_none)
+    rewrite: Rewrite | None = Field(None, exclude_if=_is_none)
+    seed: int = Field(0, ge=0, le=LARGEST)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [choice.name for choice in self.methods]
+        if self.keep is not None and len(names) != 1 and self.combine is None:
+            raise _wrong("methods", "pruning takes exactly one method, or a recipe's `combine`")
+        if self.coverage is not None and len(names) != 1 and self.combine is None:
+            raise _wrong("coverage", "covering takes exactly one method, or `combine`")
+        if self.combine is not None and "topsis" in names:
+            raise _wrong("combine", "combining is what method topsis does: leave one out")
+        for stage in ("dedup", "contamination", "filter", "coverage", "calibrate", "rewrite"):
+            if self.keep is None and getattr(self, stage) is not None:
+                raise _wrong(stage, "this is for runs that prune: say how much to keep, as in keep: 100%")
+        return self
+
+
+def _wrong(setting: str, text: str) -> PydanticCustomError:
+    """What is wrong with a configuration as a whole, and the setting that it is told of."""
+    return PydanticCustomError("configuration", "{text}", {"text": text, "at": [setting]})
+
+
+def find(name: str) -> Method[Any]:
+    """The method called `name`. Raises UsageError."""
+    try:
+        return registry.get(name)
+    except ValueError as error:
+        raise UsageError(str(error), remedy="see `datapruner methods`", field="method") from error

@@ -1,0 +1,81 @@
+"""The parts of a recipe besides methods and keep: what is dropped before measuring, how scores are combined
+and covered, and how the kept reasoning is rewritten. Each is absent from a run's configuration unless given.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Place = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class Part(BaseModel):
+    """Base of everything in a run's configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Dedup(Part):
+    """Near duplicates of an earlier row are dropped before measuring (`datapruner.curation.duplicates`)."""
+
+    threshold: float = Field(0.7, gt=0, le=1, description="least Jaccard similarity of a duplicate")
+    shingle: int = Field(3, ge=1, le=1000, description="words of the n-grams that are compared")
+    part: Literal["all", "prompt", "response"] = Field("all", description="what of a sample is compared")
+
+
+class Contamination(Part):
+    """Rows that hold text of evaluation sets are dropped likewise (`datapruner.curation.contamination`)."""
+
+    against: dict[Name, Place] = Field(
+        min_length=1, max_length=100, description="name of an evaluation set: file, Hub name or dataset"
+    )
+    convention: Literal["13-gram", "8-gram"] = Field(
+        "13-gram", description="one shared n-gram (GPT-3), or 70 % of a text's n-grams (PaLM)"
+    )
+
+
+class Criterion(Part):
+    """What a score contributes to the combined one."""
+
+    direction: Literal["high", "low"] = Field(description="which end of the score is the good one")
+    weight: float = Field(1.0, gt=0, description="only the ratios of weights matter")
+
+
+class Coverage(Part):
+    """Samples are drawn evenly over the combined, or only, score (`scorers.selection.coverage`)."""
+
+    bins: int = Field(50, ge=1, le=1_000_000, description="score bins that samples are drawn from")
+    hard_prune: float = Field(0.1, ge=0, lt=1, description="share of the samples cut before drawing")
+    hardest: Literal["high", "low"] = Field("high", description="which end of the score is cut")
+
+
+class Calibrate(Part):
+    """Of what is kept, the batch to calibrate compression with stays (`datapruner.curation.calibration`)."""
+
+    batches: int = Field(8, ge=1, le=10_000, description="candidate batches, drawn at random")
+    size: int = Field(16, ge=1, le=10_000, description="samples of a batch")
+    held_out: int = Field(32, ge=1, le=10_000, description="samples to measure on, in no batch")
+    sparsity: float = Field(
+        0.5, gt=0, lt=1, description="share of each layer's weights that compression zeroes"
+    )
+
+    @property
+    def samples(self) -> int:
+        """How many are drawn in all."""
+        return self.batches * self.size + self.held_out
+
+
+class Rewrite(Part):
+    """The reasoning of the samples that are kept is rewritten (`datapruner.rewriting`)."""
+
+    method: str
+    options: dict[str, Any] = Field({})
+    pattern: str | None = Field(None, description="where reasoning is: RE2 with a group named reasoning")
+    answers: str | None = Field(None, description="original column that holds the right answers")
+
+
+Filter = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+"""A boolean SQL expression over the columns of a sample (`datapruner.runs.filters`)."""

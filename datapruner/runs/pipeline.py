@@ -1,0 +1,439 @@
+"""A run: ingest -> measure -> score -> mask -> publish. Everything a user asks for passes through here, and
+so do the stages of a recipe (`datapruner.runs.stages`).
+
+Files below the home folder: `corpora/{hash}.duckdb`, `signals/{key}/`, `runs/{id}/run.duckdb` and
+`runs/{id}/run.json`. A run's id is a hash of all that decides its result, so asking again replaces it with
+the same bytes; `run.json` holds configuration, lineage and report, and replays the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+from pydantic import ValidationError
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import ingest
+from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.measuring.measure import Machine
+from datapruner.measuring.passes import Plans, Views, measure_views
+from datapruner.progress import Progress
+from datapruner.request.config import RunConfig, find
+from datapruner.runs import stages, tables
+from datapruner.runs.cautions import mostly_short
+from datapruner.runs.selection import Scored, kept_tokens, needs, score
+from datapruner.system import blocks
+from datapruner.system.files import clear_unfinished, publishing, unfinished
+from datapruner.validation import first_problem
+from scorers.signals.columns import Signals
+
+# Of these reasons, the part that they share.
+_OF_SINGLE_ROWS = (
+    (r"^exact duplicate of row \d+$", "exact duplicate"),
+    (r"^duplicate of row \d+ at Jaccard [\d.]+$", "near duplicate"),
+    (r"(?s)^(holds text of .*?) row \d+: \".*$", "${1}"),
+)
+_PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
+
+    `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
+    response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
+    stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
+    that the methods rank by. `warnings`: what to mind of the result (`datapruner.runs.cautions`).
+    `truncated_sources`: those that broke off, with where and why; their other rows are missing.
+    """
+
+    ingested: int
+    kept: int
+    pruned: int
+    rejected: int
+    errored: int
+    duplicates: int
+    response_tokens: int
+    kept_tokens: int
+    truncated_tokens: int
+    shapes: dict[str, int] = field(repr=False)
+    reasons: dict[str, int] = field(repr=False)
+    quadrants: dict[str, int] = field(repr=False)
+    thresholds: dict[str, float] = field(repr=False)
+    stages: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    scores: list[str] = field(default_factory=list, repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
+    truncated_sources: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """A published run and what it took. `measured` samples went through the proxy model for it."""
+
+    run_id: str
+    folder: Path
+    config: RunConfig
+    lineage: dict[str, Any]
+    report: Report
+    measured: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        methods = "+".join(choice.name for choice in self.config.methods)
+        what = "scored" if self.config.keep is None else "kept"
+        counts = f"{self.report.kept:,} of {self.report.ingested:,} rows {what}"
+        return f"Run({self.run_id[:12]}, {methods}: {counts})"
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file with sample_scores, masks and token_scores."""
+        return self.folder / "run.duckdb"
+
+
+def execute(
+    config: RunConfig, rows: Any, home: Path, machine: Machine, progress: Progress, target: Any = None
+) -> Run:
+    """Do what `config` says to `rows` (a path, Hub name, table or iterable of rows) and publish it.
+
+    `target`: likewise, rows to select towards, for methods that do. The mapping is not theirs.
+
+    Raises DataprunerError: InputError, ModelError, UsageError, NothingSurvivedError or WorkerError.
+    """
+    stages.check(config, has_target=target is not None)
+    path = ingest_to(rows, config.mapping, home, progress)
+    aim = None if target is None else ingest_to(target, {}, home, progress)
+    with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
+        return execute_on(corpus, config, home, machine, progress, target=aimed)
+
+
+def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progress) -> Path:
+    """Ingest `rows` into the home folder's corpora, named by content."""
+    folder = home / "corpora"
+    folder.mkdir(parents=True, exist_ok=True)
+    progress.stage("ingesting", None, "bytes")
+    clear_unfinished(folder)
+    temporary = unfinished(folder / "corpus.duckdb")
+    try:
+        report = ingest(
+            rows,
+            out=temporary,
+            mapping=mapping or None,
+            progress=lambda count, done, total: progress.at(done, total, f"{count:,} rows"),
+        )
+        columns = "; ".join(
+            f"{count:,} {shape} ({', '.join(report.columns.get(shape, []))})"
+            for shape, count in report.shapes.items()
+        )
+        progress.note(f"{report.rows:,} rows: {columns}; {report.rejected:,} rejected")
+        path = folder / f"{corpus_name(temporary)}.duckdb"
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def corpus_name(path: Path) -> str:
+    """A name by all content of a corpus file: `corpus_hash`, and a hash of the original columns, which that
+    leaves out; exports read them, so a corpus with other columns must not take this one's place."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        [(corpus_hash, rows, schema)] = connection.execute(
+            "SELECT corpus_hash, (SELECT bit_xor(hash(o)) FROM originals o), original_schema FROM provenance"
+        ).fetchall()
+    originals = hashlib.sha256(f"{rows}".encode() + (schema or b"")).hexdigest()
+    return f"{corpus_hash[:20]}-{originals[:12]}"
+
+
+def _as_named(source: str) -> Any:
+    """The rows of a path or Hub name are found by it."""
+    return source
+
+
+def execute_on(
+    corpus: Corpus,
+    config: RunConfig,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+    out: Path | None = None,
+    plans: Plans | None = None,
+    target: Corpus | None = None,
+    evaluations: stages.Evaluations = _as_named,
+    teacher: Any = None,
+) -> Run:
+    """`execute` on published corpora. The run's folder is made in `out`, by default in `home`'s runs.
+
+    evaluations: how to read an evaluation set by its source's name, by default a path or Hub name.
+    """
+    teacher = teacher or stages.needed_teacher(config)
+    dropped = stages.drop(corpus, config, evaluations, progress)
+    views = measure_views(corpus, target, config, home, machine, progress, plans, dropped.reasons.keys())
+    index = corpus.sample_index()
+    gone = [*views.errors, *dropped.reasons]
+    chosen = index.filter(pl.col("duplicate_of").is_null() & ~pl.col("sample_id").is_in(gone))
+    if chosen.is_empty():
+        example = next(iter((views.errors or dropped.reasons).values()))
+        what = f"none of {len(gone)} samples could be measured" if views.errors else "no sample is left"
+        raise NothingSurvivedError(what, remedy=f"the first: {example}")
+    progress.stage("selecting", None, "samples")
+    wanted = needs(config.methods, config.combine) | tables.SCALARS
+    signals = views.signals(chosen["sample_id"].to_list(), wanted)
+    left_out: tables.LeftOut | None = None
+    if config.filter is not None:
+        scores = score(signals, config.methods, None, config.seed).samples
+        measured = tables.measured_columns(signals, views.truncated(signals), scores)
+        chosen, left_out = stages.filtered(config, chosen, measured)
+        signals = views.signals(chosen["sample_id"].to_list(), wanted)
+    scored = score(
+        signals,
+        config.methods,
+        config.keep,
+        config.seed,
+        combine=config.combine,
+        coverage=config.coverage,
+    )
+    selected = scored
+    if config.calibrate is not None:
+        scored = stages.calibrated(scored, signals, views.base, config, machine, progress)
+    counts = stages.dropped_by(config, dropped, left_out, selected, scored)
+    lineage = _lineage(corpus, target, views)
+    if dropped.evaluations:
+        lineage["contamination"] = dropped.evaluations
+    if teacher is not None:
+        lineage["teacher"] = teacher.settings.model
+    found = _Found(views, dropped, index, chosen, signals, scored, left_out, counts)
+    return _publish(corpus, config, found, lineage, teacher, out or home / "runs", progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known of a run's samples before it is written."""
+
+    views: Views
+    dropped: stages.Dropped
+    index: pl.DataFrame
+    chosen: pl.DataFrame
+    signals: Signals
+    scored: Scored
+    left_out: tables.LeftOut | None
+    counts: dict[str, dict[str, int]]
+
+
+def _publish(
+    corpus: Corpus,
+    config: RunConfig,
+    found: _Found,
+    lineage: dict[str, Any],
+    teacher: Any,
+    out: Path,
+    progress: Progress,
+) -> Run:
+    views, signals, scored = found.views, found.signals, found.scored
+    document = {"config": config.model_dump(mode="json"), "lineage": lineage}
+    run_id = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+    folder = out / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(folder)
+    temporary = unfinished(folder / "run.duckdb")
+    errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
+    truncated = views.truncated(signals)
+    kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
+    made: stages.Rewriting | None = None
+    try:
+        blocks.create(temporary, found.index)
+        if config.rewrite is not None:
+            assert scored.selection is not None, "only what is kept is rewritten"
+            kept_rows = found.chosen.filter(pl.Series(scored.selection.keep))["row"].to_list()
+            made = stages.rewrite(temporary, corpus, config, views.base, kept_rows, teacher, progress)
+            counts["rewrite"] = stages.rewriting_counts(temporary)
+            scored, failed = stages.after_rewriting(scored, signals, made.outcomes)
+            assert scored.selection is not None
+            kept = stages.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
+            errors, rewritten = errors | failed, frozenset(made.tokens)
+        progress.stage("writing", None, "samples")
+        scores = tables.sample_scores(
+            found.index,
+            corpus.rejects(),
+            errors,
+            signals,
+            truncated,
+            scored,
+            kept,
+            left_out=found.left_out,
+            dropped=found.dropped.reasons,
+        )
+        report = _report(corpus, scores, scored, counts, _warnings(scores, scored, made))
+        rows = found.chosen["row"].to_numpy().astype(np.int64)
+        chunks = tables.token_lists(views.base.cache, signals, scored, rows, rewritten=rewritten)
+        tables.write(temporary, scores, chunks)
+        temporary.replace(folder / "run.duckdb")
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(folder / "run.json", {"run": run_id, **document, "report": asdict(report)})
+    if report.kept == 0:
+        raise NothingSurvivedError(f"nothing survived: {report.ingested} rows in, none kept")
+    return Run(run_id, folder, config, lineage, report, views.measured, views.seconds)
+
+
+def _warnings(scores: pl.DataFrame, scored: Scored, rewriting: stages.Rewriting | None) -> list[str]:
+    """What to mind of a result. The length of a kept row is that of what is exported."""
+    kept = scores.filter(keep=True)
+    lengths = kept["n_response_tokens" if rewriting is None else "n_kept_tokens"]
+    short = mostly_short(lengths, scores["n_response_tokens"].drop_nulls())
+    return [*scored.warnings, *short, *(() if rewriting is None else rewriting.warnings)]
+
+
+def _report(
+    corpus: Corpus,
+    scores: pl.DataFrame,
+    scored: Scored,
+    stage_counts: dict[str, dict[str, int]],
+    warnings: list[str],
+) -> Report:
+    counts = corpus.counts()
+    by_status = dict(scores["status"].value_counts().iter_rows())
+    kept = by_status.get("kept", 0) + by_status.get("scored", 0)
+    report = Report(
+        ingested=counts.rows,
+        kept=kept,
+        pruned=by_status.get("pruned", 0),
+        rejected=by_status.get("rejected", 0),
+        errored=by_status.get("error", 0),
+        duplicates=counts.duplicates,
+        response_tokens=int(scores["n_response_tokens"].sum()),
+        kept_tokens=int(scores["n_kept_tokens"].sum()),
+        truncated_tokens=int(scores["n_truncated"].sum()),
+        shapes=corpus.provenance.shapes,
+        reasons=_counts(scores, "reason"),
+        quadrants=_counts(scores, "quadrant") if "quadrant" in scores.columns else {},
+        thresholds={} if scored.selection is None else dict(scored.selection.thresholds),
+        stages=stage_counts,
+        scores=list(scored.own),
+        warnings=warnings,
+        truncated_sources=corpus.truncated_sources(),
+    )
+    total = report.kept + report.pruned + report.rejected + report.errored
+    assert total == report.ingested, f"{report.ingested} rows in, {total} accounted for"
+    return report
+
+
+def _counts(scores: pl.DataFrame, column: str) -> dict[str, int]:
+    """How often each value occurs, the commonest first; what is said of single rows is summed up."""
+    values = scores[column].drop_nulls()
+    if column == "reason":
+        for one, many in _OF_SINGLE_ROWS:
+            values = values.str.replace(one, many)
+    found = values.value_counts().sort(["count", column], descending=[True, False])
+    return dict(found.head(30).iter_rows())
+
+
+def _lineage(corpus: Corpus, target: Corpus | None, views: Views) -> dict[str, Any]:
+    lineage: dict[str, Any] = {
+        "corpus": corpus.path.stem,
+        "corpus_hash": corpus.provenance.corpus_hash,
+        "sources": corpus.provenance.sources,
+        "proxy": views.base.cache.key.document(),
+        "proxy_source": views.base.proxy.source,
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+    if views.others:
+        lineage["views"] = {
+            view: {"proxy": each.cache.key.document(), "proxy_source": each.proxy.source}
+            for view, each in sorted(views.others.items())
+        }
+    if views.embedded is not None:
+        lineage["embedder"] = views.embedded.cache.key.document()
+    if target is not None:
+        lineage["target"] = {
+            "corpus": target.path.stem,
+            "corpus_hash": target.provenance.corpus_hash,
+            "sources": target.provenance.sources,
+            "samples": len(views.target),
+        }
+    return lineage
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Publish a small JSON file."""
+    with publishing(path) as file:
+        file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def load(run_id: str, home: Path) -> Run:
+    """A published run by its id, or by the start of it. Raises UsageError."""
+    folders = [
+        path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)
+    ]
+    if len(folders) != 1:
+        what = "no run" if not folders else f"{len(folders)} runs"
+        raise UsageError(f"{what} with an id that starts with {run_id!r}", remedy="see `datapruner runs`")
+    return read(folders[0])
+
+
+def latest(home: Path) -> Run:
+    """The run published last. Raises UsageError when there is none."""
+    return next(iter(history(home)), None) or _no_run()
+
+
+def _no_run() -> Run:
+    raise UsageError("there is no run yet", remedy="start one with `datapruner prune` or `datapruner score`")
+
+
+def history(home: Path) -> Iterable[Run]:
+    """Published runs, the newest first."""
+    found = sorted((home / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return (read(path.parent) for path in found)
+
+
+def read(folder: Path) -> Run:
+    """The run published in `folder`."""
+    document = read_document(folder / "run.json")
+    return Run(
+        run_id=document["run"],
+        folder=folder,
+        config=RunConfig(**document["config"]),
+        lineage=document["lineage"],
+        report=Report(**document["report"]),
+        measured=0,
+        seconds=0.0,
+    )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A run file. Raises InputError when it is not one."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not {"run", "config", "lineage"} <= set(document):
+            raise ValueError("it lacks run, config or lineage")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a run file: {error}", remedy="give the .run.json written beside a subset"
+        ) from error
+    return dict(document)
+
+
+def corpus_path(run: Run, home: Path) -> Path:
+    """The corpus that a run read."""
+    return home / "corpora" / f"{run.lineage['corpus']}.duckdb"
+
+
+def replayed(document: Mapping[str, Any]) -> RunConfig:
+    """The configuration in a run file. Raises UsageError when it, or a method in it, is not known here."""
+    try:
+        config = RunConfig(**document["config"])
+    except ValidationError as error:
+        wrong = first_problem(error, "config")
+        raise UsageError(f"run file, {wrong.message}", remedy=wrong.remedy) from error
+    for choice in config.methods:
+        find(choice.name)
+        choice.parsed()
+    return config

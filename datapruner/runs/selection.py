@@ -1,0 +1,265 @@
+"""Scores and masks from signals: the cheap half of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.errors import UsageError
+from datapruner.request.config import MethodChoice, RunConfig, find
+from datapruner.request.keep import Keep
+from datapruner.request.parts import Coverage, Criterion
+from datapruner.runs.cautions import missed_target, mostly_length
+from scorers.method import Columns, Selection, sample_column
+from scorers.selection.coverage import coverage_selection
+from scorers.selection.ranking import ranked_selection
+from scorers.selection.topsis import topsis
+from scorers.signals.columns import SAMPLE_SIGNALS, Floats, Ints, Signals, needs_by_view
+
+Combine = Mapping[str, Criterion]
+"""Criteria of a combined score, by name: METHOD, METHOD.COLUMN, or a signal."""
+
+Select = Callable[[float], Selection]
+"""A selection for every share."""
+
+_COMBINED = "topsis"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the chosen methods say of N measured samples (M response tokens).
+
+    own: the columns that they rank by: of each method the one that is called like it, or else all its numbers
+    with fractions; of a combined score that alone. warnings: where they do not do what was asked, in words.
+    """
+
+    samples: Columns
+    tokens: Columns
+    selection: Selection | None
+    own: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozenset[str]:
+    """Signals that these methods read, and those among the criteria of a combined score."""
+    read = frozenset().union(*(find(choice.name).needs(choice.parsed()) for choice in methods))
+    names = {choice.name for choice in methods}
+    return read | {name for name in combine or {} if _method_of(name, names) is None}
+
+
+def check_combine(methods: list[MethodChoice], combine: Combine) -> None:
+    """Raise UsageError for a criterion that is no score of these methods and no signal."""
+    names = {choice.name for choice in methods}
+    for name in combine:
+        if _method_of(name, names) is None and name not in SAMPLE_SIGNALS:
+            raise UsageError(
+                f"{name} is no score",
+                remedy=f"a method of this run ({', '.join(sorted(names))}), one of its columns as "
+                f"METHOD.COLUMN, or a signal ({', '.join(SAMPLE_SIGNALS)})",
+                field=f"combine.{name}",
+            )
+
+
+def _method_of(criterion: str, methods: Collection[str]) -> str | None:
+    """The method, of these, whose score a criterion is; None when it is a signal, or nothing."""
+    name = criterion.partition(".")[0]
+    return name if name in methods else None
+
+
+def check_views(config: RunConfig, *, has_target: bool) -> None:
+    """Raise UsageError when the methods lack something to compare with, or have something for nothing."""
+    given = {"reference": config.measuring.reference is not None, "target": has_target}
+    remedies = {
+        "reference": "name a reference model with the proxy model's tokenizer",
+        "target": "name the rows to select towards",
+    }
+    fields = {"reference": "measuring.reference", "target": "target"}
+    if config.measuring.embedder is not None and "sentence_embedding" not in needs(config.methods):
+        methods = " and ".join(choice.name for choice in config.methods)
+        raise UsageError(
+            f"no sentence embedding is read by {methods}",
+            remedy="set the method's option embedding to sentence_embedding, or name no embedder",
+            field="measuring.embedder",
+        )
+    for view, is_given in given.items():
+        takers = [choice.name for choice in config.methods if view in needs_by_view(needs([choice]))]
+        if takers and not is_given:
+            raise UsageError(f"method {takers[0]} needs a {view}", remedy=remedies[view], field=fields[view])
+        if is_given and not takers:
+            methods = " and ".join(choice.name for choice in config.methods)
+            raise UsageError(f"no {view} is read by {methods}", remedy="leave it out", field=fields[view])
+
+
+def score(
+    signals: Signals,
+    methods: list[MethodChoice],
+    keep: Keep | None,
+    seed: int,
+    *,
+    combine: Combine | None = None,
+    coverage: Coverage | None = None,
+) -> Scored:
+    """Run every method over the signals, and with `keep` select.
+
+    What selects is the method, if there is but one; with `combine` the closeness (TOPSIS) over these
+    criteria, as the column `topsis`; with `coverage` the range of that, or of the only method's score.
+
+    Raises UsageError when `keep` asks for more than there is, or a score that is wanted is not there.
+    """
+    by_method = {choice.name: find(choice.name).scores(signals, choice.parsed(), seed) for choice in methods}
+    samples: Columns = {}
+    tokens: Columns = {}
+    for choice in methods:
+        samples |= by_method[choice.name]
+        tokens |= find(choice.name).token_scores(signals, choice.parsed())
+    own = tuple(dict.fromkeys(name for choice in methods for name in _own(choice.name, by_method)))
+    if combine is not None:
+        samples[_COMBINED], own = _combined(signals, by_method, combine), (_COMBINED,)
+    lengthy = mostly_length(samples, signals.lengths)
+    if keep is None:
+        return Scored(samples, tokens, None, own, tuple(lengthy))
+    if coverage is not None:
+        name = _COMBINED if combine is not None else methods[0].name
+        values = samples[name] if combine is not None else _column(by_method, name, "coverage")
+        select = _covering(signals, np.asarray(values, dtype=np.float64), coverage, seed, name)
+    elif combine is not None:
+        name = _COMBINED
+        select = _ranking(signals, np.asarray(samples[_COMBINED], dtype=np.float64))
+    else:
+        [choice] = methods
+        name, method, options = choice.name, find(choice.name), choice.parsed()
+
+        def select(share: float) -> Selection:
+            return method.select(signals, by_method[name], share, options, seed)
+
+    selection = _select(signals, select, keep, name)
+    trained = kept_tokens(signals, selection)
+    missed = (*selection.warnings, *missed_target(signals, selection, keep, trained, name))
+    return Scored(samples | dict(selection.columns), tokens, selection, own, (*missed, *lengthy))
+
+
+def _own(method: str, by_method: Mapping[str, Columns]) -> list[str]:
+    """The columns that a method ranks by."""
+    columns, name = by_method[method], _column_name(method)
+    return (
+        [name] if name in columns else [each for each, values in columns.items() if values.dtype.kind == "f"]
+    )
+
+
+def _column_name(method: str) -> str:
+    """What a method's main score is called."""
+    return method.replace("-", "_")
+
+
+def _combined(signals: Signals, by_method: Mapping[str, Columns], combine: Combine) -> Floats:
+    """Closeness of each sample to the ideal in all criteria, (N,)."""
+    columns = [
+        sample_column(signals, name)
+        if _method_of(name, by_method) is None
+        else _column(by_method, name, f"combine.{name}")
+        for name in combine
+    ]
+    table = np.column_stack([np.asarray(column, dtype=np.float64) for column in columns])
+    finite = np.isfinite(table).all(axis=0)
+    if not finite.all():
+        name = list(combine)[int(np.argmin(finite))]
+        raise UsageError(
+            f"the score {name} is not finite for every sample, so it cannot be combined",
+            remedy="leave such samples out with a filter, or leave it out",
+            field=f"combine.{name}",
+        )
+    criteria = list(combine.values())
+    return topsis(table, [each.weight for each in criteria], [each.direction for each in criteria])
+
+
+def _column(by_method: Mapping[str, Columns], name: str, field: str) -> NDArray[np.generic]:
+    """The score column that METHOD or METHOD.COLUMN means. Raises UsageError."""
+    method, _, rest = name.partition(".")
+    numbers = {each: values for each, values in by_method[method].items() if values.dtype.kind in "iufb"}
+    column = _column_name(rest or method)
+    if column not in numbers:
+        known = ", ".join(f"{method}.{each}" for each in numbers) or "none"
+        raise UsageError(
+            f"method {method} has no score {column}",
+            remedy=f"its scores are {known}; `combine` can name one",
+            field=field,
+        )
+    return numbers[column]
+
+
+def _ranking(signals: Signals, closeness: Floats) -> Select:
+    def select(share: float) -> Selection:
+        shown = {_COMBINED: closeness}
+        return ranked_selection(
+            signals, closeness, share, among="combined score among the highest", shown=shown
+        )
+
+    return select
+
+
+def _covering(signals: Signals, values: Floats, coverage: Coverage, seed: int, name: str) -> Select:
+    if not np.isfinite(values).all():
+        raise UsageError(
+            f"the score {name} is not finite for every sample, so its range cannot be covered",
+            remedy="leave such samples out with a filter",
+            field="coverage",
+        )
+
+    def select(share: float) -> Selection:
+        return coverage_selection(
+            signals,
+            values,
+            share,
+            hardest=coverage.hardest,
+            hard_prune=coverage.hard_prune,
+            bins=coverage.bins,
+            seed=seed,
+            name=name,
+        )
+
+    return select
+
+
+def _select(signals: Signals, select: Select, keep: Keep, name: str) -> Selection:
+    n = len(signals)
+    if keep.share is not None:
+        return select(keep.share)
+    if keep.count is not None:
+        if keep.count > n:
+            raise UsageError(
+                f"asked to keep {keep.count} samples, but only {n} were measured",
+                remedy="keep fewer, or a share",
+            )
+        return select(keep.count / n)
+    assert keep.tokens is not None
+    return _within_tokens(signals, select, keep.tokens, name)
+
+
+def _within_tokens(signals: Signals, select: Select, budget: int, name: str) -> Selection:
+    """The largest selection whose kept response tokens fit the budget, found by bisection."""
+    n = len(signals)
+    best: Selection | None = None
+    low, high = 1, n
+    while low <= high:
+        count = (low + high) // 2
+        selection = select(count / n)
+        if int(kept_tokens(signals, selection).sum()) <= budget:
+            best, low = selection, count + 1
+        else:
+            high = count - 1
+    if best is None:
+        raise UsageError(
+            f"a budget of {budget} tokens does not hold even the one sample that {name} puts first",
+            remedy="raise the token budget or keep a count of samples",
+        )
+    return best
+
+
+def kept_tokens(signals: Signals, selection: Selection) -> Ints:
+    """Trained tokens that each sample contributes, (N,): 0 for pruned samples."""
+    totals = np.concatenate([[0], np.cumsum(selection.token_keep, dtype=np.int64)])
+    per_sample: Ints = totals[signals.offsets[1:]] - totals[signals.offsets[:-1]]
+    return np.where(selection.keep, per_sample, 0)

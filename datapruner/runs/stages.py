@@ -1,0 +1,345 @@
+"""The stages of a recipe around measuring and scoring: what is dropped before, the filter, the rewriting.
+
+Notable choices:
+- duplicates and contamination are judged first, and what they drop is never measured; a sample that both
+  would drop is a duplicate;
+- an exact copy stays the copy of its first row, whatever becomes of that;
+- the filter reads the scores that the methods give to all measured samples. What it leaves is scored anew:
+  a score that depends on the company, such as DONOD's, must not know the samples that are gone;
+- a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason;
+- after rewriting every count is of what is exported: whole texts, rewritten or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import NothingSurvivedError, UsageError
+from datapruner.measuring.measure import Machine, Measurement, Pass
+from datapruner.progress import Progress
+from datapruner.query.sandbox import run_sql
+from datapruner.request.config import RunConfig
+from datapruner.runs import filters
+from datapruner.runs.selection import Scored, check_combine, check_views
+from datapruner.runs.tables import COLUMNS, METHOD_COLUMNS, LeftOut
+from scorers.method import Selection
+from scorers.methods import registry
+from scorers.selection.ranking import all_tokens
+from scorers.signals.columns import Bools, Ints, Signals
+
+if TYPE_CHECKING:
+    from datapruner.curation.contamination import EvaluationSet
+    from datapruner.curation.verdicts import Verdicts
+
+_SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
+_LATER = frozenset({"sample_id", "row", "n_kept_tokens", "quadrant", "keep", "reason", "status"})
+
+UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
+"""Added to the reason of samples that a method would have trained on in part."""
+
+Evaluations = Callable[[str], Any]
+"""The rows of an evaluation set, by what the configuration calls their source."""
+
+
+def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) -> None:
+    """Raise UsageError, naming the setting, for what can be known to be wrong before anything is read."""
+    check_views(config, has_target=has_target)
+    if config.combine is not None:
+        check_combine(config.methods, config.combine)
+    if config.rewrite is not None:
+        from datapruner.rewriting import rows  # few runs do, and its libraries take time
+
+        try:
+            rows.check(config.rewrite)
+        except UsageError as error:
+            inner = (
+                error.field if error.field in ("method", "pattern", "options") else f"options.{error.field}"
+            )
+            raise UsageError(error.message, remedy=error.remedy, field=f"rewrite.{inner}") from error
+    if config.filter is not None:
+        ours = {method.name for method in registry.OWN}
+        foreign = any(choice.name not in ours for choice in config.methods)
+        filters.check(config.filter, _known_columns(config), others=foreign, ask=ask)
+
+
+def _known_columns(config: RunConfig) -> dict[str, pa.DataType]:
+    """What a filter may read, as far as it is known before there are scores."""
+    plain = {name: pa.int64() if name.startswith("n_") else pa.float64() for name in COLUMNS}
+    chosen = [choice.name.replace("-", "_") for choice in config.methods]
+    scores = dict.fromkeys([*METHOD_COLUMNS, *chosen], pa.float64())
+    return {name: kind for name, kind in (dict(_SHAPES) | plain | scores).items() if name not in _LATER}
+
+
+# Before measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was dropped before measuring. reasons: by sample id. notes: of each stage, counts by name.
+    evaluations: what the rows were compared with, by name, for the lineage."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, dict[str, int]] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: Progress) -> Dropped:
+    """Judge the samples of a corpus by `dedup` and `contamination`. Raises InputError, UsageError."""
+    dropped = Dropped()
+    if config.dedup is not None:
+        from datapruner.curation import duplicates  # as verdicts are exported with runs, which import this
+
+        about = config.dedup
+        found = duplicates.find(
+            corpus, threshold=about.threshold, shingle=about.shingle, part=about.part, progress=progress
+        )
+        _add(dropped, corpus, found)
+    if config.contamination is not None:
+        from datapruner.curation import contamination
+
+        progress.stage("reading evaluation sets", len(config.contamination.against), "sets")
+        convention = config.contamination.convention
+        sets = [
+            contamination.evaluation_set(name, evaluations(source), convention)
+            for name, source in config.contamination.against.items()
+        ]
+        _add(dropped, corpus, contamination.find(corpus, sets, convention, progress=progress))
+        dropped.evaluations.update({each.name: _identity(each) for each in sets})
+    return dropped
+
+
+def _add(dropped: Dropped, corpus: Corpus, found: Verdicts) -> None:
+    """Add what a stage says of the samples that none before it has dropped.
+
+    Exact copies are dropped in any case; their rows are counted where duplicates are looked for.
+    """
+    first = corpus.sample_index().filter(pl.col("duplicate_of").is_null()).select("row")
+    lines = found.table.filter(status="dropped").join(first, on="row", how="semi", maintain_order="left")
+    before = len(dropped.reasons)
+    for sample_id, reason in lines.select("sample_id", "reason").iter_rows():
+        dropped.reasons.setdefault(sample_id, reason)
+    copies = corpus.counts().duplicates if found.step == "dedup" else 0
+    dropped.notes[found.step] = {"dropped": len(dropped.reasons) - before + copies, **found.notes}
+
+
+def _identity(each: EvaluationSet) -> dict[str, Any]:
+    """What tells whether an evaluation set is the same as in another run."""
+    digest = hashlib.sha256()
+    for column in (each.grams, each.holders.values, each.holders.offsets, each.row, each.sizes):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return {"rows": each.rows, "ngram": each.n, "sha256": digest.hexdigest()}
+
+
+# The filter
+
+
+def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) -> tuple[pl.DataFrame, LeftOut]:
+    """The samples that the filter lets through, of these lines of the sample index, and the others.
+
+    measured: `run_tables.measured_columns` of the same samples. Raises UsageError, NothingSurvivedError.
+    """
+    assert config.filter is not None, "there is no filter"
+    passes = filters.passing(config.filter, chosen.select(*_SHAPES).hstack(measured.drop("sample_id")))
+    if not passes.any():
+        raise NothingSurvivedError(
+            f"the filter leaves none of {len(passes):,} samples", remedy=f"it is: {config.filter}"
+        )
+    left_out = LeftOut(measured.filter(pl.Series(~passes)), f"left out by the filter: {config.filter}")
+    return chosen.filter(pl.Series(passes)), left_out
+
+
+# Calibration
+
+
+def calibrated(
+    scored: Scored,
+    signals: Signals,
+    base: Measurement,
+    config: RunConfig,
+    machine: Machine,
+    progress: Progress,
+) -> Scored:
+    """The scores with, of what is kept, the one batch to calibrate with; two columns say which others there
+    were: calibration_batch, -1 for none, and its calibration_kl in nats a token, NaN for none.
+
+    Raises UsageError when too few are kept, ModelError and WorkerError.
+    """
+    from datapruner.curation import calibration  # as its verdicts are exported with runs, which import this
+
+    selection, draw = scored.selection, config.calibrate
+    assert selection is not None, "nothing was selected"
+    assert draw is not None, "there is nothing to calibrate"
+    order = calibration.drawn(signals.ids[selection.keep].tolist(), config.seed)
+    chosen = calibration.first_distinct(base.cache, order, draw)
+    wanted = Pass(base.proxy, base.cache.key)
+    found = calibration.divergences(chosen, draw, wanted, machine, progress)
+    best = int(np.argmin(found))
+    place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
+    batch, divergence = np.full(len(signals), -1), np.full(len(signals), np.nan)
+    keep, reason = np.zeros(len(signals), dtype=np.bool_), selection.reason.copy()
+    told = [*selection.reasons, f"calibration: {calibration.NOT_DRAWN}"]
+    reason[selection.keep] = len(told) - 1
+    numbers: dict[str, int] = {}
+    for sample_id, number in zip(chosen["sample_id"], calibration.batch_of(draw), strict=True):
+        at, why = place[sample_id], calibration.why_not(number, best)
+        text = f"calibration: {why or f'batch {best}, which changes the model least'}"
+        reason[at] = numbers.setdefault(text, len(told) + len(numbers))
+        keep[at] = why is None
+        if number is not None:
+            batch[at], divergence[at] = number, found[number]
+    thresholds = {**selection.thresholds, "calibration_kl": found[best]}
+    changed: Selection = replace(
+        selection, keep=keep, reason=reason, reasons=(*told, *numbers), thresholds=thresholds
+    )
+    columns = {"calibration_batch": batch, "calibration_kl": divergence}
+    return replace(scored, samples=scored.samples | columns, selection=changed)
+
+
+def dropped_by(
+    config: RunConfig, before: Dropped, left_out: LeftOut | None, selected: Scored, scored: Scored
+) -> dict[str, dict[str, int]]:
+    """Rows that each stage up to calibration took away, and what else there is to count of it.
+
+    `selected` are the scores before calibration. Nothing of a run that only selects: its report says it all.
+    """
+    counts = dict(before.notes)
+    if left_out is not None:
+        counts["filter"] = {"dropped": len(left_out.columns)}
+    if selected.selection is None or not (counts or config.calibrate or config.rewrite):
+        return counts
+    counts["keep"] = {"dropped": int((~selected.selection.keep).sum())}
+    if config.calibrate is not None:
+        assert scored.selection is not None, "nothing was selected"
+        counts["calibrate"] = {"dropped": int((selected.selection.keep & ~scored.selection.keep).sum())}
+    return counts
+
+
+# Rewriting
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What became of the rows that were to be rewritten. outcomes: row, sample_id, status and reason of each.
+    tokens: by sample id, how many tokens of a rewritten text are trained on. warnings: where the method could
+    not do what was asked."""
+
+    outcomes: pl.DataFrame
+    tokens: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def rewrite(
+    path: Path,
+    corpus: Corpus,
+    config: RunConfig,
+    base: Measurement,
+    rows: Iterable[int],
+    teacher: Any,
+    progress: Progress,
+) -> Rewriting:
+    """Rewrite these rows into the table `rewrites` of a new file.
+
+    Raises UsageError, ModelError, and what stops a teacher.
+    """
+    from datapruner.rewriting import counting, tables
+    from datapruner.rewriting import rows as rewriting
+    from datapruner.rewriting.asap import over_budget
+
+    assert config.rewrite is not None, "there is nothing to rewrite by"
+    chosen = sorted(rows)
+    lines = rewriting.rewritten(
+        corpus, config.rewrite, base.proxy, progress, measurement=base, teacher=teacher, rows=chosen
+    )
+    shown, tokens = counting.renderer(base.proxy, config.measuring.train_on), dict[str, int]()
+    lines = counting.counted(lines, corpus, shown, tokens)
+    tables.write(path, lines, corpus.sample_index().clear(), corpus.rejects().clear())
+    found = pl.from_arrow(
+        tables.read(path, "SELECT row, sample_id, status, reason FROM rewrites ORDER BY row")
+    )
+    assert isinstance(found, pl.DataFrame), type(found)
+    assert found["row"].to_list() == chosen, "a row was lost in rewriting"
+    return Rewriting(found, tokens, tuple(over_budget(path)))
+
+
+def rewriting_counts(path: Path) -> dict[str, int]:
+    """What became of the rows in the table `rewrites`, and the tokens of their reasoning."""
+    from datapruner.rewriting import tables
+
+    counts = tables.read(
+        path, "SELECT status, count(*) AS rows FROM rewrites GROUP BY status ORDER BY status"
+    )
+    [totals] = tables.read(
+        path,
+        "SELECT sum(tokens_before) AS before, sum(tokens_after) AS after FROM rewrites "
+        "WHERE text IS NOT NULL",
+    ).to_pylist()
+    found: dict[str, int] = {line["status"]: line["rows"] for line in counts.to_pylist()}
+    tokens = {f"reasoning tokens {when}": int(value or 0) for when, value in totals.items()}
+    return {"dropped": 0} | found | tokens
+
+
+def after_rewriting(
+    scored: Scored, signals: Signals, outcomes: pl.DataFrame
+) -> tuple[Scored, dict[str, str]]:
+    """The scores without the samples that rewriting dropped or failed on; the failures by sample id.
+
+    What is kept is trained on whole: what a run that rewrote exports are conversations, without token masks.
+    """
+    selection = scored.selection
+    assert selection is not None, "nothing was selected"
+    lost = outcomes.filter(pl.col("status").is_in(["dropped", "error"]))
+    keep, reason, told = selection.keep.copy(), selection.reason.copy(), list(selection.reasons)
+    owner = np.repeat(np.arange(len(signals)), signals.lengths)
+    for number in np.unique(reason[owner[~selection.token_keep & keep[owner]]]).tolist():
+        told[number] += UNMASKED
+    reasons = lost["reason"].unique(maintain_order=True).to_list()
+    number_of = {each: len(told) + index for index, each in enumerate(reasons)}
+    place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
+    at = np.array([place[sample_id] for sample_id in lost["sample_id"]], dtype=np.int64)
+    keep[at] = False
+    reason[at] = [number_of[each] for each in lost["reason"]]
+    told += [f"dropped by rewriting: {each}" for each in reasons]
+    changed: Selection = replace(
+        selection, keep=keep, reason=reason, reasons=tuple(told), token_keep=all_tokens(signals)
+    )
+    failed = lost.filter(status="error").select("sample_id", pl.format("rewriting: {}", "reason"))
+    return replace(scored, selection=changed), dict(failed.iter_rows())
+
+
+def exported_tokens(
+    signals: Signals, truncated: NDArray[np.generic], keep: Bools, tokens: Mapping[str, int]
+) -> Ints:
+    """Trained tokens of each sample in what a run that rewrote exports, (N,): 0 for pruned ones.
+
+    truncated: (N,) those that measuring cut off, which are in an exported text again. tokens: of new texts.
+    """
+    whole = signals.lengths + truncated.astype(np.int64)
+    counts = [tokens.get(sample_id, n) for sample_id, n in zip(signals.ids.tolist(), whole, strict=True)]
+    return np.where(keep, np.array(counts, dtype=np.int64), 0)
+
+
+def needed_teacher(config: RunConfig, store: Path | None = None) -> Any:
+    """The teacher of this machine's environment when rewriting asks one, else None. Raises UsageError.
+
+    `store` is where its answers are kept, by default those of all runs.
+    """
+    if config.rewrite is None:
+        return None
+    from datapruner.rewriting import methods
+
+    if not methods.find(config.rewrite.method).asks_teacher:
+        return None
+    from datapruner.teacher.client import Teacher
+    from datapruner.teacher.settings import load
+
+    return Teacher(load(), store=store)

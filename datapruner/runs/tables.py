@@ -1,0 +1,311 @@
+"""The tables of a run: one line per ingested row, one per kept sample's mask, one list row per token table.
+
+    sample_scores  every row of the input: scores, keep, reason, status
+    masks          every kept sample whose text stays: its kept response tokens, as token indices and as
+                   character spans
+    token_lists    every scored sample: its response tokens' columns as lists
+    token_scores   a view of token_lists, one line per response token
+
+`status` is kept, pruned, rejected or error, and scored where nothing was pruned; they partition the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datapruner.measuring.signal_cache import SignalCache, flatten
+from datapruner.runs.selection import Scored
+from datapruner.system.space import needed
+from scorers.method import Columns
+from scorers.methods.ppl import perplexity
+from scorers.signals.columns import Bools, Ints, Signals
+
+_CHUNK_SAMPLES = 20_000
+SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
+"""Sample signals that every result table shows, whatever the method."""
+
+_LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
+# Signals whose score column goes by the papers' name.
+_PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
+
+COLUMNS: Mapping[str, tuple[type[pl.DataType], str]] = {
+    "sample_id": (pl.String, "hash of the conversation; null for a rejected row"),
+    "row": (pl.Int64, "0-based index in the input"),
+    "n_prompt_tokens": (pl.Int64, "tokens not trained on"),
+    "n_response_tokens": (pl.Int64, "tokens trained on, before pruning and rewriting"),
+    "n_kept_tokens": (pl.Int64, "tokens trained on in what is exported; 0 unless kept"),
+    "n_truncated": (pl.Int64, "response tokens lost to max_length"),
+    "ppl": (pl.Float64, "response perplexity, exp of the mean nll"),
+    "entropy": (pl.Float64, "mean entropy of the predicted distributions, nats"),
+    "el2n": (pl.Float64, "mean distance of the predicted distribution from the token"),
+    "head_grad_norm": (pl.Float64, "||G||: gradient of the mean response loss by the output head"),
+    "head_grad_dot": (pl.Float64, "<W, G>"),
+    "don": (pl.Float64, "DONOD: ||W|| - ||W'||"),
+    "nod": (pl.Float64, "DONOD: ||W - W'||"),
+    "donod": (pl.Float64, "DONOD: TOPSIS closeness of don and nod"),
+    "quadrant": (pl.String, "Q-Tuning: Q1 to Q4, or band"),
+    "keep": (pl.Boolean, "whether the sample is in the subset"),
+    "reason": (pl.String, "why"),
+    "status": (pl.String, "kept, pruned, scored, rejected or error"),
+}
+
+METHOD_COLUMNS: Mapping[str, str] = {
+    "nominal_quadrant": "Q-Tuning: quadrant that the medians of ppl and entropy alone would give",
+    "tied_grad_norm": "||G|| with the gradient that arrives through the input embedding",
+    "tied_grad_dot": "<W, G> with the gradient that arrives through the input embedding",
+    "length": "length: response tokens",
+    "random": "random: uniform in [0, 1), from the seed and the sample's hash",
+    "ifd": "IFD: loss, or perplexity, of the response with its prompt over that without",
+    "nll_without_prompt": "IFD: mean nll of the response without its prompt, nats",
+    "rho": "RHO: mean excess loss over the reference model, nats",
+    "influence": "DEALRec: what leaving the sample out adds to the risk, to first order",
+    "effort": "DEALRec: gradient norm of the sample, of the head or of the adapter",
+    "dealrec": "DEALRec: scaled influence plus weighted, scaled effort",
+    "target_cosine": "cosine of the sample's projected gradient to the target set's mean",
+    "ccs": "CCS: the score whose range is covered",
+    "bin": "DEALRec and CCS: bin of the score, from the lowest on; -1 for one cut as too hard",
+    "divprune_pick": "DivPrune: place among the picks from 0, -1 if not kept",
+    "divprune_distance": "DivPrune: 1 - cosine to the nearest earlier pick; NaN if not kept",
+    "semdedup": "SemDeDup: largest cosine to a sample taken before it in its group; -1 without one",
+    "cluster": "SemDeDup: k-means group",
+    "group": "SFPrompt: k-means group",
+    "topsis": "TOPSIS closeness over the chosen criteria",
+    "calibration_batch": "calibration: number of the candidate batch, -1 for a sample in none",
+    "calibration_kl": "calibration: KL(original || compressed with its batch), nats a token; NaN in none",
+    "cot_influx": "cot-influx: the ranking score, high first",
+}
+"""Columns that only the runs of one method have."""
+
+OF_METHODS = frozenset({"don", "nod", "donod", "quadrant"})
+"""Columns of every run that only some methods fill."""
+
+COUNTS = frozenset(name for name in COLUMNS if name.startswith("n_"))
+"""Columns of numbers that are no scores."""
+
+_TABLES = """
+CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
+                    kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[]);
+CREATE TABLE token_lists (sample_id VARCHAR, row BIGINT, position INTEGER[], turn INTEGER[],
+                          char_start INTEGER[], char_end INTEGER[], is_end BOOLEAN[],
+                          nll FLOAT[], entropy FLOAT[], qtuning FLOAT[], keep BOOLEAN[]);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Measured samples that a filter left out before selecting. columns: `measured_columns` of them."""
+
+    columns: pl.DataFrame
+    reason: str
+
+
+def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: Columns) -> pl.DataFrame:
+    """What is known of N measured samples: sample_id, counts, signals and these scores, one line each."""
+    columns: dict[str, Any] = {"sample_id": signals.ids}
+    columns |= {name: signals.samples[name] for name in _PUBLIC}
+    columns["ppl"] = perplexity(signals.samples["nll"].astype(np.float64))
+    columns["n_truncated"] = truncated
+    return pl.DataFrame(columns | dict(scores))
+
+
+def sample_scores(
+    index: pl.DataFrame,
+    rejects: pl.DataFrame,
+    errors: Mapping[str, str],
+    signals: Signals,
+    truncated: NDArray[np.generic],
+    scored: Scored,
+    kept_tokens: Ints | None,
+    *,
+    left_out: LeftOut | None = None,
+    dropped: Mapping[str, str] = {},
+) -> pl.DataFrame:
+    """One line per ingested row, in row order. `kept_tokens` (N,) goes with a selection.
+
+    left_out: samples that are not among those of `signals`. dropped: reasons, by sample id, of samples that
+    were never measured.
+    """
+    frame = measured_columns(signals, truncated, scored.samples)
+    selection = scored.selection
+    if selection is not None:
+        reasons = pl.Series(selection.reasons, dtype=pl.String)
+        frame = frame.with_columns(
+            n_kept_tokens=pl.Series(kept_tokens),
+            keep=pl.Series(selection.keep),
+            reason=reasons.gather(pl.Series(selection.reason)),
+            status=pl.Series(np.where(selection.keep, "kept", "pruned")),
+        )
+    else:
+        frame = frame.with_columns(
+            n_kept_tokens=pl.lit(None, pl.Int64),
+            keep=pl.lit(None, pl.Boolean),
+            reason=pl.lit(None, pl.String),
+            status=pl.lit("scored"),
+        )
+    frame = pl.concat([frame, _pruned(left_out, dropped)], how="diagonal_relaxed")
+    failed = _by_id(errors, "failure")
+    rows = index.select("row", "sample_id", "duplicate_of").join(frame, on="sample_id", how="left")
+    rows = rows.join(failed, on="sample_id", how="left")
+    is_copy = pl.col("duplicate_of").is_not_null()
+    if selection is not None:
+        rows = rows.with_columns(
+            keep=pl.col("keep") & ~is_copy,
+            n_kept_tokens=pl.when(is_copy).then(0).otherwise("n_kept_tokens").fill_null(0),
+            status=pl.when(is_copy).then(pl.lit("pruned")).otherwise("status"),
+        )
+    copy = pl.format("exact duplicate of row {}", "duplicate_of")
+    has_failed = pl.col("failure").is_not_null()
+    rows = rows.with_columns(reason=pl.when(is_copy).then(copy).otherwise("reason")).with_columns(
+        status=pl.when(has_failed).then(pl.lit("error")).otherwise("status"),
+        reason=pl.when(has_failed).then("failure").otherwise("reason"),
+        keep=pl.when(has_failed).then(pl.lit(False) if selection is not None else None).otherwise("keep"),
+    )
+    why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
+    refused = rejects.select(
+        "row",
+        n_kept_tokens=pl.lit(0 if selection is not None else None, pl.Int64),
+        reason=why,
+        status=pl.lit("rejected"),
+        keep=pl.lit(False if selection is not None else None, pl.Boolean),
+    )
+    table = pl.concat([rows.drop("duplicate_of", "failure"), refused], how="diagonal").sort("row")
+    absent = [
+        pl.lit(None, kind).alias(name) for name, (kind, _) in COLUMNS.items() if name not in table.columns
+    ]
+    last = ("keep", "reason", "status")
+    others = [name for name in table.columns if name not in COLUMNS]
+    return table.with_columns(absent).select(*(n for n in COLUMNS if n not in last), *others, *last)
+
+
+def _pruned(left_out: LeftOut | None, dropped: Mapping[str, str]) -> pl.DataFrame:
+    """The samples that went before the selection."""
+    frames = [_by_id(dropped, "reason")]
+    if left_out is not None:
+        frames.append(left_out.columns.with_columns(reason=pl.lit(left_out.reason)))
+    return pl.concat(frames, how="diagonal").with_columns(
+        n_kept_tokens=pl.lit(0, pl.Int64), keep=pl.lit(False), status=pl.lit("pruned")
+    )
+
+
+def _by_id(texts: Mapping[str, str], name: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"sample_id": list(texts), name: list(texts.values())},
+        schema={"sample_id": pl.String, name: pl.String},
+    )
+
+
+def described(columns: Sequence[str]) -> dict[str, str]:
+    """What those columns of sample_scores mean that are ours, not of a method from outside."""
+    known = {name: text for name, (_, text) in COLUMNS.items()} | dict(METHOD_COLUMNS)
+    return {name: known[name] for name in columns if name in known}
+
+
+def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints) -> pl.DataFrame:
+    """Masks of the kept samples among these: sample_id, row, kept_tokens, kept_spans.
+
+    keep (n,), token_keep (m,), rows (n,) and `lists` (position, turn, char_start, char_end) describe the
+    same n samples with m response tokens in all. `kept_tokens` are indices into input_ids; `kept_spans`
+    merges neighbouring tokens into (turn, start, end) character ranges of the turn's content, ascending and
+    apart. A character that several tokens spell is kept with any of them.
+    """
+    offsets = signals.offsets
+    flat = {name: flatten(lists[name]) for name in ("position", "turn", "char_start", "char_end")}
+    owner = np.repeat(np.arange(len(signals)), np.diff(offsets))
+    taken = np.flatnonzero(token_keep & keep[owner])
+    tokens = _group(flat["position"][taken], owner[taken], keep)
+    spans = taken[flat["char_end"][taken] > flat["char_start"][taken]]
+    same = (owner[spans[1:]] == owner[spans[:-1]]) & (flat["turn"][spans[1:]] == flat["turn"][spans[:-1]])
+    touching = flat["char_start"][spans[1:]] <= flat["char_end"][spans[:-1]]
+    joined = same & (touching | (np.diff(spans) == 1))
+    first = np.flatnonzero(np.concatenate([[True], ~joined])) if len(spans) else np.empty(0, np.int64)
+    last = np.append(first[1:], len(spans)) - 1 if len(spans) else first
+    begin, end = spans[first], spans[last]
+    parts = pa.StructArray.from_arrays(
+        [pa.array(flat["turn"][begin]), pa.array(flat["char_start"][begin]), pa.array(flat["char_end"][end])],
+        names=["turn", "start", "end"],
+    )
+    return pl.DataFrame(
+        {
+            "sample_id": signals.ids[keep],
+            "row": rows[keep],
+            "kept_tokens": tokens,
+            "kept_spans": _group(parts, owner[begin], keep),
+        }
+    )
+
+
+def _group(values: Any, owner: Ints, keep: Bools) -> pl.Series:
+    """`values` as one list per kept sample; `owner` is ascending."""
+    counts = np.bincount(owner, minlength=len(keep))[keep]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
+    series = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pa.array(values)))
+    assert isinstance(series, pl.Series), type(series)
+    return series
+
+
+def token_lists(
+    cache: SignalCache, signals: Signals, scored: Scored, rows: Ints, *, rewritten: Collection[str] = ()
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
+    """Chunks of (token_lists, masks) in the order of `signals`; masks are None without a selection.
+
+    Samples that were `rewritten` have no mask, nor tokens that are kept: they would be of the text before.
+    """
+    n = len(signals)
+    selection = scored.selection
+    for start in range(0, n, _CHUNK_SAMPLES):
+        stop = min(start + _CHUNK_SAMPLES, n)
+        low, high = int(signals.offsets[start]), int(signals.offsets[stop])
+        part = Signals(signals.ids[start:stop], {}, {}, signals.offsets[start : stop + 1] - low)
+        lists = cache.columns(part.ids.tolist(), _LISTS)
+        extra = {name: column[low:high] for name, column in scored.tokens.items()}
+        mask = None
+        everyone = np.ones(len(part), dtype=np.bool_)
+        owner = np.repeat(np.arange(len(part)), part.lengths)
+        if selection is not None:
+            keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
+            extra["keep"] = token_keep & keep[owner]
+            as_measured = keep & ~np.isin(part.ids, list(rewritten)) if rewritten else keep
+            mask = masks(part, as_measured, token_keep, lists, rows[start:stop])
+        grouped = {name: _group(column, owner, everyone) for name, column in extra.items()}
+        if selection is not None and rewritten:
+            grouped["keep"] = pl.select(
+                pl.when(pl.Series(as_measured | ~keep)).then(grouped["keep"])
+            ).to_series()
+        yield lists.with_columns(row=pl.Series(rows[start:stop]), **grouped), mask
+
+
+def write(
+    path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]
+) -> None:
+    """Build the DuckDB file of a run at `path`, which must not have any of these tables.
+
+    Raises NoSpaceError.
+    """
+    with needed("the run"), duckdb.connect(str(path)) as connection:
+        connection.execute("SET threads = 2")
+        table = scores.to_arrow()
+        connection.register("incoming", table)
+        connection.execute("CREATE TABLE sample_scores AS FROM incoming")
+        for name, description in described(scores.columns).items():
+            text = description.replace("'", "''")
+            connection.execute(f"COMMENT ON COLUMN sample_scores.\"{name}\" IS '{text}'")
+        connection.execute(_TABLES)
+        for lists, mask in chunks:
+            for name in lists.columns:  # a method from outside may bring a token score of its own
+                connection.execute(f'ALTER TABLE token_lists ADD COLUMN IF NOT EXISTS "{name}" FLOAT[]')
+            for target, frame in (("token_lists", lists), ("masks", mask)):
+                if frame is not None:
+                    connection.register("incoming", frame.to_arrow())
+                    connection.execute(f"INSERT INTO {target} BY NAME FROM incoming")
+        columns = [row[0] for row in connection.execute("DESCRIBE token_lists").fetchall()]
+        tokens = ", ".join(f'unnest("{c}") AS "{c}"' for c in columns if c not in ("sample_id", "row"))
+        connection.execute(f"CREATE VIEW token_scores AS SELECT sample_id, row, {tokens} FROM token_lists")  # noqa: S608

@@ -1,0 +1,81 @@
+"""What a run compares its rows with, the target set and evaluation sets: datasets of the same project, each
+at one version.
+
+In a run's configuration they are `name@3`, so that a job that is taken up again compares with the same rows.
+A schedule's are only `name`: each fire pins the version that is the latest then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from sqlalchemy.orm import Session
+
+from datapruner.catalog import datasets
+from datapruner.catalog.models import Version
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import ConflictError, InputError, UsageError
+from datapruner.request.config import RunConfig
+
+TARGET, EVALUATION = "target", "contamination"
+
+
+def version_of(session: Session, project_id: str, target: str, field: str = TARGET) -> tuple[str, Version]:
+    """The dataset's name and the version that `target` means: name or id, with `@number` or the latest.
+
+    `field` is the setting that errors name. Raises NotFoundError, ConflictError, UsageError.
+    """
+    name, at, number = target.partition("@")
+    dataset = datasets.find(session, project_id, name)
+    if at:
+        if not number.isascii() or not number.isdecimal() or len(number) > 9:
+            raise UsageError(
+                f"{field} {target!r} names no version", remedy="give dataset, or dataset@3", field=field
+            )
+        return dataset.name, datasets.version(session, dataset, int(number))
+    version = datasets.latest(session, dataset.id)
+    if version is None:
+        raise ConflictError(
+            f"dataset {dataset.name} has no version yet",
+            remedy="wait for the job that reads its rows, or add a version",
+            field=field,
+        )
+    return dataset.name, version
+
+
+def pinned(session: Session, project_id: str, config: RunConfig) -> RunConfig:
+    """The configuration with the versions of its target and evaluation sets. Raises as `version_of` does."""
+
+    def pin(wanted: str, field: str) -> str:
+        name, version = version_of(session, project_id, wanted, field)
+        return f"{name}@{version.number}"
+
+    update: dict[str, Any] = {}
+    if config.target is not None:
+        update["target"] = pin(config.target, TARGET)
+    if config.contamination is not None:
+        against = {name: pin(wanted, EVALUATION) for name, wanted in config.contamination.against.items()}
+        update["contamination"] = config.contamination.model_copy(update={"against": against})
+    return config.model_copy(update=update)
+
+
+def evaluation_versions(session: Session, project_id: str, config: RunConfig) -> dict[str, Version]:
+    """The versions of a configuration's evaluation sets, by what it calls them. Raises as `version_of`."""
+    if config.contamination is None:
+        return {}
+    wanted = config.contamination.against.values()
+    return {each: version_of(session, project_id, each, EVALUATION)[1] for each in wanted}
+
+
+def evaluation_rows(name: str, corpus: Corpus) -> Iterator[dict[str, Any]]:
+    """The rows of an evaluation set. Raises InputError when there are some that could not be read."""
+    rejected = corpus.counts().rejected
+    if rejected:
+        raise InputError(
+            f"evaluation set {name}: {rejected} of its rows were rejected, and would not be compared",
+            remedy="make a dataset without them, or with the mapping that they need",
+            field=EVALUATION,
+        )
+    return (orjson.loads(line) for line in corpus.originals_json())

@@ -1,0 +1,91 @@
+"""DONOD: how one gradient step on the sample alone would move the output head (arXiv 2504.14810).
+
+DON = ||W|| - ||W'||, to be high, and NOD = ||W - W'||, to be low, merged by TOPSIS. The step is never taken:
+with G the gradient of the mean response loss by the head, both follow from ||G||, <W, G> and ||W||.
+
+Notable choices:
+- the step is plain SGD: the paper names no optimizer, and a first Adam step has the same length for every
+  sample, which would make NOD constant;
+- DON is computed without subtracting norms, of which the difference drowns in rounding at practical rates;
+- `don_sign` exists because the paper's text leaves the sign of DON open; +1 is before minus after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from scorers.method import Columns, Options, Selection, option, sample_column
+from scorers.selection.ranking import ranked_selection
+from scorers.selection.topsis import topsis
+from scorers.signals.columns import Floats, Signals
+
+
+@dataclass(frozen=True, slots=True)
+class DonodOptions(Options):
+    """The paper names no learning rate. 2e-5 is the usual one for fine-tuning; NOD's share in the ranking
+    does not depend on it, DON's does only through a term that shrinks with it."""
+
+    learning_rate: float = option(2e-5, "rate of the SGD step whose effect is scored", above=0)
+    don_sign: Literal[1, -1] = option(1, "1: a head that shrinks is good; -1: one that grows")
+    tied_exact: bool = option(
+        False,
+        "for a head tied to the input embedding, count the gradient that arrives through the embedding too "
+        "(needs a backward pass)",
+    )
+    don_weight: float = option(0.5, "weight of DON in TOPSIS; only its ratio to nod_weight matters", above=0)
+    nod_weight: float = option(0.5, "weight of NOD in TOPSIS", above=0)
+
+
+class Donod:
+    """Keep the ceil(share * N) samples closest to the ideal of a high DON and a low NOD."""
+
+    name = "donod"
+    title = "DONOD: norm change and change norm of the output head, merged by TOPSIS"
+    paper = "arXiv 2504.14810"
+    options = DonodOptions
+    presets: Mapping[str, Mapping[str, Any]] = {"paper": {"keep": 0.3}}
+
+    def needs(self, options: DonodOptions) -> frozenset[str]:
+        return frozenset({*_gradient_signals(options), "head_norm"})
+
+    def scores(self, signals: Signals, options: DonodOptions, seed: int) -> Columns:
+        norm_name, dot_name = _gradient_signals(options)
+        grad_norm, grad_dot = sample_column(signals, norm_name), sample_column(signals, dot_name)
+        don, nod = don_nod(grad_norm, grad_dot, sample_column(signals, "head_norm"), options.learning_rate)
+        don = options.don_sign * don
+        closeness = topsis(
+            np.column_stack((don, nod)), (options.don_weight, options.nod_weight), ("high", "low")
+        )
+        return {norm_name: grad_norm, dot_name: grad_dot, "don": don, "nod": nod, "donod": closeness}
+
+    def token_scores(self, signals: Signals, options: DonodOptions) -> Columns:
+        return {}
+
+    def select(
+        self, signals: Signals, scores: Columns, share: float, options: DonodOptions, seed: int
+    ) -> Selection:
+        closeness = np.asarray(scores["donod"], dtype=np.float64)
+        return ranked_selection(
+            signals, closeness, share, among="DONOD closeness among the highest", shown={"donod": closeness}
+        )
+
+
+def don_nod(grad_norm: Floats, grad_dot: Floats, head_norm: Floats, rate: float) -> tuple[Floats, Floats]:
+    """(DON, NOD), each (N,), of an SGD step of `rate` from a head W along the mean gradient G.
+
+    grad_norm: ||G||, grad_dot: <W, G>, head_norm: ||W||, Frobenius, float64 (N,).
+    """
+    nod = rate * grad_norm
+    shrinkage = 2 * rate * grad_dot - nod * nod  # ||W||^2 - ||W'||^2
+    # never negative but by rounding: |<W, G>| <= ||W|| ||G||
+    stepped_norm = np.sqrt(np.maximum(head_norm * head_norm - shrinkage, 0))
+    total = head_norm + stepped_norm
+    return np.divide(shrinkage, total, out=np.zeros_like(nod), where=total > 0), nod
+
+
+def _gradient_signals(options: DonodOptions) -> tuple[str, str]:
+    return ("tied_grad_norm", "tied_grad_dot") if options.tied_exact else ("head_grad_norm", "head_grad_dot")

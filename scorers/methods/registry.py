@@ -1,0 +1,84 @@
+"""Every pruning method by name: our own, and those that other packages offer.
+
+An outside package adds a method with an entry point in the group `datapruner.scorers`, the value of which is
+a class that fulfils `scorers.method.Method` and takes no arguments.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import entry_points
+from typing import Any
+
+from scorers.method import Method
+from scorers.methods.ccs import Ccs
+from scorers.methods.cot_influx import CotInflux
+from scorers.methods.dealrec import DealRec
+from scorers.methods.divprune import DivPrune
+from scorers.methods.donod import Donod
+from scorers.methods.el2n import El2n
+from scorers.methods.ifd import Ifd
+from scorers.methods.length import Length
+from scorers.methods.ppl import Ppl
+from scorers.methods.qtuning import QTuning
+from scorers.methods.random_control import Random
+from scorers.methods.rho import Rho
+from scorers.methods.semdedup import SemDeDup
+from scorers.methods.sfprompt import SfPrompt
+from scorers.methods.topsis_columns import Topsis
+from scorers.methods.towards import TargetCosine
+
+GROUP = "datapruner.scorers"
+OWN: tuple[Method[Any], ...] = (
+    QTuning(),
+    Donod(),
+    DealRec(),
+    TargetCosine(),
+    Ifd(),
+    Rho(),
+    Ppl(),
+    El2n(),
+    SfPrompt(),
+    CotInflux(),
+    Ccs(),
+    DivPrune(),
+    SemDeDup(),
+    Topsis(),
+    Length(),
+    Random(),
+)
+
+
+def methods() -> dict[str, Method[Any]]:
+    """All usable methods by name, ours first.
+
+    A method from outside that does not load, is no Method or takes a name in use is left out with a
+    RuntimeWarning that says which and why: it must not stop the others from working.
+    """
+    found: dict[str, Method[Any]] = {method.name: method for method in OWN}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        try:
+            method = entry.load()()
+            if not isinstance(method, Method):
+                raise TypeError(f"{type(method).__name__} lacks members of scorers.method.Method")
+            if method.name in found:
+                raise ValueError(
+                    f"the name {method.name!r} is taken by {type(found[method.name]).__qualname__}"
+                )
+        except Exception as error:  # whatever foreign code raises on import
+            problem = f"pruning method {entry.name!r} ({entry.value}) is left out: {error!r}"
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+            continue
+        found[method.name] = method
+    return found
+
+
+def get(name: str) -> Method[Any]:
+    """The method called `name`. Raises ValueError with the known names when there is none."""
+    for method in OWN:  # without a look at every installed package
+        if method.name == name:
+            return method
+    known = methods()
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,1 @@
+"""Where models come from, their chat templates, and how they are loaded."""

@@ -1,0 +1,110 @@
+"""Exact top-k by a score, shared by every method that ranks samples.
+
+Notable choices:
+- ties are broken by sample id, smaller first, so the same samples are kept whatever order they came in;
+- `ceil(share * N)` is taken with a tolerance: 0.07 * 100 is 7.000000000000001 in floating point, and 7 meant;
+- draws come from a hash of (seed, sample id), so a sample's draw does not depend on the rest of the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorers.method import Selection
+from scorers.signals.columns import Bools, Floats, Signals
+
+
+def check_share(share: float) -> None:
+    """Raise ValueError unless 0 < share <= 1."""
+    if not 0 < share <= 1:
+        raise ValueError(f"keep share is {share!r}: allowed is a number over 0 and at most 1")
+
+
+def tolerant_floor(x: float) -> int:
+    """floor(x), where x a rounding error below a whole number counts as that number (0.29 * 100)."""
+    return math.floor(x + _slack(x))
+
+
+def tolerant_ceil(x: float) -> int:
+    """ceil(x), where x a rounding error above a whole number counts as that number (0.07 * 100)."""
+    return math.ceil(x - _slack(x))
+
+
+def _slack(x: float) -> float:
+    return max(1e-9, 1e-14 * abs(x))
+
+
+def count_to_keep(share: float, n: int) -> int:
+    """ceil(share * n), at least 1 (0 only when there are no samples).
+
+    Raises ValueError unless 0 < share <= 1.
+    """
+    check_share(share)
+    return min(n, max(1, tolerant_ceil(share * n)))
+
+
+def keep_highest(values: Floats, ids: NDArray[np.str_], count: int) -> Bools:
+    """Mask (N,) of exactly `count` samples with the highest values, ties by smaller id.
+
+    values: (N,), no NaN. 0 <= count <= N. O(N), but for a sort of the ids tied at the cut.
+    """
+    n = len(values)
+    if count <= 0 or count >= n:
+        return np.full(n, count > 0)
+    cut = np.partition(values, n - count)[n - count]
+    keep: Bools = values > cut
+    tied = np.flatnonzero(values == cut)
+    wanted = count - int(keep.sum())
+    if wanted < len(tied):
+        tied = tied[np.argsort(ids[tied], kind="stable")[:wanted]]
+    keep[tied] = True
+    return keep
+
+
+def ranked_selection(
+    signals: Signals,
+    values: Floats,
+    share: float,
+    *,
+    among: str,
+    shown: Mapping[str, Floats],
+) -> Selection:
+    """Keep the `count_to_keep` samples with the highest values, whole.
+
+    values: (N,), no NaN. among: what the highest are, such as "perplexity among the lowest", for the reasons.
+    shown: the columns (N,) to report the cut in, by threshold name: the value of the last sample kept.
+    """
+    keep = keep_highest(values, signals.ids, count_to_keep(share, len(signals)))
+    kept = np.flatnonzero(keep)
+    last = kept[np.argmin(values[kept])] if len(kept) else None
+    percent = f"{100 * share:.6g} %"
+    return Selection(
+        keep=keep,
+        reason=np.where(keep, 0, 1),
+        reasons=(f"{among} {percent}", among.replace(" among", " not among") + f" {percent}"),
+        token_keep=all_tokens(signals),
+        thresholds={} if last is None else {name: float(column[last]) for name, column in shown.items()},
+    )
+
+
+def all_tokens(signals: Signals) -> Bools:
+    """The token mask (M,) of a method that prunes no tokens."""
+    return np.ones(int(signals.offsets[-1]), dtype=np.bool_)
+
+
+def draws(ids: NDArray[np.str_], seed: int) -> Floats:
+    """One uniform draw from [0, 1) per sample, (N,), a function of the seed and that sample's id alone."""
+    prefix = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
+
+    def draw(sample_id: str) -> float:
+        state = prefix.copy()
+        state.update(sample_id.encode())
+        # 53 bits, all that a float64 holds: the quotient is exact and below 1
+        return (int.from_bytes(state.digest(), "big") >> 11) / 2.0**53
+
+    return np.fromiter((draw(sample_id) for sample_id in ids), dtype=np.float64, count=len(ids))

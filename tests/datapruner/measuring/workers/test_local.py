@@ -1,0 +1,382 @@
+"""What workers do to themselves and to each other, and what comes of the samples all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+
+import datapruner
+from datapruner.errors import ModelError, WorkerError
+from datapruner.library import Result
+from datapruner.measuring.workers import local
+from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.system.space import NoSpaceError
+from tests.waiting import PATIENCE, has_ended, until
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+PERILOUS = Path(__file__).with_name("perilous.py")
+SPEC = WorkerSpec("folder", "revision", "float32", None, "truncate", "all", False, "cpu", None, None)
+
+
+def wire(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"id": f"s{i}", "turns": [["assistant", text, None]], "tools": None} for i, text in enumerate(texts)
+    ]
+
+
+class Measured:
+    """What came of some texts, `size` to a task: reasons of failed samples, the shards, the progress made."""
+
+    def __init__(
+        self, folder: Path, texts: Sequence[str], *, size: int = 256, devices: int = 1, mode: str = ""
+    ) -> None:
+        self.progress: list[int] = []
+        samples = wire(texts)
+        tasks = [local.Task(samples[i : i + size], folder) for i in range(0, len(samples), size)]
+        run = local.measure(SPEC, ["cpu"] * devices, tasks, self.count, (str(STAND_IN), mode))
+        self.failed = dict(run)
+        shards = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+        self.shards = pl.concat(shards) if shards else pl.DataFrame({"sample_id": []})
+
+    def count(self, rows: int, tokens: int) -> None:
+        self.progress.append(rows)
+
+    @property
+    def measured(self) -> list[str]:
+        return sorted(self.shards["sample_id"], key=lambda name: int(name[1:]))
+
+
+def ids(count: int, *without: int) -> list[str]:
+    return [f"s{i}" for i in range(count) if i not in without]
+
+
+def measuring() -> set[psutil.Process]:
+    """Processes that measure, or stand in for one."""
+    ours, found = {str(STAND_IN), str(PERILOUS), local.WORKER[1]}, set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile: one that waited for other tests
+            if ours & set(child.cmdline()):
+                found.add(child)
+    return found
+
+
+_before: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def _look_around() -> None:
+    _before.update(measuring())
+
+
+def no_children() -> bool:
+    """Whether no measuring process of this test is left; those that wait for other tests may be."""
+    return measuring() <= _before
+
+
+# Tasks and workers
+
+
+@pytest.mark.parametrize(("size", "devices"), [(1, 1), (3, 1), (256, 1), (2, 2), (5, 3)])
+def test_every_sample_is_measured_once_whatever_the_tasks_and_workers(
+    tmp_path: Path, size: int, devices: int
+) -> None:
+    found = Measured(tmp_path, ["x" * i for i in range(10)], size=size, devices=devices)
+    assert found.measured == ids(10)
+    assert dict(found.shards.select("sample_id", "n_truncated").iter_rows())["s7"] == 7
+    assert (found.failed, sum(found.progress)) == ({}, 10)
+    assert no_children()
+
+
+def test_without_tasks_no_worker_is_started(tmp_path: Path) -> None:
+    assert dict(local.measure(SPEC, ["cpu"], [], lambda *_: None, ("/no/such/script",))) == {}
+
+
+def test_tasks_are_drawn_as_they_are_needed(tmp_path: Path) -> None:
+    drawn = []
+
+    def tasks() -> Any:
+        for sample in wire(["a", "FAIL", "b", "c"]):
+            drawn.append(sample["id"])
+            yield local.Task([sample], tmp_path)
+
+    run = local.measure(SPEC, ["cpu"], tasks(), lambda *_: None, (str(STAND_IN),))
+    assert next(run) == ("s1", "out of memory")
+    run.close()
+    assert len(drawn) >= 2
+    assert no_children()
+
+
+def test_samples_that_failed_for_now_are_reported_and_not_written(tmp_path: Path) -> None:
+    found = Measured(tmp_path, ["a", "FAIL", "REFUSE", "FAIL"])
+    assert found.failed == {"s1": "out of memory", "s3": "out of memory"}
+    assert dict(found.shards.select("sample_id", "error").iter_rows()) == {
+        "s0": None,
+        "s2": "cannot be rendered",
+    }
+
+
+def test_text_of_any_kind_reaches_the_worker_unchanged(tmp_path: Path) -> None:
+    texts = [
+        "",
+        "line\nbreak\r\n\u2028",
+        "emoji 🎉",
+        "lone \ud800 half",
+        'quotes " and \\ and \x00',
+        "x" * 300_000,
+    ]
+    found = Measured(tmp_path, texts)
+    assert dict(found.shards.select("sample_id", "n_truncated").iter_rows()) == {
+        f"s{i}": len(text) for i, text in enumerate(texts)
+    }
+
+
+# Deaths
+
+
+def test_a_worker_that_dies_once_costs_nothing_but_time(tmp_path: Path) -> None:
+    texts = ["a", "b", f"DIE-ONCE {tmp_path / 'died'}", "c"]
+    found = Measured(tmp_path, texts)
+    assert (tmp_path / "died").exists()
+    assert (found.failed, found.measured) == ({}, ids(4))
+    # What the dead worker had counted was taken back.
+    assert (sum(found.progress), min(found.progress)) == (4, -2)
+
+
+@pytest.mark.parametrize("poison", [0, 3, 6, 12])
+def test_a_sample_that_kills_every_worker_is_found_and_all_others_are_measured(
+    tmp_path: Path, poison: int
+) -> None:
+    found = Measured(tmp_path, ["DIE" if i == poison else "x" for i in range(13)])
+    assert found.measured == ids(13, poison)
+    assert found.failed == {
+        f"s{poison}": "the measuring process was killed by signal 9 on this sample, more than once"
+    }
+    assert sum(found.progress) == 13
+
+
+def test_several_deadly_samples_in_several_tasks_and_workers_are_all_found(tmp_path: Path) -> None:
+    deadly = {1, 2, 9, 15}
+    texts = ["DIE" if i in deadly else "x" for i in range(20)]
+    found = Measured(tmp_path, texts, size=5, devices=2)
+    assert set(found.failed) == {f"s{i}" for i in deadly}
+    assert found.measured == ids(20, *deadly)
+
+
+def test_the_last_words_of_a_dead_worker_are_in_the_reason(tmp_path: Path) -> None:
+    found = Measured(tmp_path, ["EXIT", "x"])
+    assert found.failed == {
+        "s0": "the measuring process ended with exit code 3 on this sample, more than once: "
+        "MemoryError: the last word"
+    }
+
+
+def test_when_workers_die_of_everything_measuring_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkerError, match=r"16 measuring processes died before one task was done: .*signal 9"
+    ):
+        Measured(tmp_path, ["DIE"] * 64)
+    assert no_children()
+
+
+def test_a_worker_that_dies_while_loading_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        WorkerError, match=r"cannot start measuring on cpu: .*exit code 9\nno room for the model"
+    ):
+        Measured(tmp_path, ["x"], mode="die")
+    assert no_children()
+
+
+def test_a_model_that_a_worker_refuses_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="this model cannot be used"):
+        Measured(tmp_path, ["x"] * 5, size=1, devices=2, mode="refuse")
+    assert no_children()
+
+
+def test_a_shard_that_cannot_be_written_ends_the_run_at_once(tmp_path: Path) -> None:
+    with pytest.raises(NoSpaceError, match="cannot write: No space left on device"):
+        Measured(tmp_path, ["x"] * 5, size=1, mode="broken")
+    assert no_children()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test that waits for a process that hangs, as long as it is let to."""
+    monkeypatch.setattr(local, "_END_SECONDS", 2 * PATIENCE)
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < PATIENCE
+
+
+@pytest.mark.usefixtures("hurried")
+def test_an_error_of_one_worker_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    texts = [f"HANG {tmp_path / 'pid'}", "x"]
+
+    def fail(rows: int, tokens: int) -> None:
+        until((tmp_path / "pid").exists)
+        raise RuntimeError("the listener failed")
+
+    tasks = [local.Task([sample], tmp_path) for sample in wire(texts)]
+    with pytest.raises(RuntimeError, match="the listener failed"):
+        list(local.measure(SPEC, ["cpu", "cpu"], tasks, fail, (str(STAND_IN),)))
+    assert no_children()
+
+
+# Interrupts
+
+
+@pytest.mark.usefixtures("hurried")
+def test_who_stops_does_not_wait_for_the_task_in_flight(tmp_path: Path) -> None:
+    def stop(rows: int, tokens: int) -> None:
+        raise RuntimeError("stop")
+
+    task = local.Task(wire(["x", f"HANG {tmp_path / 'pid'}"]), tmp_path)
+    with pytest.raises(RuntimeError, match="stop"):
+        list(local.measure(SPEC, ["cpu"], [task], stop, (str(STAND_IN),)))
+    assert no_children()
+
+
+@pytest.mark.parametrize("while_", ["loading", "measuring"])
+def test_an_interrupt_ends_the_workers_too(tmp_path: Path, while_: str) -> None:
+    pid = tmp_path / "pid"
+    mode, text = (f"hang {pid}", "x") if while_ == "loading" else ("", f"HANG {pid}")
+    program = f"""
+from pathlib import Path
+from datapruner.measuring.workers import local
+from datapruner.measuring.workers.spec import WorkerSpec
+spec = WorkerSpec("folder", "revision", "float32", None, "truncate", "all", False, "cpu", None, None)
+samples = [{{"id": "a", "turns": [["assistant", {text!r}, None]], "tools": None}}]
+task = local.Task(samples, Path({str(tmp_path)!r}))
+list(local.measure(spec, ["cpu"], [task], lambda *_: None, ({str(STAND_IN)!r}, {mode!r})))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: pid.exists() and pid.read_text() != "")
+        parent.send_signal(signal.SIGINT)
+        _, said = parent.communicate(timeout=PATIENCE)
+    finally:
+        parent.kill()
+    assert "KeyboardInterrupt" in said
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
+# The real worker
+
+
+@pytest.mark.slow
+def test_after_a_death_in_the_middle_the_subset_has_the_same_bytes(
+    first_run: Result,
+    corpus_file: Path,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    died = tmp_path / "died"
+    unlucky = functools.partial(local.measure, worker=(str(PERILOUS), "", "Bonjour!", str(died)))
+    monkeypatch.setattr(local, "measure", unlucky)
+    result = datapruner.prune(corpus_file, "qtuning", 0.5, home=tmp_path / "home", **options)
+    assert died.exists()
+    result.export(tmp_path / "b.parquet")
+    first_run.export(tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": "Say a word.", "completion": word} for word in ("one", "poison it is")]
+    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(PERILOUS), "poison")))
+    result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
+    assert result.scores["status"].to_list() == ["kept", "error"]
+    assert "killed by signal 9 on this sample" in result.scores["reason"][1]
+    assert result.scores["ppl"][0] > 1
+    assert (result.report.kept, result.report.errored) == (1, 1)
+
+
+@pytest.mark.slow
+def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    total, home = 1000, tmp_path / "home"
+    rows = [{"prompt": f"What is {i} plus {i}?", "completion": f"It is {2 * i}."} for i in range(total)]
+    path = tmp_path / "rows.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    # It kills itself once the first shard is whole, which is before it hears of any row of the second.
+    program = f"""
+import os, signal
+import datapruner
+from datapruner.measuring.workers import local
+
+class Stop(local._Run):
+    def _count(self, rows, tokens):
+        global measured
+        measured += rows
+        if measured > 256:
+            print(*(process._process.pid for process in self._living), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+measured, local._Run = 0, Stop
+datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})
+"""
+
+    def published() -> list[Path]:
+        return sorted(home.glob("signals/*/[!.]*.parquet"))
+
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers
+    until(lambda: all(has_ended(pid) for pid in workers), lambda: "a worker outlives its parent")
+
+    before = {shard: shard.stat().st_mtime_ns for shard in published()}
+    done = pl.concat([pl.read_parquet(shard, columns=["sample_id"]) for shard in before])["sample_id"]
+    assert 0 < len(done) < total
+    torn = next(iter(before)).with_name(f".{'0' * 20}.parquet.1")
+    torn.write_bytes(b"PAR1, and then the power went")
+
+    result = datapruner.prune(path, "ppl", 0.5, home=home, **options)
+    assert result.run.measured == total - len(done)
+    assert {shard: shard.stat().st_mtime_ns for shard in before} == before
+    assert result.report.kept == total // 2
+    assert result.scores["ppl"].is_finite().all()
+    shards = pl.concat([pl.read_parquet(shard, columns=["sample_id"]) for shard in published()])
+    assert shards["sample_id"].n_unique() == len(shards) == total
+
+
+def test_an_idle_worker_is_taken_up_again_for_the_same_model_only(tiny_folder: Path, tmp_path: Path) -> None:
+    """The second measuring starts no process; one with another specification ends the waiting one."""
+    spec = replace(SPEC, folder=str(tiny_folder), threads=1)
+    idle = local.IdleWorkers()
+    started: list[int] = []
+
+    class Counted(local._Process):
+        def __init__(self, worker: Any) -> None:
+            super().__init__(worker)
+            started.append(self._process.pid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "_Process", Counted)
+        try:
+            for spec_now, name in ((spec, "a"), (spec, "b"), (replace(spec, max_length=64), "c")):
+                task = local.Task(
+                    [{"id": name, "turns": [["user", "Hi", None], ["assistant", "Ho", None]], "tools": None}],
+                    tmp_path,
+                )
+                assert list(local.measure(spec_now, ["cpu"], [task], lambda *_: None, idle=idle)) == []
+                assert task.out.is_file()
+        finally:
+            idle.close()
+    assert len(started) == 2
+    assert not any(psutil.pid_exists(pid) for pid in started)

@@ -1,0 +1,199 @@
+"""Runs as they lie in the home: named by what decides them, found again, and never half there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import InputError, UsageError
+from datapruner.library import Result
+from datapruner.measuring.measure import Machine
+from datapruner.measuring.workers.local import IdleWorkers
+from datapruner.progress import Silent
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
+from datapruner.runs import pipeline
+from tests.pipeline import Prune
+
+ROWS = [{"prompt": f"p{i}", "completion": f"c{i}", "note": i} for i in range(5)]
+
+
+def ingested(rows: Any, home: Path) -> Path:
+    return pipeline.ingest_to(rows, {}, home, Silent())
+
+
+# Corpora
+
+
+def test_the_same_rows_are_one_corpus(tmp_path: Path) -> None:
+    assert ingested(ROWS, tmp_path) == ingested(iter(ROWS), tmp_path)
+    assert len(list((tmp_path / "corpora").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ROWS[::-1],
+        ROWS[:4],
+        [{**row, "note": 0} for row in ROWS],
+        [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS],
+        [*ROWS[:4], {**ROWS[4], "completion": ""}],
+    ],
+    ids=["another order", "fewer rows", "other notes", "no notes", "one rejected"],
+)
+def test_rows_that_differ_in_anything_are_another_corpus(tmp_path: Path, other: Any) -> None:
+    first = ingested(ROWS, tmp_path)
+    assert ingested(other, tmp_path) != first
+    with Corpus(first) as corpus:
+        (batch,) = corpus.originals()
+    assert batch.to_pylist() == ROWS
+
+
+def test_when_ingesting_fails_nothing_is_left_in_the_home(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        ingested([{"nothing": "of use"}], tmp_path)
+    assert list((tmp_path / "corpora").iterdir()) == []
+
+
+# Identity
+
+
+def test_asking_again_gives_the_same_run_with_the_same_file(prune: Prune) -> None:
+    first = prune("donod", 0.5)
+    text = (first.run.folder / "run.json").read_bytes()
+    again = prune("donod", 0.5)
+    assert again.run.run_id == first.run.run_id
+    assert (again.run.folder / "run.json").read_bytes() == text
+    assert sorted(path.name for path in again.run.folder.iterdir()) == ["run.duckdb", "run.json"]
+
+
+def test_whatever_decides_a_result_decides_the_id(prune: Prune) -> None:
+    ids = [
+        prune(**arguments).run.run_id
+        for arguments in (
+            {"method": "qtuning", "keep": 0.5},
+            {"method": "qtuning", "keep": 0.25},
+            {"method": "qtuning", "keep": 12},
+            {"method": "qtuning", "keep": 0.5, "token_keep": 0.9},
+            {"method": "qtuning", "keep": 0.5, "seed": 1},
+            {"method": "donod", "keep": 0.5},
+        )
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+# The run file
+
+
+def test_a_run_read_back_is_the_run_that_was_made(prune: Prune) -> None:
+    made = prune("qtuning", 0.4, seed=2).run
+    found = pipeline.read(made.folder)
+    assert (found.run_id, found.config, found.report) == (made.run_id, made.config, made.report)
+    assert found.lineage == made.lineage
+    assert found.database == made.database
+
+
+def test_the_run_file_has_configuration_lineage_and_report(first_run: Result, corpus_file: Path) -> None:
+    document = json.loads((first_run.run.folder / "run.json").read_text())
+    assert document["config"]["source"] == str(corpus_file)
+    assert document["config"]["keep"] == {"share": 0.5, "count": None, "tokens": None}
+    assert document["report"] == asdict(first_run.report)
+    lineage = document["lineage"]
+    assert lineage["sources"][0]["name"] == corpus_file.name
+    assert len(lineage["sources"][0]["sha256"]) == 64
+    assert lineage["proxy"]["dtype"] == "float32"
+    assert {"datapruner", "torch", "transformers", "numpy"} <= set(lineage["packages"])
+    assert pipeline.corpus_path(first_run.run, first_run.home).is_file()
+
+
+def test_the_report_counts_reasons_quadrants_and_thresholds(first_run: Result) -> None:
+    report = first_run.report
+    assert sum(report.reasons.values()) == report.ingested
+    assert report.reasons["exact duplicate"] == 2
+    assert list(report.reasons.values()) == sorted(report.reasons.values(), reverse=True)
+    assert sum(report.quadrants.values()) == first_run.scores["quadrant"].drop_nulls().len()
+    assert {"alpha", "ppl_low", "ppl_high", "entropy_low", "entropy_high"} <= set(report.thresholds)
+    assert report.shapes == {"alpaca": 26, "messages": 1, "sharegpt": 1}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"text"', "3", '{"run": "x"}'])
+def test_a_file_that_is_no_run_file_is_an_input_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: not a run file: .* \(give the \.run\.json"):
+        pipeline.read_document(tmp_path / "run.json")
+
+
+def test_a_run_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not a run file: .*No such file"):
+        pipeline.read_document(tmp_path / "run.json")
+
+
+def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    pipeline.write_json(path, {"a": "é"})
+    with pytest.raises(TypeError):
+        pipeline.write_json(path, {"a": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
+
+
+# Finding runs
+
+
+@pytest.fixture
+def shelf(first_run: Result, tmp_path: Path) -> Path:
+    """A home with three runs: abc1, abd2 and e3, made in this order, and one that was cut short."""
+    for name in ("abc1", "abd2", "e3"):
+        folder = shutil.copytree(first_run.run.folder, tmp_path / "runs" / name)
+        document = json.loads((folder / "run.json").read_text())
+        pipeline.write_json(folder / "run.json", document | {"run": name})
+    (tmp_path / "runs" / "f4").mkdir()
+    return tmp_path
+
+
+def test_runs_are_listed_newest_first_and_unfinished_ones_are_not(shelf: Path) -> None:
+    assert [run.run_id for run in pipeline.history(shelf)] == ["e3", "abd2", "abc1"]
+    assert pipeline.latest(shelf).run_id == "e3"
+
+
+@pytest.mark.parametrize(("start", "found"), [("abc", "abc1"), ("abd2", "abd2"), ("e", "e3")])
+def test_a_run_is_found_by_the_start_of_its_id(shelf: Path, start: str, found: str) -> None:
+    assert pipeline.load(start, shelf).run_id == found
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("ab", "2 runs with an id that starts with 'ab'"), ("f4", "no run"), ("x", "no run")],
+)
+def test_an_id_that_fits_no_run_or_several_is_an_error(shelf: Path, start: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"{message}.*see `datapruner runs`"):
+        pipeline.load(start, shelf)
+
+
+def test_without_any_run_the_latest_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no run yet"):
+        pipeline.latest(tmp_path)
+
+
+# Running on a corpus
+
+
+def test_a_published_corpus_is_run_on_directly(
+    prune: Prune, corpus_file: Path, home: Path, tiny_folder: Path, idle: IdleWorkers
+) -> None:
+    whole = prune("ppl", 0.5).run
+    config = RunConfig(
+        source=str(corpus_file),
+        measuring=Measuring(model=str(tiny_folder)),
+        methods=[MethodChoice(name="ppl")],
+        keep=Keep(share=0.5),
+    )
+    with Corpus(ingested(corpus_file, home)) as corpus:
+        run = pipeline.execute_on(corpus, config, home, Machine(["cpu"], idle=idle), Silent())
+    assert (run.run_id, run.report) == (whole.run_id, whole.report)

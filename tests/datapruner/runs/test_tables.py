@@ -1,0 +1,239 @@
+"""One line for every row of the input, and masks that agree with a slow loop over tokens and characters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datapruner.request.config import MethodChoice
+from datapruner.request.keep import Keep
+from datapruner.runs import tables
+from datapruner.runs.selection import Scored, kept_tokens, score
+from datapruner.runs.tables import COLUMNS, masks, sample_scores
+from scorers.signals.columns import Signals
+from tests.pipeline import Prune
+from tests.signal_factory import make_signals
+
+# Masks
+
+
+def token_places(signals: Signals, seed: int) -> pl.DataFrame:
+    """Turns and characters for the tokens of random signals.
+
+    A gap in position begins a turn. Tokens are empty, one or more characters wide, or spell the character
+    of the token before them once more, as parts of an emoji do.
+    """
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[list[int]]] = {
+        name: [] for name in ("position", "turn", "char_start", "char_end")
+    }
+    for i in range(len(signals)):
+        own = signals.tokens["position"][signals.offsets[i] : signals.offsets[i + 1]].tolist()
+        turn, start, end = 1, 0, 0
+        lists: dict[str, list[int]] = {name: [] for name in columns}
+        for t, position in enumerate(own):
+            if t and position != own[t - 1] + 1:
+                turn, start, end = turn + 2, 0, 0
+            kind = rng.integers(4)
+            if kind == 0:
+                start = end
+            elif kind < 3 or start == end:
+                start, end = end, end + int(rng.integers(1, 4))
+            for name, value in zip(lists, (position, turn, start, end), strict=True):
+                lists[name].append(value)
+        for name, values in lists.items():
+            columns[name].append(values)
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.List(pl.Int32)))
+
+
+def slow_masks(
+    signals: Signals, keep: Any, token_keep: Any, places: pl.DataFrame
+) -> list[tuple[str, list[int], list[tuple[int, int, int]]]]:
+    out = []
+    for i, line in enumerate(places.iter_rows(named=True)):
+        if not keep[i]:
+            continue
+        tokens, characters = [], set()
+        for t in range(len(line["position"])):
+            if token_keep[signals.offsets[i] + t]:
+                tokens.append(line["position"][t])
+                characters |= {
+                    (line["turn"][t], c) for c in range(line["char_start"][t], line["char_end"][t])
+                }
+        spans: list[tuple[int, int, int]] = []
+        for turn, character in sorted(characters):
+            if spans and spans[-1][0] == turn and spans[-1][2] == character:
+                spans[-1] = (turn, spans[-1][1], character + 1)
+            else:
+                spans.append((turn, character, character + 1))
+        out.append((str(signals.ids[i]), tokens, spans))
+    return out
+
+
+@settings(max_examples=150)
+@given(st.integers(1, 12), st.integers(0, 10_000), st.floats(0, 1), st.floats(0, 1))
+def test_masks_agree_with_a_loop_over_tokens_and_characters(
+    n: int, seed: int, kept_share: float, token_share: float
+) -> None:
+    signals = make_signals(n, seed)
+    places = token_places(signals, seed)
+    rng = np.random.default_rng(seed)
+    keep, token_keep = rng.random(n) < kept_share, rng.random(int(signals.offsets[-1])) < token_share
+    rows = np.arange(n, dtype=np.int64) * 3
+    found = masks(signals, keep, token_keep, places, rows)
+    assert found["row"].to_list() == rows[keep].tolist()
+    spans = [[(s["turn"], s["start"], s["end"]) for s in each] for each in found["kept_spans"].to_list()]
+    expected = slow_masks(signals, keep, token_keep, places)
+    assert list(zip(found["sample_id"], found["kept_tokens"].to_list(), spans, strict=True)) == expected
+
+
+def test_when_nothing_is_kept_the_masks_are_empty_and_have_their_columns() -> None:
+    signals = make_signals(3)
+    nothing = np.zeros(3, dtype=np.bool_)
+    tokens = np.ones(int(signals.offsets[-1]), dtype=np.bool_)
+    found = masks(signals, nothing, tokens, token_places(signals, 0), np.arange(3))
+    assert (len(found), found.columns) == (0, ["sample_id", "row", "kept_tokens", "kept_spans"])
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 24])
+def test_masks_and_token_scores_do_not_depend_on_how_many_samples_are_taken_at_once(
+    prune: Prune, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    whole = prune("qtuning", 0.5)
+    expected = whole.masks, whole.token_scores
+    monkeypatch.setattr(tables, "_CHUNK_SAMPLES", chunk)
+    again = prune("qtuning", 0.5)
+    assert again.masks.equals(expected[0])
+    assert again.token_scores.equals(expected[1])
+
+
+# Sample scores
+
+
+def scored(signals: Signals, keep: Keep | None) -> tuple[Scored, Any]:
+    found = score(signals, [MethodChoice(name="qtuning")], keep, 0)
+    return found, None if found.selection is None else kept_tokens(signals, found.selection)
+
+
+def index_of(ids: list[str], duplicates: dict[int, int]) -> pl.DataFrame:
+    """Rows 0, 2, 4, ... of a corpus; `duplicates` maps a row to the row that it copies."""
+    rows = [2 * i for i in range(len(ids))]
+    copies = [duplicates.get(row) for row in rows]
+    columns = {"row": rows, "sample_id": ids, "duplicate_of": copies}
+    return pl.DataFrame(columns, schema={"row": pl.Int64, "sample_id": pl.String, "duplicate_of": pl.Int64})
+
+
+def rejects_of(*rows: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "row": rows,
+            "reason": ["'output' is empty"] * len(rows),
+            "remedy": ["fill it in", None][: len(rows)],
+        },
+        schema={"row": pl.Int64, "reason": pl.String, "remedy": pl.String},
+    )
+
+
+@pytest.mark.parametrize("keep", [Keep(share=0.5), None])
+def test_every_row_has_one_line_whatever_became_of_it(keep: Keep | None) -> None:
+    signals = make_signals(4)
+    good = signals.ids.tolist()
+    ids = [*good, "bad", good[1], "bad"]
+    index = index_of(ids, {10: 2, 12: 8})
+    found, kept = scored(signals, keep)
+    truncated = np.array([0, 5, 0, 0])
+    table = sample_scores(index, rejects_of(1, 3), {"bad": "too long"}, signals, truncated, found, kept)
+    assert table["row"].to_list() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
+    by_row = {line["row"]: line for line in table.iter_rows(named=True)}
+
+    assert (by_row[1]["status"], by_row[1]["reason"]) == ("rejected", "'output' is empty (fill it in)")
+    assert (by_row[3]["sample_id"], by_row[3]["reason"]) == (None, "'output' is empty")
+    for row in (8, 12):
+        assert (by_row[row]["status"], by_row[row]["reason"], by_row[row]["ppl"]) == (
+            "error",
+            "too long",
+            None,
+        )
+    assert by_row[10]["reason"] == "exact duplicate of row 2"
+    assert by_row[10]["ppl"] == by_row[2]["ppl"] == pytest.approx(np.exp(signals.samples["nll"][1]))
+    assert (by_row[10]["n_truncated"], by_row[2]["n_truncated"]) == (5, 5)
+    if keep is None:
+        assert {by_row[row]["status"] for row in (0, 2, 4, 6, 10)} == {"scored"}
+        assert table["keep"].is_null().all()
+        assert table["n_kept_tokens"].is_null().all()
+        return
+    assert found.selection is not None
+    assert by_row[10]["status"] == "pruned"
+    assert [by_row[row]["keep"] for row in (0, 2, 4, 6)] == found.selection.keep.tolist()
+    assert not any(by_row[row]["keep"] for row in (1, 3, 8, 10, 12))
+    assert [by_row[row]["n_kept_tokens"] for row in (0, 2, 4, 6)] == kept.tolist()
+    assert [by_row[row]["n_kept_tokens"] for row in (1, 3, 8, 10, 12)] == [0] * 5
+
+
+def test_the_named_columns_are_always_there_with_their_types() -> None:
+    signals = make_signals(3)
+    found = score(signals, [MethodChoice(name="length")], Keep(count=1), 0)
+    assert found.selection is not None
+    index = index_of(signals.ids.tolist(), {})
+    table = sample_scores(
+        index, rejects_of(), {}, signals, np.zeros(3, np.int64), found, kept_tokens(signals, found.selection)
+    )
+    assert {name: table.schema[name] for name in COLUMNS} == {
+        name: kind for name, (kind, _) in COLUMNS.items()
+    }
+    assert table.columns[-3:] == ["keep", "reason", "status"]
+    assert "length" in table.columns
+    assert table["don"].null_count() == table["quadrant"].null_count() == 3
+
+
+# The database
+
+
+def test_the_database_describes_its_columns(prune: Prune) -> None:
+    with duckdb.connect(str(prune("donod", 0.5).run.database), read_only=True) as connection:
+        described = dict(
+            connection.sql(
+                "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'sample_scores'"
+            ).fetchall()
+        )
+    assert {name: described[name] for name in COLUMNS} == {name: text for name, (_, text) in COLUMNS.items()}
+
+
+def test_token_scores_have_one_line_for_each_response_token(prune: Prune) -> None:
+    result = prune("qtuning", 0.5)
+    tokens, scores = result.token_scores, result.scores
+    per_row = dict(tokens.group_by("row").len().iter_rows())
+    measured = scores.filter(
+        pl.col("status").is_in(["kept", "pruned"]) & ~pl.col("reason").str.contains("exact dup")
+    )
+    assert per_row == dict(measured.select("row", "n_response_tokens").iter_rows())
+    means = (
+        tokens.group_by("row")
+        .agg(pl.col("nll").cast(pl.Float64).mean(), pl.col("entropy").mean())
+        .sort("row")
+    )
+    assert np.allclose(means["nll"].exp(), measured["ppl"], rtol=1e-6)
+    assert np.allclose(means["entropy"], measured["entropy"], rtol=1e-6)
+    kept = tokens.filter("keep").group_by("row").agg("position").sort("row")
+    assert kept.rows() == result.masks.select("row", "kept_tokens").rows()
+    assert tokens["qtuning"].null_count() == 0
+    assert prune("ppl", 0.5).token_scores["qtuning"].is_null().all()
+
+
+def test_without_a_selection_there_are_no_masks_and_no_token_is_said_to_be_kept(
+    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any]
+) -> None:
+    import datapruner
+
+    prune("ppl", 0.5)
+    result = datapruner.score(corpus_file, ["qtuning"], home=home, **options)
+    assert result.token_scores["keep"].is_null().all()
+    with duckdb.connect(str(result.run.database), read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM masks").fetchall() == [(0,)]
