@@ -36,7 +36,8 @@ __all__ = [
     "score",
 ]
 _MODULES = {"AsyncClient": "client", "Client": "client", "DataprunerError": "errors"}
-_MODULES |= {"calibrate": "calibration", "decontaminate": "contamination", "deduplicate": "duplicates"}
+_MODULES |= {"calibrate": "curation.calibration", "decontaminate": "curation.contamination"}
+_MODULES |= {"deduplicate": "curation.duplicates"}
 _MODULES |= {"Rewrites": "rewriting.library", "rewrite": "rewriting.library"}
 
 
