@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from datapruner.schemas.common import Problem
+from datapruner.problem import Problem
 from datapruner.settings import Settings
 
 FILE = Path(__file__).parents[1] / "openapi.json"

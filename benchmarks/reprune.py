@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
@@ -29,8 +30,9 @@ from datapruner.measuring.workers import shards
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import parse_keep
+from datapruner.request.needs import needs
 from datapruner.runs import pipeline
-from datapruner.runs.selection import needs, score
+from datapruner.runs.selection import score
 from datapruner.runs.tables import SCALARS
 from datapruner.settings import home as real_home
 
@@ -96,7 +98,7 @@ def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path,
     made = (
         {"instruction": f"question {i}", "input": "", "output": f"answer number {i}"} for i in range(rows)
     )
-    path = pipeline.ingest_to(made, {}, home, Silent())
+    path = store.ingest_to(made, {}, home, Silent())
     _, key = proxy_for(Measuring(), home, ("cpu",), tied=False)
     cache = SignalCache(home, key)
     cache.create()

@@ -23,7 +23,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datapruner.schemas.common import Problem
+    from datapruner.problem import Problem
 
 _PATH = re.compile(
     r"""(?P<quote>["'])(?:/|projects/)[^"'\n]*/(?P<quoted>[^/"'\n]+)/?(?P=quote)"""

@@ -21,7 +21,8 @@ from datapruner.request import asked
 from datapruner.request.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.rows import row_files
-from datapruner.runs import pipeline
+from datapruner.runs import pipeline, published
+from datapruner.system import files
 from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 class Result:
     """A published run, and everything that came of it. Tables are read when asked for."""
 
-    run: pipeline.Run
+    run: published.Run
     home: Path
 
     def __repr__(self) -> str:
         return repr(self.run).replace("Run", "Result", 1)
 
     @property
-    def report(self) -> pipeline.Report:
+    def report(self) -> published.Report:
         """Counts, thresholds and reasons; ingested = kept + pruned + rejected + errored."""
         return self.run.report
 
@@ -97,8 +98,8 @@ class Result:
             else:
                 rows = exports.canonical(self.run, corpus, self.home)
             count = row_files.write(target, rows)
-        pipeline.write_json(
-            target.with_suffix(".run.json"), pipeline.read_document(self.run.folder / "run.json")
+        files.write_json(
+            target.with_suffix(".run.json"), published.read_document(self.run.folder / "run.json")
         )
         return count
 
@@ -106,8 +107,8 @@ class Result:
         """Write the score table as .parquet, .csv or .jsonl, with `<name>.run.json` beside it."""
         target = Path(path)
         count = row_files.write(target, exports.scores_of(self.scores))
-        pipeline.write_json(
-            target.with_suffix(".run.json"), pipeline.read_document(self.run.folder / "run.json")
+        files.write_json(
+            target.with_suffix(".run.json"), published.read_document(self.run.folder / "run.json")
         )
         return count
 
@@ -126,7 +127,7 @@ class Result:
             raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
 
     def _corpus(self) -> Corpus:
-        return Corpus(pipeline.corpus_path(self.run, self.home))
+        return Corpus(published.corpus_path(self.run, self.home))
 
     def _table(self, query: str) -> pl.DataFrame:
         with duckdb.connect(str(self.run.database), read_only=True) as connection:
@@ -286,8 +287,8 @@ def replay(
 
     Raises as `prune` does.
     """
-    document = pipeline.read_document(Path(run_file))
-    config = pipeline.replayed(document)
+    document = published.read_document(Path(run_file))
+    config = published.replayed(document)
     rows = source if source is not None else config.source
     if rows is None:
         raise UsageError(

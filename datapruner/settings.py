@@ -6,7 +6,6 @@ The README's table is made of these fields by `python -m datapruner.settings`; a
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,6 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datapruner.errors import UsageError
-from datapruner.input.shapes.rejections import Limits
 from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_"
@@ -105,10 +103,6 @@ class Settings(BaseSettings):
     def files(self) -> str:
         """Path or URL of the storage root."""
         return self.storage or str(self.home / "files")
-
-    @cached_property
-    def row_limits(self) -> Limits:
-        return Limits(max_row_bytes=self.max_row_bytes)
 
 
 def variable(name: str) -> str:

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from datapruner import settings
 from datapruner.commands import display
 from datapruner.library import Result
-from datapruner.runs import pipeline
+from datapruner.runs import published
 
 ROWS = Path(__file__).with_name("instructions.jsonl")
 LABELS = ("", "wrong_answer", "other_question", "truncated", "duplicate", "empty")
@@ -29,7 +29,7 @@ def outcomes(subset: Path) -> pl.DataFrame:
     """One line per example row: its planted label and what the run said of it."""
     document = json.loads(pq.read_schema(subset).metadata[b"datapruner"])
     home = settings.home()
-    scores = Result(pipeline.load(document["run"], home), home).scores
+    scores = Result(published.load(document["run"], home), home).scores
     planted = pl.DataFrame({"planted": [json.loads(line)["planted"] for line in ROWS.open(encoding="utf-8")]})
     return planted.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)).join(scores, on="row")
 

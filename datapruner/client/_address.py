@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 
@@ -10,6 +9,7 @@ import httpx
 
 from datapruner import settings
 from datapruner.errors import UsageError
+from datapruner.http.addresses import is_loopback
 
 URL_VARIABLE = "DATAPRUNER_URL"
 TOKEN_VARIABLE = "DATAPRUNER_TOKEN"  # noqa: S105 (its name)
@@ -47,13 +47,3 @@ def find_token(given: str | None, url: httpx.URL) -> str | None:
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
         raise UsageError("the token has characters in it that no token has", field="token")
     return token
-
-
-def is_loopback(url: httpx.URL) -> bool:
-    """Whether the host is this machine."""
-    if url.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(url.host).is_loopback
-    except ValueError:
-        return False

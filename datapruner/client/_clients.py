@@ -12,10 +12,11 @@ from pydantic import SecretStr
 from datapruner.client import _flows as flows
 from datapruner.client import _operations as operations
 from datapruner.client import _streams as streams
-from datapruner.client._address import find_token, find_url, is_loopback
+from datapruner.client._address import find_token, find_url
 from datapruner.client._binding import Async, Blocking, Call, Iteration, Kind, Resource, ask, walk
 from datapruner.client._session import Session
 from datapruner.client._wire import AsyncWire, BlockingWire, run
+from datapruner.http.addresses import is_loopback
 from datapruner.http.retries import Retries
 
 _CONNECT_SECONDS = 10.0

@@ -21,7 +21,7 @@ from datapruner.errors import (
     UsageError,
     WorkerError,
 )
-from datapruner.schemas.common import Problem
+from datapruner.problem import Problem
 
 # The kinds of `datapruner.service.problems`; a test compares the two.
 _BY_KIND: dict[str, type[DataprunerError]] = {

@@ -34,11 +34,12 @@ def compare(first: First, second: Second, url: given.Url = None, as_json: given.
         found, configs = remote.compare(url, first, second)
     else:
         from datapruner import settings
-        from datapruner.runs import comparison, pipeline
+        from datapruner.runs import comparison, published
 
         home = settings.home()
         both = [
-            pipeline.latest(home) if run == "latest" else pipeline.load(run, home) for run in (first, second)
+            published.latest(home) if each == "latest" else published.load(each, home)
+            for each in (first, second)
         ]
         one, other = (comparison.Compared(run.run_id, run.database, run.report.scores) for run in both)
         found, configs = comparison.compare(one, other), [run.config for run in both]

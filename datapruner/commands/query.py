@@ -59,11 +59,11 @@ def sql(
         return
     from datapruner import settings
     from datapruner.query.sandbox import QueryLimits, run_sql
-    from datapruner.runs import pipeline
+    from datapruner.runs import published
 
     home = settings.home()
-    found = pipeline.latest(home) if run == "latest" else pipeline.load(run, home)
-    corpus = pipeline.corpus_path(found, home)
+    found = published.latest(home) if run == "latest" else published.load(run, home)
+    corpus = published.corpus_path(found, home)
     databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
     limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
     _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out, output)
@@ -182,17 +182,17 @@ def list_runs(
         remote.list_runs(url, limit, Output(as_json=as_json))
         return
     from datapruner import settings
-    from datapruner.runs import pipeline
+    from datapruner.runs import published
 
     output = Output(as_json=as_json)
     home = settings.home()
-    found = [(run, _published(run.folder)) for run in islice(pipeline.history(home), limit)]
+    found = [(run, _moment(run.folder)) for run in islice(published.history(home), limit)]
     output.document(
         {
             "runs": [
                 {
                     "run": run.run_id,
-                    "published": published.isoformat(timespec="seconds"),
+                    "published": moment.isoformat(timespec="seconds"),
                     "source": run.config.source,
                     "methods": [choice.model_dump(mode="json") for choice in run.config.methods],
                     "keep": None
@@ -202,7 +202,7 @@ def list_runs(
                     "kept": None if run.config.keep is None else run.report.kept,
                     "database": str(run.database),
                 }
-                for run, published in found
+                for run, moment in found
             ]
         }
     )
@@ -210,16 +210,16 @@ def list_runs(
         output.show(Text(f"no run in {home} yet: start one with `datapruner prune`"))
         return
     made = display.table("run", "when", "source", "method", "rows", "kept", right=("rows", "kept"))
-    for run, published in found:
+    for run, moment in found:
         methods = "+".join(choice.name for choice in run.config.methods)
         source = "(rows)" if run.config.source is None else Path(run.config.source).name or run.config.source
         kept = "–" if run.config.keep is None else f"{run.report.kept:,}"
-        when = answers.when(published)
+        when = answers.when(moment)
         run_id = run.run_id if output.width is None else run.run_id[:_SHOWN_ID]
         cells: Sequence[str] = (run_id, when, source, methods, f"{run.report.ingested:,}", kept)
         made.add_row(*map(display.clean, cells))
     output.show(made)
 
 
-def _published(folder: Path) -> datetime:
+def _moment(folder: Path) -> datetime:
     return datetime.fromtimestamp((folder / "run.json").stat().st_mtime).astimezone()

@@ -27,10 +27,11 @@ from datapruner.errors import NotFoundError, UsageError
 from datapruner.explaining.explanation import Explanation
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
-from datapruner.runs import pipeline
+from datapruner.runs import published
 from datapruner.schemas.exports import SUFFIXES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, RunAnswer
+from datapruner.system import files
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of a dataset, or its id
 _REJECTS = 5
@@ -204,7 +205,7 @@ def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
     client.exports.download(export, path, progress=progress.at)
     about = client.exports.get(export)
     replays = client.runs.report(about.run_id).model_dump(mode="json")
-    pipeline.write_json(path.with_suffix(".run.json"), {**replays, "run": replays.pop("content_id")})
+    files.write_json(path.with_suffix(".run.json"), {**replays, "run": replays.pop("content_id")})
     return about.rows or 0
 
 
@@ -233,7 +234,7 @@ def _finish(client: Client, output: Output, run: RunAnswer, written: report.Writ
 
 def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterator[RenderableType]:
     assert run.report is not None, run
-    counts = pipeline.Report(**run.report)
+    counts = published.Report(**run.report)
     config = RunConfig.model_validate(run.config)
     # Why what the command line here, or another project, has measured already was measured again.
     measured = (

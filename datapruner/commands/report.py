@@ -19,7 +19,7 @@ from datapruner.commands import display
 from datapruner.corpora.corpus import Corpus
 from datapruner.library import Result
 from datapruner.request.keep import Keep
-from datapruner.runs import pipeline
+from datapruner.runs import published
 
 _EXAMPLES = 5
 _REASONS = 10
@@ -95,7 +95,7 @@ def files(written: Written) -> Iterator[str]:
 
 def _heading(result: Result) -> dict[str, Any]:
     run = result.run
-    with Corpus(pipeline.corpus_path(run, result.home)) as corpus:
+    with Corpus(published.corpus_path(run, result.home)) as corpus:
         columns = corpus.provenance.columns
     read = "; ".join(
         f"{display.plural(count, 'row')} of shape {shape} ({', '.join(columns.get(shape, []))})"
@@ -132,7 +132,7 @@ def keep_text(keep: Keep | None) -> str:
     return f", keeping {display.plural(keep.tokens or 0, 'trained token')}"
 
 
-def balance(report: pipeline.Report, pruned: bool) -> Table:
+def balance(report: published.Report, pruned: bool) -> Table:
     made = display.table("rows", "", "share", right=("", "share"))
     parts = {"kept" if pruned else "scored": report.kept, "pruned": report.pruned}
     parts |= {"rejected": report.rejected, "errored": report.errored}
@@ -151,7 +151,7 @@ def truncated(sources: Mapping[str, str]) -> Group:
     return listed("Truncated sources", [display.clean(f"{name}, {where}") for name, where in sources.items()])
 
 
-def stages(report: pipeline.Report) -> Group:
+def stages(report: published.Report) -> Group:
     """What the stages of a recipe did: the rows that each dropped, and what else it counted."""
     lines = []
     for stage, found in report.stages.items():
@@ -161,7 +161,7 @@ def stages(report: pipeline.Report) -> Group:
     return listed("Stages", lines)
 
 
-def tokens(report: pipeline.Report) -> Text:
+def tokens(report: published.Report) -> Text:
     cut = report.truncated_tokens
     text = (
         f"Trained tokens: {report.response_tokens:,} before, {report.kept_tokens:,} after "
@@ -170,7 +170,7 @@ def tokens(report: pipeline.Report) -> Text:
     return Text(text + (f"; {cut:,} more lost to the length limit" if cut else ""))
 
 
-def _plane(report: pipeline.Report, scores: pl.DataFrame) -> Table:
+def _plane(report: published.Report, scores: pl.DataFrame) -> Table:
     """The error-uncertainty plane: perplexity upwards, entropy to the right, kept of all in each corner."""
     first = scores.unique("sample_id", keep="first", maintain_order=True).filter(
         pl.col("quadrant").is_not_null() & pl.col("status").is_in(["kept", "pruned"])
@@ -210,7 +210,7 @@ def _corner(counts: Mapping[str, tuple[int, int]], quadrant: str) -> Text:
     return Text(f"{quadrant} {_QUADRANTS[quadrant]}\n{kept:,} of {total:,}", style="green" if kept else "")
 
 
-def reasons(report: pipeline.Report) -> Table:
+def reasons(report: published.Report) -> Table:
     made = display.table("reason", "rows", title="Reasons", right=("rows",))
     reasons = list(report.reasons.items())
     for reason, count in reasons[:_REASONS]:

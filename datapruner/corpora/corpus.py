@@ -30,10 +30,13 @@ from datapruner.input.readers.records import TRUNCATED
 from datapruner.rows import json_form
 from datapruner.rows.derived import Derivation, strict
 from datapruner.rows.originals import restore, restored_schema
+from datapruner.rows.row_files import Rows
 from scorers.conversations.conversation import Conversation, Turn
 
 FORMAT_VERSION = 2
 BATCH_ROWS = 1024
+_WRITTEN = 2048
+"""Rows of a batch that is written."""
 # In the order of a turn's fields.
 _TURN_COLUMNS = "role, content, tool_calls, tool_call_id, name, untrained, null_content"
 
@@ -241,6 +244,14 @@ class Corpus:
         Raises InputError for a column that JSON has no place for (`json_form`).
         """
         return map(strict, self._lines(rows, batch, json_form.IN_JSON))
+
+    def original_rows(self, rows: Sequence[int]) -> Rows:
+        """These rows as they came, to be written."""
+        return Rows(
+            lambda: (pa.Table.from_batches([batch]) for batch in self.originals(rows, _WRITTEN)),
+            lambda: self.originals_json(rows, _WRITTEN),
+            self.original_names,
+        )
 
     def originals_to_keep(self, rows: Sequence[int]) -> Iterator[bytes]:
         """`originals_json` for another corpus to keep: NaN and infinity stay, for which JSON has no words."""

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from datapruner import settings, validation
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.curation import verdicts
 from datapruner.curation.verdicts import Verdicts
@@ -35,7 +36,6 @@ from datapruner.measuring.workers import local
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_MODEL, Measuring
 from datapruner.request.parts import Calibrate
-from datapruner.runs import pipeline
 from datapruner.system.panics import contained
 from scorers.selection.ranking import draws
 
@@ -75,7 +75,7 @@ def calibrate(
     )
     place, listener = settings.made_home(home), progress or Silent()
     machine = Machine(find_devices(device))
-    with Corpus(pipeline.ingest_to(source, mapping or {}, place, listener)) as corpus:
+    with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         listener.stage("finding the proxy model", None, "steps")
         wanted = proxy_for(measuring, place, machine.devices)
         chosen, unfit = _chosen(corpus, draw, seed, wanted, place, machine, listener)

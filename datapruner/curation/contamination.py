@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datapruner import settings
-from datapruner.corpora import texts
+from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Hashes, Ints, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
@@ -41,7 +41,6 @@ from datapruner.errors import InputError, UsageError
 from datapruner.input.readers import open_sources
 from datapruner.input.shapes import DEFAULT_LIMITS
 from datapruner.progress import Progress, Silent
-from datapruner.runs import pipeline
 from datapruner.system.panics import contained
 
 Convention = Literal["13-gram", "8-gram"]
@@ -107,7 +106,7 @@ def decontaminate(
     place = Path(home) if home is not None else settings.home()
     listener.stage("reading evaluation sets", len(against), "sets")
     sets = [evaluation_set(name, rows, convention, tuple(columns)) for name, rows in against.items()]
-    with Corpus(pipeline.ingest_to(source, mapping or {}, place, listener)) as corpus:
+    with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         return find(corpus, sets, convention, progress=listener)
 
 

@@ -33,13 +33,12 @@ import rensa
 from numpy.typing import NDArray
 
 from datapruner import settings
-from datapruner.corpora import texts
+from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ints, Part, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
 from datapruner.errors import UsageError
 from datapruner.progress import Progress, Silent
-from datapruner.runs import pipeline
 from datapruner.system.panics import contained
 
 THRESHOLD, SHINGLE = 0.7, 3
@@ -83,7 +82,7 @@ def deduplicate(
     listener = progress or Silent()
     place = Path(home) if home is not None else settings.home()
     _check(threshold, shingle)
-    with Corpus(pipeline.ingest_to(source, mapping or {}, place, listener)) as corpus:
+    with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         return find(corpus, threshold=threshold, shingle=shingle, part=part, progress=listener)
 
 

@@ -15,7 +15,6 @@ import polars as pl
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import NothingSurvivedError
-from datapruner.outputs import exports
 from datapruner.rows import row_files
 
 
@@ -61,11 +60,11 @@ class Verdicts:
         if not rows:
             raise NothingSurvivedError(f"{self.step} left none of {len(self.table):,} rows")
         with Corpus(self.corpus) as corpus:
-            return row_files.write(target, exports.originals(corpus, rows))
+            return row_files.write(target, corpus.original_rows(rows))
 
     def export_table(self, path: str | Path) -> int:
         """Write the table as .parquet, .csv or .jsonl; its length. Raises UsageError."""
-        return row_files.write(Path(path), exports.scores_of(self.table))
+        return row_files.write(Path(path), row_files.Rows.of(row_files.plain_table(self.table), self.step))
 
 
 def settled(

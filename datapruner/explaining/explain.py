@@ -33,7 +33,7 @@ from datapruner.explaining.explanation import (
 )
 from datapruner.explaining.prompts import prompt_of, tokenizer_of
 from datapruner.request.config import RunConfig
-from datapruner.runs import pipeline
+from datapruner.runs import published
 from datapruner.runs.tables import COUNTS
 from scorers.conversations.conversation import Conversation
 
@@ -57,13 +57,13 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
             rewritten, home / "corpora" / f"{rewritten.lineage['corpus']}.duckdb", sample
         )
     if not path.is_file():
-        run = pipeline.latest(home) if target == "latest" else pipeline.load(target, home)
-        return explain_run(run, pipeline.corpus_path(run, home), sample, home, home)
+        run = published.latest(home) if target == "latest" else published.load(target, home)
+        return explain_run(run, published.corpus_path(run, home), sample, home, home)
     document = _run_document(path)
     folder = home / "runs" / document["run"]
     if (folder / "run.duckdb").is_file():
-        run = pipeline.read(folder)
-        return explain_run(run, pipeline.corpus_path(run, home), sample, home, home)
+        run = published.read(folder)
+        return explain_run(run, published.corpus_path(run, home), sample, home, home)
     if path.suffix == ".parquet":
         return _from_parquet(path, document, sample, home)
     raise InputError(
@@ -75,7 +75,7 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
 def _run_document(path: Path) -> dict[str, Any]:
     """The run that a file belongs to, as in a run file."""
     if path.suffix == ".json":
-        return pipeline.read_document(path)
+        return published.read_document(path)
     if path.suffix == ".parquet":
         try:
             metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
@@ -88,13 +88,13 @@ def _run_document(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"
         )
-    return pipeline.read_document(beside)
+    return published.read_document(beside)
 
 
 # From a run
 
 
-def explain_run(run: pipeline.Run, corpus_file: Path, sample: str, signals: Path, home: Path) -> Explanation:
+def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Path, home: Path) -> Explanation:
     """Explain a sample of a published run whose corpus is `corpus_file`. `sample` is as for `explain`;
     `signals` and `home` as for `prompts.prompt_of`.
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from datapruner.errors import InputError
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
-from datapruner.runs.pipeline import Run
+from datapruner.runs.published import Run
 from scorers.models.sources import ModelSourceError, resolve
 
 

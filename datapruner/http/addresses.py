@@ -1,4 +1,4 @@
-"""Which addresses are of the public internet.
+"""Which addresses are of the public internet, and which are this machine.
 
 Notable choices:
 - everything in IANA's special-purpose registries for IPv4 and IPv6 is refused, what they call globally
@@ -10,6 +10,8 @@ Notable choices:
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+import httpx
 
 _IPV4 = tuple(
     map(
@@ -76,3 +78,13 @@ def _carried(address: IPv6Address) -> IPv4Address | None:
     if address in _MAPPED or address in _NAT64 or number >> 32 & _ISATAP_MASK == _ISATAP:
         return IPv4Address(number & 0xFFFFFFFF)
     return None
+
+
+def is_loopback(url: httpx.URL) -> bool:
+    """Whether the host is this machine."""
+    if url.host == "localhost":
+        return True
+    try:
+        return ip_address(url.host).is_loopback
+    except ValueError:
+        return False

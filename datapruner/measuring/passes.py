@@ -28,7 +28,7 @@ from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measu
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
-from datapruner.runs.selection import check_views, needs
+from datapruner.request.needs import check_views, needs
 from scorers.models import template
 from scorers.signals.columns import ALIGNED_VIEWS, Signals, corpus_settings, needs_by_view
 

@@ -28,8 +28,8 @@ from datapruner.errors import UsageError
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache, flatten
 from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
-from datapruner.rows.row_files import Rows, spliced
-from datapruner.runs.pipeline import Run
+from datapruner.rows.row_files import Rows, plain_table, spliced
+from datapruner.runs.published import Run
 from datapruner.runs.tables import OF_METHODS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
                 params={"first": rows[0], "last": rows[-1]},
             ).to_arrow_table()
             training = pa.table(_training_columns(lists, kept.column("kept_tokens")))
-            yield rows, _beside(part.to_arrow().cast(_scores_schema(part)), training)
+            yield rows, _beside(plain_table(part), training)
 
 
 def _rewritten(run: Run, corpus: Corpus) -> Rows:
@@ -87,7 +87,7 @@ def _rewritten(run: Run, corpus: Corpus) -> Rows:
         for batch in training.batches():
             part = scores.slice(done, len(batch.rows))
             done += len(part)
-            ours = part.to_arrow().cast(_scores_schema(part))
+            ours = plain_table(part)
             about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
             table = _beside(_beside(batch.original, ours), pa.table(batch.trained | about))
             yield table.replace_schema_metadata(_metadata(run))
@@ -121,15 +121,6 @@ def rewritten_rows(training: TrainingRows, about: Mapping[str, Any] | None = Non
     return Rows(tables, lambda: training.lines(about=about is not None), lambda: next(tables()).column_names)
 
 
-def originals(corpus: Corpus, rows: Sequence[int]) -> Rows:
-    """These rows of a corpus as they came."""
-    return Rows(
-        lambda: (pa.Table.from_batches([batch]) for batch in corpus.originals(rows, _BATCH)),
-        lambda: corpus.originals_json(rows, _BATCH),
-        corpus.original_names,
-    )
-
-
 def as_dataset(rows: Rows) -> datasets.Dataset:
     """The rows in memory. Raises UsageError when a column's type has no place in a dataset."""
     import datasets  # a second of imports that only this needs
@@ -155,22 +146,6 @@ def _set(scores: pl.DataFrame) -> pl.DataFrame:
     """The scores without columns that no method set."""
     return scores.drop(
         name for name in OF_METHODS if name in scores.columns and scores[name].null_count() == len(scores)
-    )
-
-
-def _scores_schema(scores: pl.DataFrame) -> pa.Schema:
-    """Plain Arrow types: string, not string_view."""
-    arrow = scores.to_arrow().schema
-    return pa.schema(
-        [
-            pa.field(
-                f.name,
-                pa.string()
-                if pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type)
-                else f.type,
-            )
-            for f in arrow
-        ]
     )
 
 
@@ -228,10 +203,10 @@ def plain(run: Run, corpus: Corpus) -> Rows:
     """The kept rows alone, unchanged; of a run that rewrote, its `TrainingRows`."""
     if run.config.rewrite is not None:
         return rewritten_rows(_training(run, corpus))
-    return originals(corpus, kept_scores(run)["row"].to_list())
+    return corpus.original_rows(kept_scores(run)["row"].to_list())
 
 
 def scores_of(scores: pl.DataFrame) -> Rows:
     """A table of scores, without columns that no method set."""
     scores = _set(scores)
-    return Rows.of(scores.to_arrow().cast(_scores_schema(scores)), "scores")
+    return Rows.of(plain_table(scores), "scores")

@@ -21,7 +21,7 @@ from datapruner.rewriting import tables
 from datapruner.rewriting.rehearsal import rehearse
 from datapruner.rewriting.training import TrainingRows
 from datapruner.rows import row_files
-from datapruner.runs import pipeline
+from datapruner.system import files
 from datapruner.system.panics import contained
 from datapruner.teacher import Estimate, TeacherSettings
 
@@ -68,7 +68,7 @@ class Rewrites:
         document = self.run.document()
         with self._corpus() as corpus:
             count = row_files.write(target, exports.rewritten_rows(self._training(corpus), document))
-        pipeline.write_json(target.with_suffix(".rewrite.json"), document)
+        files.write_json(target.with_suffix(".rewrite.json"), document)
         return count
 
     def _training(self, corpus: Corpus) -> TrainingRows:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.progress import Progress
@@ -20,7 +21,6 @@ from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import TeacherRewriter
 from datapruner.rewriting.rows import check, found_rows
 from datapruner.rewriting.run import RewriteConfig
-from datapruner.runs import pipeline
 from datapruner.teacher import Answer, Estimate, Question, TeacherError, TeacherSettings, estimate
 
 _STAND_INS = {
@@ -40,7 +40,7 @@ def rehearse(
     check(config.wanted)
     if not method.asks_teacher:
         raise UsageError(f"method {method.name} asks no teacher", remedy="leave out the dry run")
-    path = pipeline.ingest_to(rows, config.mapping, home, progress)
+    path = store.ingest_to(rows, config.mapping, home, progress)
     with Corpus(path) as corpus:
         progress.stage("counting questions", corpus.counts().unique, "samples")
         return estimate(_questions(corpus, config, method, progress), settings)

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.measuring.measure import Machine, Measurement, Pass, measure, proxy_for
@@ -30,8 +31,7 @@ from datapruner.request.parts import Rewrite
 from datapruner.rewriting import methods, tables
 from datapruner.rewriting.asap import over_budget
 from datapruner.rewriting.rows import check, rewritten
-from datapruner.runs import pipeline
-from datapruner.system import blocks
+from datapruner.system import blocks, files
 from datapruner.system.files import clear_unfinished, unfinished
 
 DOCUMENT = "rewrite.json"
@@ -126,7 +126,7 @@ def execute(
     check(config.wanted)
     if method.asks_teacher and teacher is None:
         raise UsageError(f"method {method.name} asks a teacher, and none is given", field="teacher")
-    path = pipeline.ingest_to(rows, config.mapping, home, progress)
+    path = store.ingest_to(rows, config.mapping, home, progress)
     with Corpus(path) as corpus:
         counts = corpus.counts()
         progress.stage("finding the proxy model", None, "steps")
@@ -163,7 +163,7 @@ def execute(
         measured=0 if measurement is None else measurement.measured,
         seconds=0.0 if measurement is None else measurement.seconds,
     )
-    pipeline.write_json(folder / DOCUMENT, run.document())
+    files.write_json(folder / DOCUMENT, run.document())
     if report.rewritten + report.original == 0:
         raise NothingSurvivedError(
             f"nothing survived: {report.ingested} rows in, none left to train on",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,6 +50,14 @@ class Rows:
     def of(cls, table: pa.Table, name: str) -> Rows:
         """The rows of a table; `name` is what errors call it."""
         return cls(lambda: iter([table]), lambda: _lines(table, name), lambda: table.column_names)
+
+
+def plain_table(frame: pl.DataFrame) -> pa.Table:
+    """The frame with Arrow's plain types: string, not string_view."""
+    table = frame.to_arrow()
+    views = [pa.types.is_large_string(f.type) or pa.types.is_string_view(f.type) for f in table.schema]
+    kinds = [pa.string() if is_view else f.type for is_view, f in zip(views, table.schema, strict=True)]
+    return table.cast(pa.schema(list(zip(table.column_names, kinds, strict=True))))
 
 
 def _lines(table: pa.Table, name: str) -> Iterator[bytes]:

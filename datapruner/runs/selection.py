@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.errors import UsageError
-from datapruner.request.config import MethodChoice, RunConfig, find
+from datapruner.request.config import MethodChoice, find
 from datapruner.request.keep import Keep
-from datapruner.request.parts import Coverage, Criterion
+from datapruner.request.needs import Combine, method_of
+from datapruner.request.parts import Coverage
 from datapruner.runs.cautions import missed_target, mostly_length
 from scorers.method import Columns, Selection, sample_column
 from scorers.selection.coverage import coverage_selection
 from scorers.selection.ranking import ranked_selection
 from scorers.selection.topsis import topsis
-from scorers.signals.columns import SAMPLE_SIGNALS, Floats, Ints, Signals, needs_by_view
-
-Combine = Mapping[str, Criterion]
-"""Criteria of a combined score, by name: METHOD, METHOD.COLUMN, or a signal."""
+from scorers.signals.columns import Floats, Ints, Signals
 
 Select = Callable[[float], Selection]
 """A selection for every share."""
@@ -41,56 +39,6 @@ class Scored:
     selection: Selection | None
     own: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozenset[str]:
-    """Signals that these methods read, and those among the criteria of a combined score."""
-    read = frozenset().union(*(find(choice.name).needs(choice.parsed()) for choice in methods))
-    names = {choice.name for choice in methods}
-    return read | {name for name in combine or {} if _method_of(name, names) is None}
-
-
-def check_combine(methods: list[MethodChoice], combine: Combine) -> None:
-    """Raise UsageError for a criterion that is no score of these methods and no signal."""
-    names = {choice.name for choice in methods}
-    for name in combine:
-        if _method_of(name, names) is None and name not in SAMPLE_SIGNALS:
-            raise UsageError(
-                f"{name} is no score",
-                remedy=f"a method of this run ({', '.join(sorted(names))}), one of its columns as "
-                f"METHOD.COLUMN, or a signal ({', '.join(SAMPLE_SIGNALS)})",
-                field=f"combine.{name}",
-            )
-
-
-def _method_of(criterion: str, methods: Collection[str]) -> str | None:
-    """The method, of these, whose score a criterion is; None when it is a signal, or nothing."""
-    name = criterion.partition(".")[0]
-    return name if name in methods else None
-
-
-def check_views(config: RunConfig, *, has_target: bool) -> None:
-    """Raise UsageError when the methods lack something to compare with, or have something for nothing."""
-    given = {"reference": config.measuring.reference is not None, "target": has_target}
-    remedies = {
-        "reference": "name a reference model with the proxy model's tokenizer",
-        "target": "name the rows to select towards",
-    }
-    fields = {"reference": "measuring.reference", "target": "target"}
-    if config.measuring.embedder is not None and "sentence_embedding" not in needs(config.methods):
-        methods = " and ".join(choice.name for choice in config.methods)
-        raise UsageError(
-            f"no sentence embedding is read by {methods}",
-            remedy="set the method's option embedding to sentence_embedding, or name no embedder",
-            field="measuring.embedder",
-        )
-    for view, is_given in given.items():
-        takers = [choice.name for choice in config.methods if view in needs_by_view(needs([choice]))]
-        if takers and not is_given:
-            raise UsageError(f"method {takers[0]} needs a {view}", remedy=remedies[view], field=fields[view])
-        if is_given and not takers:
-            methods = " and ".join(choice.name for choice in config.methods)
-            raise UsageError(f"no {view} is read by {methods}", remedy="leave it out", field=fields[view])
 
 
 def score(
@@ -158,7 +106,7 @@ def _combined(signals: Signals, by_method: Mapping[str, Columns], combine: Combi
     """Closeness of each sample to the ideal in all criteria, (N,)."""
     columns = [
         sample_column(signals, name)
-        if _method_of(name, by_method) is None
+        if method_of(name, by_method) is None
         else _column(by_method, name, f"combine.{name}")
         for name in combine
     ]

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,22 +24,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
+from datapruner.curation import calibration, contamination, duplicates
+from datapruner.curation.contamination import EvaluationSet
+from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.measuring.measure import Machine, Measurement, Pass
 from datapruner.progress import Progress
 from datapruner.query.sandbox import run_sql
 from datapruner.request.config import RunConfig
+from datapruner.request.needs import check_combine, check_views
 from datapruner.runs import filters
-from datapruner.runs.selection import Scored, check_combine, check_views
+from datapruner.runs.selection import Scored
 from datapruner.runs.tables import COLUMNS, METHOD_COLUMNS, LeftOut
 from scorers.method import Selection
 from scorers.methods import registry
 from scorers.selection.ranking import all_tokens
 from scorers.signals.columns import Bools, Ints, Signals
-
-if TYPE_CHECKING:
-    from datapruner.curation.contamination import EvaluationSet
-    from datapruner.curation.verdicts import Verdicts
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
 _LATER = frozenset({"sample_id", "row", "n_kept_tokens", "quadrant", "keep", "reason", "status"})
@@ -97,16 +97,12 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
     """Judge the samples of a corpus by `dedup` and `contamination`. Raises InputError, UsageError."""
     dropped = Dropped()
     if config.dedup is not None:
-        from datapruner.curation import duplicates  # as verdicts are exported with runs, which import this
-
         about = config.dedup
         found = duplicates.find(
             corpus, threshold=about.threshold, shingle=about.shingle, part=about.part, progress=progress
         )
         _add(dropped, corpus, found)
     if config.contamination is not None:
-        from datapruner.curation import contamination
-
         progress.stage("reading evaluation sets", len(config.contamination.against), "sets")
         convention = config.contamination.convention
         sets = [
@@ -174,8 +170,6 @@ def calibrated(
 
     Raises UsageError when too few are kept, ModelError and WorkerError.
     """
-    from datapruner.curation import calibration  # as its verdicts are exported with runs, which import this
-
     selection, draw = scored.selection, config.calibrate
     assert selection is not None, "nothing was selected"
     assert draw is not None, "there is nothing to calibrate"

@@ -93,20 +93,6 @@ class Page(BaseModel, Generic[T]):
     next: str | None
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457). `type` is stable; `field` names the argument at fault."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    field: str | None = None
-    remedy: str | None = None
-    request_id: str | None = None
-
-
 class Dependent(BaseModel):
     """How many things go when something is deleted."""
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from datapruner.schemas.common import Answer, Moment, Problem
+from datapruner.problem import Problem
+from datapruner.schemas.common import Answer, Moment
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobKind = Literal["ingest", "run", "export", "prune", "schedule", "webhook"]

@@ -11,7 +11,7 @@ from datapruner.request import asked
 from datapruner.request.asked import Names
 from datapruner.request.config import Measuring, RunConfig
 from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
-from datapruner.runs.selection import check_views
+from datapruner.request.needs import check_views
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 from datapruner.validation import of_kind

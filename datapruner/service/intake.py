@@ -16,14 +16,15 @@ from pydantic import TypeAdapter
 
 from datapruner.catalog import datasets, projects, uploads
 from datapruner.catalog.models import Dataset, Project, Version, new_id
+from datapruner.corpora import store
 from datapruner.corpora.append import append
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import IngestReport, ingest
 from datapruner.errors import DeniedError, InputError, StorageError
 from datapruner.input.readers import DATA_SUFFIXES, PACKED_SUFFIXES, Files
 from datapruner.input.readers import Dataset as HubDataset
+from datapruner.input.shapes import Limits
 from datapruner.progress import Progress
-from datapruner.runs import pipeline
 from datapruner.schemas.datasets import HubSource, PathSource, Source, UploadSource, UrlSource
 from datapruner.service import jobs, memory
 from datapruner.service.context import Context
@@ -59,7 +60,7 @@ def bring_in(
             rows,
             out=raw,
             mapping=dataset.mapping,
-            limits=context.settings.row_limits,
+            limits=Limits(max_row_bytes=context.settings.max_row_bytes),
             max_rows=room,
             progress=lambda rows, done, total: progress.at(done, total, f"{rows:,} rows"),
         )
@@ -108,9 +109,7 @@ def _publish(
     with Corpus(path) as corpus:
         provenance, rejects, truncated = corpus.provenance, corpus.rejects(), corpus.truncated_sources()
     version_id = new_id("ver")
-    key = (
-        f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}/{pipeline.corpus_name(path)}.duckdb"
-    )
+    key = f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}/{store.corpus_name(path)}.duckdb"
     size = path.stat().st_size
     counted = dict(rejects["code"].value_counts(sort=True).iter_rows())
     with context.db.read() as session:

@@ -17,7 +17,7 @@ from datapruner.catalog.models import Run
 from datapruner.errors import BusyError, ConflictError
 from datapruner.explaining.explain import explain_run
 from datapruner.request.config import RunConfig
-from datapruner.runs import pipeline
+from datapruner.runs import published
 from datapruner.runs.comparison import Compared, compare
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, SampleAnswer
 from datapruner.service.storage import Storage
@@ -74,18 +74,18 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
     is_row = sample.isascii() and sample.isdecimal() and len(sample) <= _LONGEST_ROW
     assert run.lineage is not None, run.id
     assert run.report is not None, run.id
-    published = pipeline.Run(
+    of_run = published.Run(
         run_id=run.id,
         folder=_database(storage, run).parent,
         config=RunConfig(**run.config),
         lineage=run.lineage,
-        report=pipeline.Report(**run.report),
+        report=published.Report(**run.report),
         measured=run.measured or 0,
         seconds=run.seconds or 0.0,
     )
     wanted = f"row:{sample}" if is_row else sample
     signals = storage.folder(f"projects/{run.project_id}")
-    found = explain_run(published, storage.local(corpus_key), wanted, signals, home)
+    found = explain_run(of_run, storage.local(corpus_key), wanted, signals, home)
     return SampleAnswer.model_validate(found)
 
 

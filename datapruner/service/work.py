@@ -30,10 +30,10 @@ from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.outputs import exports as writing
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
+from datapruner.request.needs import needs
 from datapruner.rows import row_files
 from datapruner.runs import pipeline as core
-from datapruner.runs import stages
-from datapruner.runs.selection import needs
+from datapruner.runs import published, stages
 from datapruner.schemas.exports import SUFFIXES
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import comparison_sets, intake, jobs, retention, webhooks
@@ -215,7 +215,7 @@ def _export(context: Context, lease: jobs.Lease, export: Export, scratch: Path, 
         version = session.get_one(Version, run.version_id)
     assert run.key is not None, run.id
     context.storage.local(f"{run.key}/run.duckdb")
-    made = core.read(context.storage.local(f"{run.key}/run.json").parent)
+    made = published.read(context.storage.local(f"{run.key}/run.json").parent)
     progress.stage("exporting", made.report.kept, "samples")
     path = scratch / f"subset{SUFFIXES[export.format]}"
     home = context.storage.folder(f"projects/{export.project_id}")

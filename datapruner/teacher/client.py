@@ -22,8 +22,8 @@ from weakref import WeakValueDictionary
 
 import httpx
 
-from datapruner.client._address import is_loopback
 from datapruner.errors import UsageError
+from datapruner.http.addresses import is_loopback
 from datapruner.http.retries import Retries
 from datapruner.teacher.errors import LimitReachedError, TeacherError, TeacherUnavailableError
 from datapruner.teacher.limits import Budget, Tokens, Usage, estimated, text_tokens

@@ -14,7 +14,7 @@ from datapruner import errors
 from datapruner.client import Client
 from datapruner.client._problems import raised
 from datapruner.http.retries import Retries
-from datapruner.schemas.common import Problem
+from datapruner.problem import Problem
 from datapruner.service import problems
 from tests.datapruner.client.conftest import QUICK, Through
 from tests.datapruner.client.unruly import Unruly, answers, breaks, is_silent, problem, sends

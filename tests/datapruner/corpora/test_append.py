@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from datapruner.corpora import store
 from datapruner.corpora.append import Appended, append
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import ingest
-from datapruner.runs import pipeline
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_appending_gives_what_ingesting_everything_at_once_gives(tmp_path: Path)
     appended = append(base, addition, tmp_path / "out.duckdb", only_new=False)
     assert appended == Appended(new_rows=4, known_rows=0)
     assert content(tmp_path / "out.duckdb") == content(together)
-    assert pipeline.corpus_name(tmp_path / "out.duckdb") == pipeline.corpus_name(together)
+    assert store.corpus_name(tmp_path / "out.duckdb") == store.corpus_name(together)
 
 
 def test_only_new_leaves_out_known_samples_repetitions_and_known_rejects(tmp_path: Path) -> None:

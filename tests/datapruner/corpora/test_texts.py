@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapruner.corpora import texts
+from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.progress import Silent
-from datapruner.runs import pipeline
 
 CHATS = [
     [
@@ -40,7 +39,7 @@ def test_the_text_of_a_sample_leaves_its_system_prompt_out(
 ) -> None:
     rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in CHATS]
     monkeypatch.setattr(texts, "CHUNK_SAMPLES", 2)
-    with Corpus(pipeline.ingest_to([rows[0], *rows], {}, tmp_path, Silent())) as corpus:
+    with Corpus(store.ingest_to([rows[0], *rows], {}, tmp_path, Silent())) as corpus:
         ids = corpus.sample_index()["sample_id"].to_list()
         chunks = list(texts.sample_texts(corpus, part))
     assert [each for rows, _, _ in chunks for each in rows] == [0, 2, 3], "without the exact copy"

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from datapruner.corpora import texts
+from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ragged
 from datapruner.curation import duplicates
 from datapruner.curation.duplicates import deduplicate, near_duplicates
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.progress import Silent
-from datapruner.runs import pipeline
 
 TOOLFORMER = Path(__file__).parents[3] / ".." / "shared/data/dedup/gpteacher_toolformer_7673.parquet"
 
@@ -213,7 +212,7 @@ def test_most_of_the_toolformer_rows_are_near_duplicates(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(not TOOLFORMER.is_file(), reason="needs the real rows in ../shared/data")
 def test_of_the_toolformer_rows_those_fall_that_a_search_of_all_pairs_drops(tmp_path: Path) -> None:
-    with Corpus(pipeline.ingest_to(pl.read_parquet(TOOLFORMER).drop("id"), {}, tmp_path, Silent())) as corpus:
+    with Corpus(store.ingest_to(pl.read_parquet(TOOLFORMER).drop("id"), {}, tmp_path, Silent())) as corpus:
         found = shingles([text for _, _, chunk in texts.sample_texts(corpus, "all") for text in chunk])
     lists = [np.unique(found[at]) for at in range(len(found))]
     _, columns = np.unique(np.concatenate(lists), return_inverse=True)

@@ -13,7 +13,7 @@ from datapruner.errors import InputError
 from datapruner.explaining.prompts import prompt_of
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
-from datapruner.runs.pipeline import Report, Run
+from datapruner.runs.published import Report, Run
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.conversations.conversation import Conversation, Turn
 from tests.chat_templates import CHATML

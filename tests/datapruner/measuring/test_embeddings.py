@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from datapruner import library
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, UsageError
 from datapruner.measuring import embeddings
 from datapruner.measuring.measure import Machine
 from datapruner.progress import Silent
-from datapruner.runs import pipeline
 from scorers.models.sentences import SentenceEncoder
 from tests.tiny_encoder import save_tiny_encoder
 
@@ -31,7 +31,7 @@ def test_samples_are_embedded_once_and_come_out_in_the_order_asked_for(tmp_path:
     folder, home = tmp_path / "encoder", tmp_path / "home"
     folder.mkdir()
     save_tiny_encoder(folder)
-    path = pipeline.ingest_to(ROWS, {}, home, Silent())
+    path = store.ingest_to(ROWS, {}, home, Silent())
     with Corpus(path) as corpus:
         ids = corpus.sample_index()["sample_id"].to_list()
         first = embeddings.embed(corpus, home, MACHINE, model=str(folder), progress=Silent())
@@ -48,7 +48,7 @@ def test_samples_are_embedded_once_and_come_out_in_the_order_asked_for(tmp_path:
 
 def test_a_model_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with (
-        Corpus(pipeline.ingest_to(ROWS, {}, tmp_path, Silent())) as corpus,
+        Corpus(store.ingest_to(ROWS, {}, tmp_path, Silent())) as corpus,
         pytest.raises(ModelError, match="no sentence-embedding model called 'nothing'"),
     ):
         embeddings.embed(corpus, tmp_path, MACHINE, model="nothing", progress=Silent())

@@ -17,6 +17,7 @@ import torch
 import transformers as tf
 
 import datapruner
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, ModelError, NothingSurvivedError, UsageError
 from datapruner.library import Result
@@ -28,8 +29,8 @@ from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
-from datapruner.runs import pipeline
-from datapruner.runs.selection import check_views
+from datapruner.request.needs import check_views
+from datapruner.runs import pipeline, published
 from scorers.methods import registry
 from tests import tiny_model
 from tests.pipeline import Prune
@@ -240,7 +241,7 @@ def test_a_second_attempt_with_the_plans_of_the_first_gives_the_same_bytes_and_c
     def made(home: Path, *listeners: Silent) -> tuple[dict[str, bytes], int, str]:
         home.mkdir()
         plans, run = Plans(), None
-        path = pipeline.ingest_to(rows, {}, home, Silent())
+        path = store.ingest_to(rows, {}, home, Silent())
         for listener in listeners:
             with Corpus(path) as corpus, suppress(KeyboardInterrupt):
                 run = pipeline.execute_on(
@@ -331,7 +332,7 @@ def test_measured_views_are_aligned_with_the_samples_asked_for(
     prune: Prune, home: Path, idle: IdleWorkers
 ) -> None:
     made = prune("ifd", 0.5).run
-    with Corpus(pipeline.corpus_path(made, home)) as corpus:
+    with Corpus(published.corpus_path(made, home)) as corpus:
         views = measure_views(corpus, None, made.config, home, Machine(["cpu"], idle=idle), Silent())
         ids = [i for i in corpus.sample_index()["sample_id"].unique().to_list() if i not in views.errors]
         signals = views.signals(ids[::-1], frozenset({"nll", "free:nll", "free:token:nll"}))

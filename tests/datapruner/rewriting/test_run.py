@@ -20,7 +20,7 @@ import datapruner
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.rewriting import run as rewriting
 from datapruner.rewriting.outcomes import STATUSES
-from datapruner.runs import pipeline
+from datapruner.runs import published
 from datapruner.teacher import LimitReachedError, Teacher, load
 from tests.datapruner.client.unruly import Unruly, unruly_server
 from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
@@ -195,7 +195,7 @@ def test_a_pattern_finds_reasoning_that_has_no_tags(home: Path, options: dict[st
 def test_rows_of_a_pruning_run_are_not_mixed_up_with_rewriting_runs(
     halved: datapruner.Rewrites, home: Path
 ) -> None:
-    assert halved.run.run_id not in [run.run_id for run in pipeline.history(home)]
+    assert halved.run.run_id not in [run.run_id for run in published.history(home)]
     with duckdb.connect(str(halved.run.database), read_only=True) as connection:
         [(statuses,)] = connection.execute("SELECT list(DISTINCT status) FROM rewrites").fetchall()
         comments = connection.execute(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.library import Result
@@ -18,14 +19,15 @@ from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
-from datapruner.runs import pipeline
+from datapruner.runs import pipeline, published
+from datapruner.system import files
 from tests.pipeline import Prune
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}", "note": i} for i in range(5)]
 
 
 def ingested(rows: Any, home: Path) -> Path:
-    return pipeline.ingest_to(rows, {}, home, Silent())
+    return store.ingest_to(rows, {}, home, Silent())
 
 
 # Corpora
@@ -93,7 +95,7 @@ def test_whatever_decides_a_result_decides_the_id(prune: Prune) -> None:
 
 def test_a_run_read_back_is_the_run_that_was_made(prune: Prune) -> None:
     made = prune("qtuning", 0.4, seed=2).run
-    found = pipeline.read(made.folder)
+    found = published.read(made.folder)
     assert (found.run_id, found.config, found.report) == (made.run_id, made.config, made.report)
     assert found.lineage == made.lineage
     assert found.database == made.database
@@ -109,7 +111,7 @@ def test_the_run_file_has_configuration_lineage_and_report(first_run: Result, co
     assert len(lineage["sources"][0]["sha256"]) == 64
     assert lineage["proxy"]["dtype"] == "float32"
     assert {"datapruner", "torch", "transformers", "numpy"} <= set(lineage["packages"])
-    assert pipeline.corpus_path(first_run.run, first_run.home).is_file()
+    assert published.corpus_path(first_run.run, first_run.home).is_file()
 
 
 def test_the_report_counts_reasons_quadrants_and_thresholds(first_run: Result) -> None:
@@ -126,19 +128,19 @@ def test_the_report_counts_reasons_quadrants_and_thresholds(first_run: Result) -
 def test_a_file_that_is_no_run_file_is_an_input_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError, match=r"run\.json: not a run file: .* \(give the \.run\.json"):
-        pipeline.read_document(tmp_path / "run.json")
+        published.read_document(tmp_path / "run.json")
 
 
 def test_a_run_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not a run file: .*No such file"):
-        pipeline.read_document(tmp_path / "run.json")
+        published.read_document(tmp_path / "run.json")
 
 
 def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    pipeline.write_json(path, {"a": "é"})
+    files.write_json(path, {"a": "é"})
     with pytest.raises(TypeError):
-        pipeline.write_json(path, {"a": object()})
+        files.write_json(path, {"a": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "é"}
     assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
 
@@ -152,19 +154,19 @@ def shelf(first_run: Result, tmp_path: Path) -> Path:
     for name in ("abc1", "abd2", "e3"):
         folder = shutil.copytree(first_run.run.folder, tmp_path / "runs" / name)
         document = json.loads((folder / "run.json").read_text())
-        pipeline.write_json(folder / "run.json", document | {"run": name})
+        files.write_json(folder / "run.json", document | {"run": name})
     (tmp_path / "runs" / "f4").mkdir()
     return tmp_path
 
 
 def test_runs_are_listed_newest_first_and_unfinished_ones_are_not(shelf: Path) -> None:
-    assert [run.run_id for run in pipeline.history(shelf)] == ["e3", "abd2", "abc1"]
-    assert pipeline.latest(shelf).run_id == "e3"
+    assert [run.run_id for run in published.history(shelf)] == ["e3", "abd2", "abc1"]
+    assert published.latest(shelf).run_id == "e3"
 
 
 @pytest.mark.parametrize(("start", "found"), [("abc", "abc1"), ("abd2", "abd2"), ("e", "e3")])
 def test_a_run_is_found_by_the_start_of_its_id(shelf: Path, start: str, found: str) -> None:
-    assert pipeline.load(start, shelf).run_id == found
+    assert published.load(start, shelf).run_id == found
 
 
 @pytest.mark.parametrize(
@@ -173,12 +175,12 @@ def test_a_run_is_found_by_the_start_of_its_id(shelf: Path, start: str, found: s
 )
 def test_an_id_that_fits_no_run_or_several_is_an_error(shelf: Path, start: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"{message}.*see `datapruner runs`"):
-        pipeline.load(start, shelf)
+        published.load(start, shelf)
 
 
 def test_without_any_run_the_latest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run yet"):
-        pipeline.latest(tmp_path)
+        published.latest(tmp_path)
 
 
 # Running on a corpus

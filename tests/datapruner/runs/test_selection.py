@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from datapruner.errors import UsageError
 from datapruner.request.config import MethodChoice, find
 from datapruner.request.keep import Keep
-from datapruner.runs.selection import kept_tokens, needs, score
+from datapruner.request.needs import needs
+from datapruner.runs.selection import kept_tokens, score
 from scorers.method import Selection
 from scorers.methods.registry import OWN
 from scorers.signals.columns import Signals

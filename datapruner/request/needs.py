@@ -1,0 +1,63 @@
+"""Which signals a request reads, and whether it has all that its methods compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from datapruner.errors import UsageError
+from datapruner.request.config import MethodChoice, RunConfig, find
+from datapruner.request.parts import Criterion
+from scorers.signals.columns import SAMPLE_SIGNALS, needs_by_view
+
+Combine = Mapping[str, Criterion]
+"""Criteria of a combined score, by name: METHOD, METHOD.COLUMN, or a signal."""
+
+
+def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozenset[str]:
+    """Signals that these methods read, and those among the criteria of a combined score."""
+    read = frozenset().union(*(find(choice.name).needs(choice.parsed()) for choice in methods))
+    names = {choice.name for choice in methods}
+    return read | {name for name in combine or {} if method_of(name, names) is None}
+
+
+def check_combine(methods: list[MethodChoice], combine: Combine) -> None:
+    """Raise UsageError for a criterion that is no score of these methods and no signal."""
+    names = {choice.name for choice in methods}
+    for name in combine:
+        if method_of(name, names) is None and name not in SAMPLE_SIGNALS:
+            raise UsageError(
+                f"{name} is no score",
+                remedy=f"a method of this run ({', '.join(sorted(names))}), one of its columns as "
+                f"METHOD.COLUMN, or a signal ({', '.join(SAMPLE_SIGNALS)})",
+                field=f"combine.{name}",
+            )
+
+
+def method_of(criterion: str, methods: Collection[str]) -> str | None:
+    """The method, of these, whose score a criterion is; None when it is a signal, or nothing."""
+    name = criterion.partition(".")[0]
+    return name if name in methods else None
+
+
+def check_views(config: RunConfig, *, has_target: bool) -> None:
+    """Raise UsageError when the methods lack something to compare with, or have something for nothing."""
+    given = {"reference": config.measuring.reference is not None, "target": has_target}
+    remedies = {
+        "reference": "name a reference model with the proxy model's tokenizer",
+        "target": "name the rows to select towards",
+    }
+    fields = {"reference": "measuring.reference", "target": "target"}
+    if config.measuring.embedder is not None and "sentence_embedding" not in needs(config.methods):
+        methods = " and ".join(choice.name for choice in config.methods)
+        raise UsageError(
+            f"no sentence embedding is read by {methods}",
+            remedy="set the method's option embedding to sentence_embedding, or name no embedder",
+            field="measuring.embedder",
+        )
+    for view, is_given in given.items():
+        takers = [choice.name for choice in config.methods if view in needs_by_view(needs([choice]))]
+        if takers and not is_given:
+            raise UsageError(f"method {takers[0]} needs a {view}", remedy=remedies[view], field=fields[view])
+        if is_given and not takers:
+            methods = " and ".join(choice.name for choice in config.methods)
+            raise UsageError(f"no {view} is read by {methods}", remedy="leave it out", field=fields[view])

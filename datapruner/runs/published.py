@@ -1,0 +1,140 @@
+"""Published runs: what is in their files, and how they are found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from datapruner.errors import InputError, UsageError
+from datapruner.request.config import RunConfig, find
+from datapruner.validation import first_problem
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
+
+    `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
+    response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
+    stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
+    that the methods rank by. `warnings`: what to mind of the result (`datapruner.runs.cautions`).
+    `truncated_sources`: those that broke off, with where and why; their other rows are missing.
+    """
+
+    ingested: int
+    kept: int
+    pruned: int
+    rejected: int
+    errored: int
+    duplicates: int
+    response_tokens: int
+    kept_tokens: int
+    truncated_tokens: int
+    shapes: dict[str, int] = field(repr=False)
+    reasons: dict[str, int] = field(repr=False)
+    quadrants: dict[str, int] = field(repr=False)
+    thresholds: dict[str, float] = field(repr=False)
+    stages: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    scores: list[str] = field(default_factory=list, repr=False)
+    warnings: list[str] = field(default_factory=list, repr=False)
+    truncated_sources: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """A published run and what it took. `measured` samples went through the proxy model for it."""
+
+    run_id: str
+    folder: Path
+    config: RunConfig
+    lineage: dict[str, Any]
+    report: Report
+    measured: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        methods = "+".join(choice.name for choice in self.config.methods)
+        what = "scored" if self.config.keep is None else "kept"
+        counts = f"{self.report.kept:,} of {self.report.ingested:,} rows {what}"
+        return f"Run({self.run_id[:12]}, {methods}: {counts})"
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file with sample_scores, masks and token_scores."""
+        return self.folder / "run.duckdb"
+
+
+def load(run_id: str, home: Path) -> Run:
+    """A published run by its id, or by the start of it. Raises UsageError."""
+    folders = [
+        path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)
+    ]
+    if len(folders) != 1:
+        what = "no run" if not folders else f"{len(folders)} runs"
+        raise UsageError(f"{what} with an id that starts with {run_id!r}", remedy="see `datapruner runs`")
+    return read(folders[0])
+
+
+def latest(home: Path) -> Run:
+    """The run published last. Raises UsageError when there is none."""
+    return next(iter(history(home)), None) or _no_run()
+
+
+def _no_run() -> Run:
+    raise UsageError("there is no run yet", remedy="start one with `datapruner prune` or `datapruner score`")
+
+
+def history(home: Path) -> Iterable[Run]:
+    """Published runs, the newest first."""
+    found = sorted((home / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return (read(path.parent) for path in found)
+
+
+def read(folder: Path) -> Run:
+    """The run published in `folder`."""
+    document = read_document(folder / "run.json")
+    return Run(
+        run_id=document["run"],
+        folder=folder,
+        config=RunConfig(**document["config"]),
+        lineage=document["lineage"],
+        report=Report(**document["report"]),
+        measured=0,
+        seconds=0.0,
+    )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A run file. Raises InputError when it is not one."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not {"run", "config", "lineage"} <= set(document):
+            raise ValueError("it lacks run, config or lineage")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a run file: {error}", remedy="give the .run.json written beside a subset"
+        ) from error
+    return dict(document)
+
+
+def corpus_path(run: Run, home: Path) -> Path:
+    """The corpus that a run read."""
+    return home / "corpora" / f"{run.lineage['corpus']}.duckdb"
+
+
+def replayed(document: Mapping[str, Any]) -> RunConfig:
+    """The configuration in a run file. Raises UsageError when it, or a method in it, is not known here."""
+    try:
+        config = RunConfig(**document["config"])
+    except ValidationError as error:
+        wrong = first_problem(error, "config")
+        raise UsageError(f"run file, {wrong.message}", remedy=wrong.remedy) from error
+    for choice in config.methods:
+        find(choice.name)
+        choice.parsed()
+    return config
