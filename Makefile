@@ -14,13 +14,12 @@ demo: $(INSTALLED)
 		--out demo-output/subset.parquet --plain demo-output/rows.jsonl
 	$(BIN)/python examples/show_defects.py demo-output/subset.parquet
 
-test: $(INSTALLED)
+test: lint
 	$(BIN)/datapruner models pull smollm2-135m
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/forward.py

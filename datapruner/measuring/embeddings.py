@@ -34,9 +34,9 @@ from datapruner.request.config import Measuring
 from scorers.models import encoders
 from scorers.models.encoders import EncoderFolder
 from scorers.models.sources import ModelSourceError
+from scorers.signals.columns import SENTENCE_EMBEDDING
 
 DEFAULT_ENCODER = "all-minilm-l6-v2"
-SIGNAL = "sentence_embedding"
 EMBEDDING_VERSION = 1
 """Raised whenever an embedding's value would change; part of the cache key."""
 
@@ -59,7 +59,9 @@ class Embedded:
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of these samples, in their order, (N, D). All of them must have been embedded."""
-        found: NDArray[np.float32] = self.cache.columns(ids, [SIGNAL])[SIGNAL].to_numpy()
+        found: NDArray[np.float32] = self.cache.columns(ids, [SENTENCE_EMBEDDING])[
+            SENTENCE_EMBEDDING
+        ].to_numpy()
         return found
 
 

@@ -30,7 +30,7 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import check_views, needs
 from scorers.models import template
-from scorers.signals.columns import ALIGNED_VIEWS, Signals, corpus_settings, needs_by_view
+from scorers.signals.columns import ALIGNED_VIEWS, SENTENCE_EMBEDDING, Signals, corpus_settings, needs_by_view
 
 Plans = Callable[[str], Plan]
 """The plan of a view by its name, "" for the corpus itself."""
@@ -137,11 +137,11 @@ class Views:
             for view, measurement in self.others.items()
         }
         fitted = {need for need in by_view[""] if corpus_settings(need) is not None}
-        signals = self.base.cache.signals(ids, by_view[""] - fitted - {embeddings.SIGNAL})
+        signals = self.base.cache.signals(ids, by_view[""] - fitted - {SENTENCE_EMBEDDING})
         samples = {**signals.samples, **{need: self.fitted(ids, need) for need in sorted(fitted)}}
         vectors = dict(signals.vectors)
         if self.embedded is not None:
-            vectors[embeddings.SIGNAL] = self.embedded.vectors(ids)
+            vectors[SENTENCE_EMBEDDING] = self.embedded.vectors(ids)
         return replace(signals, others=others, samples=samples, vectors=vectors)
 
 
@@ -181,7 +181,7 @@ def measure_views(
     if "reference" in made:
         errors |= _other_tokens(corpus, base.cache, made["reference"].cache, {*errors, *without})
     embedded: Embedded | None = None
-    if embeddings.SIGNAL in needs(config.methods):
+    if SENTENCE_EMBEDDING in needs(config.methods):
         model = embeddings.model_of(config.measuring)
         embedded = embeddings.embed(corpus, home, machine, model=model, progress=progress)
         for sample_id, reason in embedded.errors.items():

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datapruner.errors import UsageError
 from datapruner.request.config import MethodChoice, RunConfig, find
 from datapruner.request.parts import Criterion
-from scorers.signals.columns import SAMPLE_SIGNALS, needs_by_view
+from scorers.signals.columns import SAMPLE_SIGNALS, SENTENCE_EMBEDDING, needs_by_view
 
 Combine = Mapping[str, Criterion]
 """Criteria of a combined score, by name: METHOD, METHOD.COLUMN, or a signal."""
@@ -47,7 +47,7 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
         "target": "name the rows to select towards",
     }
     fields = {"reference": "measuring.reference", "target": "target"}
-    if config.measuring.embedder is not None and "sentence_embedding" not in needs(config.methods):
+    if config.measuring.embedder is not None and SENTENCE_EMBEDDING not in needs(config.methods):
         methods = " and ".join(choice.name for choice in config.methods)
         raise UsageError(
             f"no sentence embedding is read by {methods}",

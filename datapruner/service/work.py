@@ -40,6 +40,7 @@ from datapruner.service import comparison_sets, intake, jobs, retention, webhook
 from datapruner.service.allowed_models import allowed_models
 from datapruner.service.context import Context
 from datapruner.service.scratch import working
+from scorers.signals.columns import SENTENCE_EMBEDDING
 
 _PUSH_SECONDS = 30.0
 
@@ -123,7 +124,7 @@ def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progr
     answers = models / "teacher" / f"{run.project_id}.sqlite"
     found = passes.passes(config, models, context.devices)
     keys = [each.key for each in found.values()]
-    if embeddings.SIGNAL in needs(config.methods):
+    if SENTENCE_EMBEDDING in needs(config.methods):
         keys.append(embeddings.wanted(models, model=embeddings.model_of(config.measuring))[1])
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})
     for prefix in signals:

@@ -51,9 +51,10 @@ TOKEN_SIGNALS: Mapping[str, str] = {
     "top1": "whether y_t was the most likely token",
     "is_end": "whether the token closes an assistant turn (end-of-turn or end-of-text)",
 }
+SENTENCE_EMBEDDING = "sentence_embedding"
 VECTOR_SIGNALS: Mapping[str, str] = {
     "head_grad_projection": "two-sided random projection of G, float32 (k1 * k2)",
-    "sentence_embedding": "unit vector of a sentence-embedding model, float32 (its own width)",
+    SENTENCE_EMBEDDING: "unit vector of a sentence-embedding model, float32 (its own width)",
     "mean_hidden": "mean over T of the final hidden state that predicts the token, float32 (D)",
 }
 CORPUS_SIGNALS: Mapping[str, str] = {

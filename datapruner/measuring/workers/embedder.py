@@ -14,11 +14,11 @@ import pyarrow as pa
 import torch
 from transformers.utils import logging as transformers_logging
 
-from datapruner.measuring.embeddings import SIGNAL
 from datapruner.measuring.workers import protocol, shards
 from datapruner.measuring.workers.spec import WorkerSpec
 from scorers.models.encoders import pooling
 from scorers.models.sentences import SentenceEncoder
+from scorers.signals.columns import SENTENCE_EMBEDDING
 
 
 class Embedder:
@@ -36,7 +36,7 @@ class Embedder:
             [
                 ("sample_id", pa.string()),
                 ("error", pa.string()),
-                (SIGNAL, pa.list_(pa.float32(), self.encoder.width)),
+                (SENTENCE_EMBEDDING, pa.list_(pa.float32(), self.encoder.width)),
             ]
         )
 
@@ -47,7 +47,7 @@ class Embedder:
         """Embed a task's texts and write its shard, yielding events."""
         rows = [{"sample_id": sample["id"]} for sample in task["samples"]]
         for at, vector, tokens in self.encoder.encode([sample["text"] for sample in task["samples"]]):
-            rows[at][SIGNAL] = vector
+            rows[at][SENTENCE_EMBEDDING] = vector
             yield {"event": "progress", "rows": 1, "tokens": tokens}
         try:
             shards.write(Path(task["out"]), rows, self.schema)
