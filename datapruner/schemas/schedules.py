@@ -56,7 +56,7 @@ class ScheduleAnswer(Answer):
 
 
 class NewScheduleAnswer(ScheduleAnswer):
-    """`webhook_secret` signs the deliveries (HMAC-SHA256); it is shown this once."""
+    """`webhook_secret` signs the deliveries (standardwebhooks.com); it is shown this once."""
 
     webhook_secret: str | None
 

@@ -11,6 +11,7 @@ Notable choices:
   publishes the same protection. A lease that has run out but that nobody has retaken can still be kept;
 - claims on PostgreSQL take turns (one advisory lock until the end of their transaction), for two at once
   could both see the last place under a quota. SQLite has one writer at a time anyway;
+- a job's end and the job that tells its schedule's webhook of it are one transaction, so no end goes untold;
 - a lease that runs out counts as a failure, so that a job that kills its workers is not tried for ever;
 - times come from each process's own clock. Clocks that disagree cost time, never correctness: that rests on
   the attempt alone.
@@ -42,7 +43,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from datapruner.catalog.database import Database
-from datapruner.catalog.models import Job, Project, Token, new_id, utcnow
+from datapruner.catalog.models import Job, Project, Schedule, Token, new_id, utcnow
 from datapruner.errors import WorkerError
 from datapruner.service.problems import problem
 
@@ -51,6 +52,10 @@ SPACE_SECONDS = 120.0
 """The pause after a failure for want of space: somebody has to make room first."""
 MAX_BACKOFF_SECONDS = 300.0
 _OPEN = ("queued", "running")
+_WEBHOOK = "webhook"
+"""The kind of job that delivers a webhook, see `service.webhooks`."""
+_WEBHOOK_ATTEMPTS = 6
+_WEBHOOK_PRIORITY = 1  # short, and about what is over
 _DEDUPE_INDEX = "uq_jobs_open_dedupe_key"
 _CLAIM_LOCK = 0x64617461  # any number that nothing else locks
 
@@ -93,7 +98,7 @@ def _take() -> ReturningUpdate[Job]:
             # The jobs of a schedule take turns: the later one is there for what the earlier one leaves.
             or_(
                 waiting.schedule_id.is_(None),
-                waiting.kind == "webhook",
+                waiting.kind == _WEBHOOK,
                 ~exists().where(
                     before.schedule_id == waiting.schedule_id,
                     before.kind == waiting.kind,
@@ -342,13 +347,30 @@ def _vanished(job: Job) -> dict[str, Any]:
 
 
 def _end(session: Session, job: Job, state: str) -> None:
-    from datapruner.service import webhooks  # it submits jobs itself
-
     job.state = state
     job.lease_until = None
     job.finished_at = utcnow()
     job.sequence += 1
-    webhooks.announce(session, job)
+    _announce(session, job)
+
+
+def _announce(session: Session, job: Job) -> None:
+    """Queue the delivery of a job's end to the webhook of its schedule, in the transaction that ends it."""
+    if job.schedule_id is None or job.kind == _WEBHOOK:
+        return
+    schedule = session.get(Schedule, job.schedule_id)
+    if schedule is None or schedule.webhook_url is None:
+        return
+    submit(
+        session,
+        project_id=job.project_id,
+        kind=_WEBHOOK,
+        payload={"webhook": {"schedule_id": schedule.id, "job_id": job.id}},
+        schedule_id=schedule.id,
+        request_id=job.request_id,
+        max_attempts=_WEBHOOK_ATTEMPTS,
+        priority=_WEBHOOK_PRIORITY,
+    )
 
 
 def _requeue(job: Job, *, after: float) -> None:

@@ -1,9 +1,9 @@
 """Webhooks: telling a schedule's owner that a job of it has ended.
 
-The end of the job and the job that tells of it are one transaction, so no end goes untold; the queue's
-backoff does the retries. The receiver computes `hmac_sha256(secret, f"{t}.{body}")` over the raw body and
-compares it with `v1` of the header `Datapruner-Signature: t=<unix seconds>,v1=<hex>`. `Datapruner-Delivery`
-is the same for every attempt to tell of one end, so that a receiver can drop what it has already seen.
+The queue makes a delivery a job of its own, when the other ends (`service.jobs`), and its backoff does the
+retries. It is signed as Standard Webhooks (standardwebhooks.com) says, so that receivers verify it with a
+library of their language. The header `webhook-id` is the same for every attempt to tell of one end, so that a
+receiver can drop what it has already seen.
 
 Notable choices:
 - an address is judged before each connection and then connected to as it is: a name that points elsewhere
@@ -15,8 +15,7 @@ Notable choices:
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
+import base64
 import json
 import secrets
 import socket
@@ -26,48 +25,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from sqlalchemy.orm import Session
+from standardwebhooks import Webhook
 
-from datapruner.catalog.models import FINISHED, Dataset, Delivery, Job, Schedule, new_id
+from datapruner.catalog.models import Dataset, Delivery, Job, Schedule, new_id
 from datapruner.errors import DataprunerError, UsageError, WorkerError
 from datapruner.http.addresses import is_public
 from datapruner.service import jobs
 from datapruner.service.context import Context
 from datapruner.settings import Settings
 
-KIND = "webhook"
-MAX_ATTEMPTS = 6
-_PRIORITY = 1  # short, and about what is over
 _SECONDS = 10.0
 _LAST_PORT = 65535
 
 
 def new_secret() -> str:
-    """A key to sign with; shown to the schedule's owner once."""
-    return f"whsec_{secrets.token_urlsafe(32)}"
-
-
-def announce(session: Session, job: Job) -> None:
-    """Queue the delivery of `job`'s end, in the transaction that ends it.
-
-    Nothing is queued for a job that no schedule started, whose schedule has no webhook, that is itself a
-    delivery, or that will be tried again.
-    """
-    if job.schedule_id is None or job.kind == KIND or job.state not in FINISHED:
-        return
-    schedule = session.get(Schedule, job.schedule_id)
-    if schedule is None or schedule.webhook_url is None:
-        return
-    jobs.submit(
-        session,
-        project_id=job.project_id,
-        kind=KIND,
-        payload={"webhook": {"schedule_id": schedule.id, "job_id": job.id}},
-        schedule_id=schedule.id,
-        request_id=job.request_id,
-        max_attempts=MAX_ATTEMPTS,
-        priority=_PRIORITY,
-    )
+    """A key to sign with, `whsec_` and 32 bytes in base64; shown to the schedule's owner once."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 def deliver(context: Context, lease: jobs.Lease) -> None:
@@ -84,19 +57,15 @@ def deliver(context: Context, lease: jobs.Lease) -> None:
     if schedule is None or job is None or dataset is None or schedule.webhook_url is None:
         return
     assert schedule.webhook_secret is not None, schedule.id
-    body = json.dumps(_message(schedule, dataset, job)).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "datapruner",
-        "Datapruner-Delivery": lease.job_id,
-        "Datapruner-Signature": signature(schedule.webhook_secret, body, int(time.time())),
-    }
+    body = json.dumps(_message(schedule, dataset, job))
+    headers = {"Content-Type": "application/json", "User-Agent": "datapruner"}
+    headers |= _signed(schedule.webhook_secret, lease.job_id, body)
     started = time.monotonic()
     status: int | None = None
     failure: DataprunerError | None = None
     try:
         receiver = check_url(schedule.webhook_url, context.settings)
-        status = asyncio.run(_post(receiver, body, headers))
+        status = asyncio.run(_post(receiver, body.encode(), headers))
         if not 200 <= status < 300:
             failure = WorkerError(f"the webhook's receiver answered {status}", remedy="it must answer 2xx")
     except TimeoutError:
@@ -121,10 +90,14 @@ def deliver(context: Context, lease: jobs.Lease) -> None:
         raise failure
 
 
-def signature(secret: str, body: bytes, timestamp: int) -> str:
-    """Value of the header Datapruner-Signature; `timestamp` in unix seconds."""
-    digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
+def _signed(secret: str, delivery_id: str, body: str) -> dict[str, str]:
+    """The headers that say which delivery this is, when it was sent, and that it was us."""
+    now = datetime.now(UTC)
+    return {
+        "webhook-id": delivery_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign(delivery_id, now, body),
+    }
 
 
 @dataclass(frozen=True, slots=True)
