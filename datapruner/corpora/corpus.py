@@ -28,7 +28,8 @@ import pyarrow.compute as pc
 from datapruner.errors import InputError, UsageError, without_paths
 from datapruner.input.readers.records import TRUNCATED
 from datapruner.rows import json_form
-from datapruner.rows.derived import Derivation, strict
+from datapruner.rows.derived import Derivation
+from datapruner.rows.json_text import strict
 from datapruner.rows.originals import restore, restored_schema
 from datapruner.rows.row_files import Rows
 from scorers.conversations.conversation import Conversation, Turn

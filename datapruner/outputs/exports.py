@@ -28,7 +28,8 @@ from datapruner.errors import UsageError
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache, flatten
 from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
-from datapruner.rows.row_files import Rows, plain_table, spliced
+from datapruner.rows.json_text import spliced
+from datapruner.rows.row_files import Rows, plain_table
 from datapruner.runs.published import Run
 from datapruner.runs.tables import OF_METHODS
 

@@ -28,7 +28,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.input.shapes.columns import KNOWN_COLUMNS
 from datapruner.rewriting import tables
 from datapruner.rewriting.reasoning import ReasoningFinder, last_assistant, with_response
-from datapruner.rows.derived import members
+from datapruner.rows.json_text import members
 from scorers.conversations.conversation import Conversation
 
 BATCH = 2048

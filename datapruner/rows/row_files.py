@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from datapruner.errors import UsageError
 from datapruner.rows import json_form
-from datapruner.rows.derived import members
+from datapruner.rows.json_text import members
 from datapruner.system.files import publishing
 from datapruner.system.panics import contained
 
@@ -63,12 +63,6 @@ def plain_table(frame: pl.DataFrame) -> pa.Table:
 def _lines(table: pa.Table, name: str) -> Iterator[bytes]:
     for batch in table.to_batches(max_chunksize=_BATCH):
         yield from json_form.lines(batch, name)
-
-
-def spliced(*objects: bytes) -> bytes:
-    """One object of JSON with the members of several."""
-    inner = [text[1:] for each in objects if (text := each.strip()[:-1]).strip() != b"{"]
-    return b"{" + b",".join(inner) + b"}"
 
 
 def check_target(path: Path) -> None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import ingest
 from datapruner.errors import InputError
-from datapruner.rows.derived import members, strict
 
 PAIR = {"prompt": "p", "completion": "c"}
 
@@ -152,14 +151,3 @@ def test_nothing_is_lost_whatever_the_rows_hold(
 ) -> None:
     found = columns_of(tmp_path_factory.mktemp("c"), values).to_pylist()
     assert all(map(holds, found, values)), (found, values)
-
-
-def test_members_are_the_texts_of_the_values() -> None:
-    row = '{ "a" : 1.00 ,"b":{"x": [ 1 ]},"c":"\\u00e9}\\"{" , "a":\t1e2}'
-    assert members(row.encode()) == {"a": "1e2", "b": '{"x": [ 1 ]}', "c": '"\\u00e9}\\"{"'}
-    assert members(b"{ }") == {}
-
-
-def test_words_that_json_lacks_become_text_and_other_rows_stay_as_they_are() -> None:
-    assert strict(b'{"a":NaN,"b":[-Infinity,1.5]}') == b'{"a":"NaN","b":["-Infinity",1.5]}'
-    assert strict(b'{"a" : "NaN"}') == b'{"a" : "NaN"}'

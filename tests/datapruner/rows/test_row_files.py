@@ -12,7 +12,7 @@ import pytest
 
 from datapruner.errors import UsageError
 from datapruner.rows import row_files
-from datapruner.rows.row_files import Rows, spliced
+from datapruner.rows.row_files import Rows
 
 
 def some_rows() -> Rows:
@@ -68,12 +68,6 @@ def test_progress_is_told_and_may_stop_the_writing(tmp_path: Path) -> None:
         with pytest.raises(StoppedError):
             row_files.write(tmp_path / f"rows{suffix}", many, stop)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_objects_are_joined_as_they_are_written() -> None:
-    assert spliced(b'{ "a" : 1.0 }', b"{}", b'{"b":[2]}') == b'{ "a" : 1.0 ,"b":[2]}'
-    assert spliced(b"{}", b'{"b":2}') == b'{"b":2}'
-    assert spliced(b"{}", b"{ }") == b"{}"
 
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "missing/rows.csv"])
