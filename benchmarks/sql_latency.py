@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+
+from scorers.interpreter import PYTHON
 
 SQL = "SELECT n_turns, count(*), avg(n_chars) FROM made_up.samples GROUP BY 1 ORDER BY 1"
 PAUSE = 0.2
@@ -34,7 +35,7 @@ def service(home: Path, warm: int) -> Iterator[httpx.Client]:
     """The service on a free port with this many SQL processes ready, and a client of it."""
     settings = {"HOME": home, "PORT": 0, "SQL_WARM": warm, "LOG_LEVEL": "warning", "DEVICES": "cpu"}
     given = {f"DATAPRUNER_{name}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "datapruner", "serve"]
+    command = [*PYTHON, "-m", "datapruner", "serve"]
     with subprocess.Popen(command, env=os.environ | given, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scorers.interpreter import PYTHON
 from tests.waiting import PATIENCE, until
 
 WAIT = {"Prefer": f"wait={PATIENCE:.0f}"}
@@ -111,7 +111,7 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
     log = home / "serve.log"
     with log.open("a") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "datapruner", "serve"],
+            [*PYTHON, "-m", "datapruner", "serve"],
             env=plain | wanted,
             stdout=subprocess.PIPE,
             stderr=errors,

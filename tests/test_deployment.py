@@ -167,9 +167,9 @@ class TestImage:
         assert json.loads(found["ENTRYPOINT"]) == ["datapruner"]
         assert json.loads(found["CMD"]) == ["serve"]
         check = json.loads(found["HEALTHCHECK"].split(" CMD ")[1])
-        assert check[:2] == ["python", "-c"]
-        compile(check[2], "HEALTHCHECK", "exec")
-        assert "/v1/ready" in check[2]
+        assert check[:3] == ["python", "-P", "-c"]
+        compile(check[3], "HEALTHCHECK", "exec")
+        assert "/v1/ready" in check[3]
 
     def test_whatever_is_written_goes_to_the_volume(self):
         folders = {
@@ -393,7 +393,7 @@ def _client(api: subprocess.Popen[str], data: Path) -> httpx.Client:
 def _healthy(port: int | None) -> None:
     """The image's own health check."""
     check = json.loads(dict(compose.instructions())["HEALTHCHECK"].split(" CMD ")[1])
-    code = check[2].replace(":8000", f":{port}")
+    code = check[3].replace(":8000", f":{port}")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from datapruner.commands.display import size
 from datapruner.request.config import DEFAULT_MODEL
+from scorers.interpreter import PYTHON
 from scorers.models.sources import ModelSourceError, check_folder
 
 State = Literal["ok", "warn", "fail"]
@@ -130,7 +131,7 @@ def gpu() -> Check:
     """What torch sees. No GPU is no fault; one that torch cannot use is worth a word."""
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            [*PYTHON, "-c", _PROBE],
             capture_output=True,
             text=True,
             check=False,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from datapruner.measuring.workers.spec import WorkerSpec, wire
 from datapruner.progress import Progress
 from datapruner.request.config import Measuring
 from scorers.conversations.conversation import Conversation
+from scorers.interpreter import PYTHON
 from scorers.models.sources import ModelSourceError, ProxyFolder, resolve
 from scorers.signals.columns import SIGNAL_VERSION
 
@@ -86,7 +86,7 @@ def find_devices(wanted: str = "auto") -> tuple[str, ...]:
     if not any(Path(trace).exists() for trace in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
         return ("cpu",)
     probe = "import torch; print(torch.cuda.device_count())"
-    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    answer = subprocess.run([*PYTHON, "-c", probe], capture_output=True, text=True, check=False)
     count = int(answer.stdout) if answer.returncode == 0 else 0
     return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
 

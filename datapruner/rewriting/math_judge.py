@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datapruner.errors import WorkerError
+from scorers.interpreter import PYTHON
 
 #: Most seconds for one comparison; nearly all take less than a fifth of one.
 SECONDS = 10.0
@@ -62,7 +63,7 @@ class MathJudge:
     def _start(self) -> subprocess.Popen[str]:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "datapruner.rewriting.math_judge"],
+                [*PYTHON, "-m", "datapruner.rewriting.math_judge"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

