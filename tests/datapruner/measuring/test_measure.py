@@ -310,7 +310,7 @@ def test_a_second_attempt_with_the_plan_of_the_first_leaves_the_same_shards(
                     progress=listener,
                     plan=plan,
                 )
-        return {path.name: path.read_bytes() for path in home.rglob("*.parquet")}
+        return {path.name: path.read_bytes() for path in home.rglob("[!.]*.parquet")}
 
     for name in ("calm", "broken"):
         (tmp_path / name).mkdir()

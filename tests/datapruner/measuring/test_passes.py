@@ -249,7 +249,9 @@ def test_a_second_attempt_with_the_plans_of_the_first_gives_the_same_bytes_and_c
                 )
         assert run is not None
         assert sorted(plans) == ["", "free"]
-        shards = {f"{p.parent.name}/{p.name}": p.read_bytes() for p in (home / "signals").rglob("*.parquet")}
+        shards = {
+            f"{p.parent.name}/{p.name}": p.read_bytes() for p in (home / "signals").rglob("[!.]*.parquet")
+        }
         return shards, run.measured, run.run_id
 
     calm, broken = made(tmp_path / "calm", Silent()), made(tmp_path / "broken", Stop(), Silent())
