@@ -39,7 +39,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.problems import RepeatedKeyError, ReusedKeyError
 from api.state import Service
-from datapruner.catalog import first_answers
+from datapruner.catalog import idempotency
 from datapruner.catalog.models import Reply
 from datapruner.errors import UsageError
 from datapruner.service import tokens
@@ -88,7 +88,7 @@ class IdempotencyMiddleware:
             await self._app(scope, receive, send)  # which refuses it
             return
         try:
-            reply, first = await _write(service, lambda session: first_answers.claim(session, token.id, key))
+            reply, first = await _write(service, lambda session: idempotency.claim(session, token.id, key))
         except IntegrityError as error:
             raise _still_running() from error
         body = _Body(scope, receive)
@@ -98,7 +98,7 @@ class IdempotencyMiddleware:
             return
         if time.monotonic() - self._swept > _SWEEP_EVERY:
             self._swept = time.monotonic()
-            await _write(service, first_answers.sweep)
+            await _write(service, idempotency.sweep)
         outgoing = _Answer(service, reply.id, body, _cipher(secret, key), send)
         renewing = asyncio.create_task(_renew(service, reply.id))
         try:
@@ -106,7 +106,7 @@ class IdempotencyMiddleware:
         finally:
             renewing.cancel()
             if not outgoing.settled:
-                await _write(service, lambda session: first_answers.release(session, reply.id))
+                await _write(service, lambda session: idempotency.release(session, reply.id))
 
 
 def _still_running() -> RepeatedKeyError:
@@ -127,9 +127,9 @@ async def _write(service: Service, change: Callable[[Session], T]) -> T:
 
 async def _renew(service: Service, reply_id: str) -> None:
     while True:
-        await asyncio.sleep(first_answers.RENEWED_EVERY.total_seconds())
+        await asyncio.sleep(idempotency.RENEWED_EVERY.total_seconds())
         with contextlib.suppress(Exception):  # the next time may go well; what counts is the answer
-            await _write(service, lambda session: first_answers.renew(session, reply_id))
+            await _write(service, lambda session: idempotency.renew(session, reply_id))
 
 
 def _cipher(secret: str, key: str) -> Fernet:
@@ -227,7 +227,7 @@ class _Answer:
         body, fingerprint = self._cipher.encrypt(content).decode(), self._body.fingerprint()
         await _write(
             self._service,
-            lambda session: first_answers.settle(session, self._reply_id, fingerprint, status, headers, body),
+            lambda session: idempotency.settle(session, self._reply_id, fingerprint, status, headers, body),
         )
         self.settled = True
 

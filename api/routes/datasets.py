@@ -39,8 +39,8 @@ from datapruner.schemas.datasets import (
     VersionAnswer,
 )
 from datapruner.schemas.jobs import JobAnswer
-from datapruner.service import jobs, previews, uploads
-from datapruner.service.import_roots import check_source
+from datapruner.service import previews, queue, uploads
+from datapruner.service.allowed_sources import check_source
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -123,7 +123,7 @@ def _ingest(
     source: dict[str, Any],
     mode: Literal["create", "append", "append_new"],
 ) -> Job:
-    return jobs.submit(
+    return queue.submit(
         session,
         project_id=caller.project_id,
         kind="ingest",

@@ -20,7 +20,7 @@ from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportAnswer, NewExport
 from datapruner.schemas.jobs import JobAnswer
-from datapruner.service import jobs
+from datapruner.service import queue
 
 router = APIRouter(prefix="/exports", tags=["exports"])
 
@@ -61,7 +61,7 @@ def _start(service: Service, caller: Caller, body: NewExport) -> tuple[Export, J
                 remedy="export a run that prunes",
                 field="run",
             )
-        job = jobs.submit(
+        job = queue.submit(
             session,
             project_id=caller.project_id,
             kind="export",

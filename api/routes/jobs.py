@@ -14,7 +14,7 @@ from api.waiting import changes
 from datapruner.catalog import jobs as known
 from datapruner.schemas.common import Page
 from datapruner.schemas.jobs import JobAnswer, JobKind, JobState
-from datapruner.service import jobs
+from datapruner.service import queue
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -46,7 +46,7 @@ def get_job(service: ServiceDep, caller: Reader, job: str) -> JobAnswer:
 def cancel_job(service: ServiceDep, caller: Writer, job: str) -> JobAnswer:
     """Stop a job: at once while it waits, within a shard while it runs. One that has ended stays as it is."""
     with service.db.write() as session:
-        return job_answer(jobs.request_cancel(session, known.find(session, caller.project_id, job)))
+        return job_answer(queue.request_cancel(session, known.find(session, caller.project_id, job)))
 
 
 def _watched(service: ServiceDep, caller: Reader, job: str) -> str:

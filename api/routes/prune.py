@@ -6,10 +6,10 @@ from fastapi import APIRouter, HTTPException, Request, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.accepting import preferred
 from api.dependencies import Caller, ServiceDep, Writer
 from api.downloads import download
 from api.forms import PruneForm
+from api.negotiation import preferred
 from api.starting import started
 from api.state import Service
 from api.uploads import received, two_bodies
@@ -22,8 +22,8 @@ from datapruner.schemas.datasets import UploadSource
 from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
-from datapruner.service import comparison_sets, jobs, uploads
-from datapruner.service.allowed_models import allowed_models
+from datapruner.service import comparison_sets, queue, uploads
+from datapruner.service.allowed_models import check_models
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(tags=["prune"])
@@ -80,7 +80,7 @@ def _start(
     config = request.config(body.mapping, service.sql.run)
     if config.keep is None:
         raise how_much_is_missing()
-    allowed_models(service.settings, config.measuring)
+    check_models(service.settings, config.measuring)
     if isinstance(body, NewPrune):
         file = uploads.inline(body.rows)
     name = body.name or new_id("prune")
@@ -91,7 +91,7 @@ def _start(
         assert upload is not None, name
         dataset = datasets.create(session, caller.project_id, name, mapping=body.mapping)
         source = UploadSource(upload_id=upload.id).model_dump()
-        job = jobs.submit(
+        job = queue.submit(
             session,
             project_id=caller.project_id,
             kind="prune",

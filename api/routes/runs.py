@@ -22,8 +22,8 @@ from datapruner.schemas.common import Dependent, Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, MaskAnswer, NewRun, ReportAnswer, RunAnswer, SampleAnswer
-from datapruner.service import comparison_sets, jobs, results
-from datapruner.service.allowed_models import allowed_models
+from datapruner.service import comparison_sets, queue, results
+from datapruner.service.allowed_models import check_models
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -46,7 +46,7 @@ async def create_run(request: Request, service: ServiceDep, caller: Writer, body
 
 def _start(service: Service, caller: Caller, body: NewRun) -> tuple[Run, Job]:
     config = body.config({}, service.sql.run)
-    allowed_models(service.settings, config.measuring)
+    check_models(service.settings, config.measuring)
     with service.db.write() as session:
         dataset = datasets.find(session, caller.project_id, body.dataset, lock=True)
         config = config.model_copy(update={"mapping": dict(dataset.mapping or {})})
@@ -57,7 +57,7 @@ def _start(service: Service, caller: Caller, body: NewRun) -> tuple[Run, Job]:
             "version_id": version.id,
             "config": config.model_dump(mode="json"),
         }
-        job = jobs.submit(
+        job = queue.submit(
             session,
             project_id=caller.project_id,
             kind="run",
@@ -146,7 +146,7 @@ def cancel_run(service: ServiceDep, caller: Writer, run: str) -> JobAnswer:
     with service.db.write() as session:
         job_id = runs.find(session, caller.project_id, run).job_id
         job = known_jobs.find(session, caller.project_id, job_id)
-        return job_answer(jobs.request_cancel(session, job))
+        return job_answer(queue.request_cancel(session, job))
 
 
 @router.get("/{run}/report", operation_id="get_report")

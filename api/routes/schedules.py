@@ -25,7 +25,7 @@ from datapruner.schemas.schedules import (
     NewScheduleAnswer,
     ScheduleAnswer,
 )
-from datapruner.service import allowed_models, import_roots, schedules, webhooks
+from datapruner.service import allowed_models, allowed_sources, schedules, webhooks
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
@@ -53,9 +53,9 @@ def create_schedule(
 def _checked(body: NewSchedule, service: Service) -> RunConfig:
     """What may take long, and so is done before the transaction: the checks, and the configuration."""
     config = body.run.config({}, service.sql.run)
-    allowed_models.allowed_models(service.settings, config.measuring)
+    allowed_models.check_models(service.settings, config.measuring)
     if body.source is not None:
-        import_roots.check_source(service.settings, body.source)
+        allowed_sources.check_source(service.settings, body.source)
     if body.webhook is not None:
         try:
             webhooks.check_url(str(body.webhook), service.settings)

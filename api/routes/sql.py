@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from api.accepting import preferred
 from api.dependencies import Caller, ServiceDep, SqlUser
+from api.negotiation import preferred
 from api.state import Service
 from api.waiting import while_wanted
 from datapruner.query.results import Format

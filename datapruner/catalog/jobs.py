@@ -1,4 +1,4 @@
-"""Looking jobs up. What changes them is the queue's: `datapruner.service.jobs`."""
+"""Looking jobs up. What changes them is the queue's: `datapruner.service.queue`."""
 
 from __future__ import annotations
 

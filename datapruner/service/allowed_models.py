@@ -25,16 +25,16 @@ _HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@[\w./-]+)?", re.ASCII)
 _LONGEST = 1024
 
 
-def allowed_models(settings: Settings, measuring: Measuring) -> None:
-    """Raise as `allowed_model` does unless a client may have the service measure so."""
-    allowed_model(settings, measuring.model)
+def check_models(settings: Settings, measuring: Measuring) -> None:
+    """Raise as `check_model` does unless a client may have the service measure so."""
+    check_model(settings, measuring.model)
     if measuring.reference is not None:
-        allowed_model(settings, measuring.reference, field="measuring.reference")
+        check_model(settings, measuring.reference, field="measuring.reference")
     if measuring.embedder is not None:
-        allowed_model(settings, measuring.embedder, field="measuring.embedder", aliases=ENCODERS)
+        check_model(settings, measuring.embedder, field="measuring.embedder", aliases=ENCODERS)
 
 
-def allowed_model(
+def check_model(
     settings: Settings, name: str, *, field: str = "measuring.model", aliases: Collection[str] = ALIASES
 ) -> None:
     """Raise DeniedError or UsageError unless a client may have the service measure with `name`.

@@ -26,15 +26,15 @@ from datapruner.input.readers import Dataset as HubDataset
 from datapruner.input.shapes import Limits
 from datapruner.progress import Progress
 from datapruner.schemas.datasets import HubSource, PathSource, Source, UploadSource, UrlSource
-from datapruner.service import jobs, memory
+from datapruner.service import memory, queue
+from datapruner.service.allowed_sources import allowed_path, allowed_url, check_source
 from datapruner.service.context import Context
-from datapruner.service.import_roots import allowed_path, allowed_url, check_source
 
 _SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
 
 def bring_in(
-    context: Context, lease: jobs.Lease, payload: dict[str, Any], scratch: Path, progress: Progress
+    context: Context, lease: queue.Lease, payload: dict[str, Any], scratch: Path, progress: Progress
 ) -> tuple[Version, int]:
     """The version that the job's source gives, published; and how many rows it brought.
 
@@ -100,7 +100,7 @@ def _note(progress: Progress, report: IngestReport) -> None:
 
 
 def _publish(
-    context: Context, lease: jobs.Lease, dataset: Dataset, path: Path, new_rows: int, base: Version | None
+    context: Context, lease: queue.Lease, dataset: Dataset, path: Path, new_rows: int, base: Version | None
 ) -> Version | None:
     """Store the corpus file, then its row.
 
@@ -116,7 +116,7 @@ def _publish(
         projects.check_quota(session, dataset.project_id, rows=provenance.counts.rows, bytes=size)
     context.storage.publish(path, key)
     with context.db.write() as session:
-        jobs.guard(session, lease)
+        queue.guard(session, lease)
         current = session.get_one(Dataset, dataset.id, with_for_update=True)
         latest = datasets.latest(session, dataset.id)
         if (latest and latest.id) == (base and base.id):

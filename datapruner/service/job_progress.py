@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from datapruner.schemas.jobs import Progress
-from datapruner.service.jobs import Released
+from datapruner.service.queue import Released
 
 _NOTES = 50
 _LEAST_SECONDS = 0.5  # rates over less time than this are noise

@@ -25,7 +25,7 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from datapruner.catalog import first_answers
+from datapruner.catalog import idempotency
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import (
     FINISHED,
@@ -164,7 +164,7 @@ def sweep(db: Database, storage: Storage, older_than: timedelta) -> Swept:
         storage.clear(f"projects/{project_id}")
     with db.write() as session:
         uploads = _remove_uploads(session, older_than)
-        first_answers.sweep(session)
+        idempotency.sweep(session)
     with db.read() as session:
         keys, folders = _referred(session)
     orphans = [key for key in aged if key not in keys and not any(p in folders for p in _parents(key))]

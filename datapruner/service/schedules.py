@@ -32,7 +32,7 @@ from datapruner.catalog.models import Dataset, Fire, Job, Schedule, new_id, utcn
 from datapruner.errors import ConflictError, DataprunerError, UsageError
 from datapruner.request.config import RunConfig
 from datapruner.schemas.schedules import ChangedSchedule, NewSchedule
-from datapruner.service import comparison_sets, jobs, webhooks
+from datapruner.service import comparison_sets, queue, webhooks
 from datapruner.settings import Settings
 
 KIND = "schedule"
@@ -185,7 +185,7 @@ def _start(
     request_id: str | None,
 ) -> Job:
     dataset = session.get_one(Dataset, schedule.dataset_id)
-    job = jobs.submit(
+    job = queue.submit(
         session,
         project_id=schedule.project_id,
         kind=KIND,

@@ -1,6 +1,6 @@
 """Webhooks: telling a schedule's owner that a job of it has ended.
 
-The queue makes a delivery a job of its own, when the other ends (`service.jobs`), and its backoff does the
+The queue makes a delivery a job of its own, when the other ends (`service.queue`), and its backoff does the
 retries. It is signed as Standard Webhooks (standardwebhooks.com) says, so that receivers verify it with a
 library of their language. The header `webhook-id` is the same for every attempt to tell of one end, so that a
 receiver can drop what it has already seen.
@@ -30,7 +30,7 @@ from standardwebhooks import Webhook
 from datapruner.catalog.models import Dataset, Delivery, Job, Schedule, new_id
 from datapruner.errors import DataprunerError, UsageError, WorkerError
 from datapruner.http.addresses import is_public
-from datapruner.service import jobs
+from datapruner.service import queue
 from datapruner.service.context import Context
 from datapruner.settings import Settings
 
@@ -43,7 +43,7 @@ def new_secret() -> str:
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
-def deliver(context: Context, lease: jobs.Lease) -> None:
+def deliver(context: Context, lease: queue.Lease) -> None:
     """One attempt, logged in `deliveries` however it ends.
 
     Does nothing when the schedule has been deleted. Raises WorkerError when the receiver could not be reached

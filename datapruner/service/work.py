@@ -36,8 +36,8 @@ from datapruner.runs import pipeline as core
 from datapruner.runs import published, stages
 from datapruner.schemas.exports import SUFFIXES
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import comparison_sets, intake, jobs, retention, webhooks
-from datapruner.service.allowed_models import allowed_models
+from datapruner.service import comparison_sets, intake, queue, retention, webhooks
+from datapruner.service.allowed_models import check_models
 from datapruner.service.context import Context
 from datapruner.service.scratch import working
 from scorers.signals.columns import SENTENCE_EMBEDDING
@@ -45,7 +45,7 @@ from scorers.signals.columns import SENTENCE_EMBEDDING
 _PUSH_SECONDS = 30.0
 
 
-def perform(context: Context, lease: jobs.Lease, progress: Progress) -> JobResult:
+def perform(context: Context, lease: queue.Lease, progress: Progress) -> JobResult:
     """Do the job. Raises DataprunerError, LeaseLostError, and what `progress` raises to stop it."""
     payload = lease.job.payload
     if "webhook" in payload:
@@ -75,10 +75,10 @@ def perform(context: Context, lease: jobs.Lease, progress: Progress) -> JobResul
     return result
 
 
-def _run_of(context: Context, lease: jobs.Lease, payload: dict[str, Any], result: JobResult) -> Run:
+def _run_of(context: Context, lease: queue.Lease, payload: dict[str, Any], result: JobResult) -> Run:
     """The job's run, pinned to a version; of a schedule that would only repeat its last run, that one."""
     with context.db.write() as session:
-        jobs.guard(session, lease)
+        queue.guard(session, lease)
         run = runs.of_job(session, lease.job_id)
         version_id = (run and run.version_id) or payload.get("version_id") or result.version_id
         if version_id is None:
@@ -106,9 +106,9 @@ def _run_of(context: Context, lease: jobs.Lease, payload: dict[str, Any], result
         )
 
 
-def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
+def _measure(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
     config = RunConfig(**run.config)
-    allowed_models(context.settings, config.measuring)
+    check_models(context.settings, config.measuring)
     aim: Version | None = None
     with context.db.read() as session:
         version = session.get_one(Version, run.version_id)
@@ -169,7 +169,7 @@ def _measure(context: Context, lease: jobs.Lease, run: Run, scratch: Path, progr
         context.storage.delete(folder)
         raise
     with context.db.write() as session:
-        jobs.guard(session, lease)
+        queue.guard(session, lease)
         published = runs.published(
             session,
             session.get_one(Run, run.id),
@@ -193,9 +193,9 @@ def signals_prefix(project_id: str, key: ProxyKey) -> str:
     return f"projects/{project_id}/signals/{key.digest()}"
 
 
-def _export_of(context: Context, lease: jobs.Lease, payload: dict[str, Any], run: Run | None) -> Export:
+def _export_of(context: Context, lease: queue.Lease, payload: dict[str, Any], run: Run | None) -> Export:
     with context.db.write() as session:
-        jobs.guard(session, lease)
+        queue.guard(session, lease)
         export = exports.of_job(session, lease.job_id)
         if export is not None:
             return export
@@ -210,7 +210,9 @@ def _export_of(context: Context, lease: jobs.Lease, payload: dict[str, Any], run
         )
 
 
-def _export(context: Context, lease: jobs.Lease, export: Export, scratch: Path, progress: Progress) -> Export:
+def _export(
+    context: Context, lease: queue.Lease, export: Export, scratch: Path, progress: Progress
+) -> Export:
     with context.db.read() as session:
         run = runs.find_published(session, export.project_id, export.run_id)
         version = session.get_one(Version, run.version_id)
@@ -235,7 +237,7 @@ def _export(context: Context, lease: jobs.Lease, export: Export, scratch: Path, 
         projects.check_quota(session, export.project_id, bytes=size)
     context.storage.publish(path, key)
     with context.db.write() as session:
-        jobs.guard(session, lease)
+        queue.guard(session, lease)
         return exports.published(
             session, session.get_one(Export, export.id), key=key, rows=rows, size=size, sha256=digest
         )

@@ -36,11 +36,11 @@ from datapruner.errors import DataprunerError, StorageError, WorkerError
 from datapruner.measuring.measure import find_devices
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs, scratch, work
+from datapruner.service import queue, scratch, work
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
-from datapruner.service.jobs import Cancelled, Lease, LeaseLostError, Released
 from datapruner.service.problems import problem
+from datapruner.service.queue import Cancelled, Lease, LeaseLostError, Released
 from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from datapruner.system import space
@@ -111,7 +111,7 @@ class _Worker:
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 self._sweep()
                 swept = time.monotonic()
-            lease = self._insist("claiming", partial(jobs.claim, self._db, self.name, self._lease_seconds))
+            lease = self._insist("claiming", partial(queue.claim, self._db, self.name, self._lease_seconds))
             if lease is not None:
                 with structlog.contextvars.bound_contextvars(
                     job_id=lease.job_id, attempt=lease.attempt, request_id=lease.job.request_id
@@ -152,12 +152,12 @@ class _Worker:
                 case LeaseLostError() as lost:
                     raise lost from error
                 case Cancelled():
-                    return "cancelled", partial(jobs.cancelled, self._db, lease)
+                    return "cancelled", partial(queue.cancelled, self._db, lease)
                 case Released():
-                    return "given back", partial(jobs.release, self._db, lease)
+                    return "given back", partial(queue.release, self._db, lease)
             return "failed", self._failed(lease, error)
         document = result.model_dump(mode="json")
-        return "succeeded", partial(jobs.finish, self._db, lease, document, progress.snapshot())
+        return "succeeded", partial(queue.finish, self._db, lease, document, progress.snapshot())
 
     def _failed(self, lease: Lease, error: Exception) -> Callable[[], None]:
         error = space.told(error)
@@ -168,8 +168,8 @@ class _Worker:
             error = StorageError(error.strerror or "files cannot be used", remedy="see the log of the worker")
         elif isinstance(error, _UNREACHABLE):
             error = StorageError("the metadata database cannot be used", remedy="see the log of the worker")
-        pause = jobs.SPACE_SECONDS if isinstance(error, NoSpaceError) else jobs.BACKOFF_SECONDS
-        return partial(jobs.fail, self._db, lease, problem(error), retry=retry, pause=pause)
+        pause = queue.SPACE_SECONDS if isinstance(error, NoSpaceError) else queue.BACKOFF_SECONDS
+        return partial(queue.fail, self._db, lease, problem(error), retry=retry, pause=pause)
 
     @contextmanager
     def _kept(self, lease: Lease, progress: JobProgress) -> Iterator[None]:
@@ -190,7 +190,7 @@ class _Worker:
             snapshot = progress.snapshot()
             news = None if snapshot == sent else snapshot
             try:
-                if jobs.heartbeat(self._db, lease, news, self._lease_seconds):
+                if queue.heartbeat(self._db, lease, news, self._lease_seconds):
                     progress.interrupt(Cancelled())
                 sent = snapshot
             except LeaseLostError as error:

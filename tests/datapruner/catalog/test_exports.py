@@ -11,7 +11,7 @@ from datapruner.catalog.models import Export, Job, Project
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
-from datapruner.service import jobs
+from datapruner.service import queue
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run_id(database: Database) -> str:
         session.add_all([Project(id="prj_1", name="one"), Project(id="prj_2", name="two")])
         session.flush()
         dataset = datasets.create(session, "prj_1", "motley")
-        job = jobs.submit(session, project_id="prj_1", kind="run", payload={})
+        job = queue.submit(session, project_id="prj_1", kind="run", payload={})
         return runs.create(
             session,
             project_id="prj_1",
@@ -32,7 +32,7 @@ def run_id(database: Database) -> str:
 
 
 def start(session: Session, run_id: str) -> Export:
-    job = jobs.submit(session, project_id="prj_1", kind="export", payload={})
+    job = queue.submit(session, project_id="prj_1", kind="export", payload={})
     return exports.create(session, project_id="prj_1", run_id=run_id, job_id=job.id, format="parquet")
 
 

@@ -14,7 +14,7 @@ from datapruner.catalog.models import Job, Project, Run, Version, new_id
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
-from datapruner.service import jobs
+from datapruner.service import queue
 from tests.waiting import PATIENCE
 
 CONFIG = RunConfig(methods=[MethodChoice(name="random")], keep=Keep(share=0.5))
@@ -30,7 +30,7 @@ class Place:
     version: str
 
     def start(self, session: Session, config: RunConfig = CONFIG, version: str | None = None) -> Run:
-        job = jobs.submit(session, project_id=self.project, kind="run", payload={})
+        job = queue.submit(session, project_id=self.project, kind="run", payload={})
         return runs.create(
             session,
             project_id=self.project,
@@ -160,7 +160,7 @@ def test_a_run_is_not_deleted_while_something_works_on_it(place: Place) -> None:
         with pytest.raises(ConflictError, match="its job is queued"):
             runs.delete(session, run, cascade=True)
         place.publish(session, run)
-        job = jobs.submit(session, project_id="prj_1", kind="export", payload={})
+        job = queue.submit(session, project_id="prj_1", kind="export", payload={})
         export = exports.create(
             session, project_id="prj_1", run_id=run.id, job_id=job.id, format="plain-jsonl"
         )
@@ -203,7 +203,7 @@ def test_a_run_is_not_deleted_under_an_export_that_is_being_asked_for(place: Pla
         locked.set()
         other.join(0.3)
         assert other.is_alive()  # it waits
-        job = jobs.submit(session, project_id="prj_1", kind="export", payload={})
+        job = queue.submit(session, project_id="prj_1", kind="export", payload={})
         exports.create(session, project_id="prj_1", run_id=found.id, job_id=job.id, format="parquet")
     other.join(PATIENCE)
     assert outcome == [f"run {run.id} has 1 export"]

@@ -17,7 +17,7 @@ from datapruner.progress import Progress
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import work
 from datapruner.service.context import Context
-from datapruner.service.jobs import Lease
+from datapruner.service.queue import Lease
 from datapruner.service.storage import Storage
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings

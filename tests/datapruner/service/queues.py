@@ -17,10 +17,10 @@ from sqlalchemy import update
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, utcnow
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs
+from datapruner.service import queue
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
-from datapruner.service.jobs import Lease
+from datapruner.service.queue import Lease
 
 LEASE = 600.0
 """Seconds; none runs out while a test is at work, see `pass_time`."""
@@ -39,7 +39,7 @@ def submit(db: Database, project_id: str, **details: Any) -> Job:
     """A job that does nothing in particular, unless the details say otherwise."""
     with db.write() as session:
         given = {"kind": "run", "payload": {"work": "none"}} | details
-        return jobs.submit(session, project_id=project_id, **given)
+        return queue.submit(session, project_id=project_id, **given)
 
 
 def job(db: Database, job_id: str) -> Job:
@@ -50,7 +50,7 @@ def job(db: Database, job_id: str) -> Job:
 
 def claim(db: Database, worker: str = "worker", seconds: float = LEASE) -> Lease:
     """A lease that there must be."""
-    lease = jobs.claim(db, worker, seconds)
+    lease = queue.claim(db, worker, seconds)
     assert lease is not None
     return lease
 

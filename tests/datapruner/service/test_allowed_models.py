@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datapruner.errors import DeniedError, UsageError
-from datapruner.service.allowed_models import allowed_model
+from datapruner.service.allowed_models import check_model
 from datapruner.settings import Settings
 
 
@@ -27,21 +27,21 @@ def settings(root: Path, tmp_path: Path) -> Settings:
     "name", ["smollm2-135m", "org/name", "org/name@main", "org/name.v2@refs/pr/3", "Qwen/Qwen3-0.6B"]
 )
 def test_aliases_and_hub_names_are_allowed(settings: Settings, name: str) -> None:
-    allowed_model(settings, name)
+    check_model(settings, name)
 
 
 def test_without_the_hub_only_aliases_and_paths_are(settings: Settings, root: Path) -> None:
     closed = settings.model_copy(update={"allow_hub": False})
-    allowed_model(closed, "smollm2-135m")
-    allowed_model(closed, str(root / "tiny"))
+    check_model(closed, "smollm2-135m")
+    check_model(closed, str(root / "tiny"))
     with pytest.raises(DeniedError, match="nothing from the Hub") as caught:
-        allowed_model(closed, "org/name")
+        check_model(closed, "org/name")
     assert caught.value.field == "measuring.model"
 
 
 def test_what_lies_below_an_import_root_is_allowed(settings: Settings, root: Path) -> None:
     for name in ("tiny", "tiny.gguf", "not there yet", "tiny/../tiny"):
-        allowed_model(settings, f"{root}/{name}")
+        check_model(settings, f"{root}/{name}")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_lies_below_an_import_root_is_allowed(settings: Settings, root: Pat
 )
 def test_other_paths_are_refused_alike_whether_they_exist_or_not(settings: Settings, name: str) -> None:
     with pytest.raises(DeniedError, match="neither a known model nor a path in the import roots"):
-        allowed_model(settings, name)
+        check_model(settings, name)
 
 
 def test_a_link_that_leads_out_of_the_root_is_refused(settings: Settings, root: Path, tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_a_link_that_leads_out_of_the_root_is_refused(settings: Settings, root: 
     (root / "inside").symlink_to(root / "tiny")
     for name in (f"{root}/link", f"{root}/loop", f"{root}/../secret", f"{root}x"):
         with pytest.raises(DeniedError):
-            allowed_model(settings, name)
-    allowed_model(settings, f"{root}/inside")
+            check_model(settings, name)
+    check_model(settings, f"{root}/inside")
 
 
 def test_a_hub_name_that_is_also_a_path_here_is_judged_as_that_path(
@@ -88,10 +88,10 @@ def test_a_hub_name_that_is_also_a_path_here_is_judged_as_that_path(
     (tmp_path / "org" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeniedError, match="import roots"):
-        allowed_model(settings, "org/name")
+        check_model(settings, "org/name")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "line\nbreak", "/tmp/\x1b[31m"])
 def test_what_is_no_name_at_all_is_wrong(settings: Settings, name: str) -> None:
     with pytest.raises(UsageError, match="not the name of a model"):
-        allowed_model(settings, name)
+        check_model(settings, name)

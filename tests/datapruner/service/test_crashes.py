@@ -23,7 +23,7 @@ from datapruner.catalog.models import Export, Job, Project, Run, Upload, Version
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
-from datapruner.service import jobs
+from datapruner.service import queue
 from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from tests.datapruner.client.unruly import Behaviour, Handler, unruly_server
@@ -111,7 +111,7 @@ class Place:
                 "run": {"dataset_id": target, "version_id": None, "config": wanted.model_dump(mode="json")},
                 "export": {"format": "parquet"},
             }
-            self.job_id = jobs.submit(
+            self.job_id = queue.submit(
                 session, project_id="prj_1", kind="prune", payload=payload, max_attempts=len(POINTS) + 1
             ).id
 

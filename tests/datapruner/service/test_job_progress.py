@@ -10,7 +10,7 @@ import pytest
 from datapruner.schemas.jobs import Progress
 from datapruner.service import job_progress
 from datapruner.service.job_progress import JobProgress
-from datapruner.service.jobs import Cancelled, LeaseLostError, Released
+from datapruner.service.queue import Cancelled, LeaseLostError, Released
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from datapruner.catalog.database import Database
 from datapruner.catalog.models import Dataset, Fire, Job, Project, Schedule, Token, new_id, utcnow
 from datapruner.errors import ConflictError, UsageError
 from datapruner.schemas.schedules import ChangedSchedule, NewSchedule
-from datapruner.service import jobs, schedules
+from datapruner.service import queue, schedules
 from datapruner.settings import Settings
 from tests.waiting import PATIENCE
 
@@ -363,7 +363,7 @@ def test_a_fire_while_the_one_before_works_is_skipped(
     assert schedules.tick(database, settings_, utc("2026-05-02T02:00")) == []
     assert [outcome for _, outcome in fires(database)] == ["started", "skipped"]
     with database.write() as session:
-        jobs.request_cancel(session, session.get_one(Job, first))
+        queue.request_cancel(session, session.get_one(Job, first))
     assert len(schedules.tick(database, settings_, utc("2026-05-03T02:00"))) == 1
 
 
@@ -415,7 +415,7 @@ import sys, time
 from datetime import datetime, timedelta
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job
-from datapruner.service import jobs, schedules
+from datapruner.service import queue, schedules
 from datapruner.settings import Settings
 from tests.waiting import PATIENCE
 
@@ -428,7 +428,7 @@ for minute in range(20):
     for job in schedules.tick(db, settings, now + timedelta(minutes=minute)):
         print(job)
         with db.write() as session:
-            jobs.request_cancel(session, session.get_one(Job, job))
+            queue.request_cancel(session, session.get_one(Job, job))
 """
 
 

@@ -18,7 +18,7 @@ from datapruner.catalog.models import utcnow
 from datapruner.progress import Progress
 from datapruner.schemas.jobs import JobResult
 from datapruner.service.context import Context
-from datapruner.service.jobs import Lease
+from datapruner.service.queue import Lease
 from datapruner.service.scratch import sweep, working
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings

@@ -17,9 +17,9 @@ from datapruner.progress import Progress
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs, work
+from datapruner.service import queue, work
 from datapruner.service.context import Context
-from datapruner.service.jobs import Lease
+from datapruner.service.queue import Lease
 from datapruner.service.storage import FolderStorage
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings
@@ -99,7 +99,7 @@ def submitted(db: Database, settings: Settings, model: Path, mode: str, attempts
                 "run": {"dataset_id": target, "version_id": None, "config": config.model_dump(mode="json")},
                 "export": {"format": "parquet"},
             }
-        return jobs.submit(
+        return queue.submit(
             session, project_id="prj_1", kind="prune", payload=payload, max_attempts=attempts
         ).id
 

@@ -22,7 +22,7 @@ from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Delivery, Job, Project, Schedule, new_id, utcnow
 from datapruner.errors import UsageError, WorkerError
 from datapruner.measuring.workers.local import IdleWorkers
-from datapruner.service import jobs, webhooks
+from datapruner.service import queue, webhooks
 from datapruner.service.context import Context
 from datapruner.service.problems import problem
 from datapruner.service.storage import open_storage
@@ -108,10 +108,10 @@ def schedule_id(context: Context, receiver: Receiver) -> str:
     return schedule.id
 
 
-def claim(context: Context) -> jobs.Lease:
+def claim(context: Context) -> queue.Lease:
     with context.db.write() as session:
         session.execute(update(Job).where(Job.state == "queued").values(run_after=utcnow()))
-    lease = jobs.claim(context.db, "w", LEASE)
+    lease = queue.claim(context.db, "w", LEASE)
     assert lease is not None
     return lease
 
@@ -119,9 +119,9 @@ def claim(context: Context) -> jobs.Lease:
 def end_a_job(context: Context, schedule_id: str | None, *, kind: str = "schedule") -> str:
     """A job of the schedule that succeeds."""
     with context.db.write() as session:
-        jobs.submit(session, project_id="prj_1", kind=kind, payload={}, schedule_id=schedule_id)
+        queue.submit(session, project_id="prj_1", kind=kind, payload={}, schedule_id=schedule_id)
     lease = claim(context)
-    jobs.finish(context.db, lease, {"run_id": "run_1", "export_id": "exp_1"})
+    queue.finish(context.db, lease, {"run_id": "run_1", "export_id": "exp_1"})
     return lease.job_id
 
 
@@ -153,7 +153,7 @@ def test_the_end_of_a_schedules_job_queues_one_delivery_and_its_own_end_none(
     assert delivery.payload == {"webhook": {"schedule_id": schedule_id, "job_id": job_id}}
     lease = claim(context)
     webhooks.deliver(context, lease)
-    jobs.finish(context.db, lease, {})
+    queue.finish(context.db, lease, {})
     assert waiting(context) == []
 
 
@@ -161,15 +161,15 @@ def test_failure_for_good_and_cancellation_are_announced_a_retry_is_not(
     context: Context, schedule_id: str, receiver: Receiver
 ) -> None:
     with context.db.write() as session:
-        jobs.submit(session, project_id="prj_1", kind="schedule", payload={}, schedule_id=schedule_id)
+        queue.submit(session, project_id="prj_1", kind="schedule", payload={}, schedule_id=schedule_id)
     error = problem(WorkerError("out of memory"))
-    jobs.fail(context.db, claim(context), error, retry=True)
+    queue.fail(context.db, claim(context), error, retry=True)
     assert [job.kind for job in waiting(context)] == ["schedule"]
-    jobs.fail(context.db, claim(context), error, retry=False)
+    queue.fail(context.db, claim(context), error, retry=False)
     webhooks.deliver(context, claim(context))
     with context.db.write() as session:
-        job = jobs.submit(session, project_id="prj_1", kind="schedule", payload={}, schedule_id=schedule_id)
-        jobs.request_cancel(session, job)
+        job = queue.submit(session, project_id="prj_1", kind="schedule", payload={}, schedule_id=schedule_id)
+        queue.request_cancel(session, job)
     webhooks.deliver(context, claim(context))
     messages = [json.loads(body) for _, _, body in receiver.seen]
     assert [message["event"] for message in messages] == ["job.failed", "job.cancelled"]
@@ -249,12 +249,12 @@ def test_after_a_500_it_is_tried_again_as_the_same_delivery_and_both_are_logged(
     lease = claim(context)
     with pytest.raises(WorkerError, match="500") as caught:
         webhooks.deliver(context, lease)
-    jobs.fail(context.db, lease, problem(caught.value), retry=True)
+    queue.fail(context.db, lease, problem(caught.value), retry=True)
     (again,) = waiting(context)
     assert again.run_after > utcnow()
     lease = claim(context)
     webhooks.deliver(context, lease)
-    jobs.finish(context.db, lease, {})
+    queue.finish(context.db, lease, {})
     assert [(attempt, status) for attempt, status, _ in deliveries(context)] == [(1, 500), (2, 200)]
     first, second = (headers["webhook-id"] for _, headers, _ in receiver.seen)
     assert first == second
@@ -269,7 +269,7 @@ def test_a_receiver_that_is_away_gets_six_attempts(context: Context, schedule_id
             lease = claim(context)
             with pytest.raises(WorkerError, match="cannot be reached") as caught:
                 webhooks.deliver(context, lease)
-            jobs.fail(context.db, lease, problem(caught.value), retry=True)
+            queue.fail(context.db, lease, problem(caught.value), retry=True)
     assert [attempt for attempt, *_ in deliveries(context)] == [1, 2, 3, 4, 5, 6]
     assert all(status is None and error for _, status, error in deliveries(context))
 

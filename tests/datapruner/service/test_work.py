@@ -32,7 +32,7 @@ from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import comparison_sets, jobs
+from datapruner.service import comparison_sets, queue
 from datapruner.service.context import Context
 from datapruner.service.storage import open_storage
 from datapruner.service.work import perform
@@ -88,10 +88,10 @@ def work(context: Context, **payload: Any) -> JobResult:
     return perform(context, taken(context, **payload), Silent())
 
 
-def taken(context: Context, **payload: Any) -> jobs.Lease:
+def taken(context: Context, **payload: Any) -> queue.Lease:
     with context.db.write() as session:
-        jobs.submit(session, project_id="prj_1", kind="prune", payload=payload)
-    lease = jobs.claim(context.db, "tester", LEASE)
+        queue.submit(session, project_id="prj_1", kind="prune", payload=payload)
+    lease = queue.claim(context.db, "tester", LEASE)
     assert lease is not None
     return lease
 
@@ -140,8 +140,8 @@ def test_a_second_attempt_repeats_nothing_that_was_published(
     lease = taken(context, **payload)
     first = perform(context, lease, Silent())
     stored = {item.key: item.modified for item in context.storage.listing("projects")}
-    jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", LEASE)
+    queue.release(context.db, lease)
+    again = queue.claim(context.db, "other", LEASE)
     assert again is not None
     assert perform(context, again, Silent()) == first
     assert {item.key: item.modified for item in context.storage.listing("projects")} == stored
@@ -150,9 +150,9 @@ def test_a_second_attempt_repeats_nothing_that_was_published(
 def test_a_lost_lease_publishes_nothing(context: Context, config: RunConfig, corpus_file: Path) -> None:
     target = dataset(context)
     lease = taken(context, ingest=ingest(target, upload(context, corpus_file)))
-    jobs.release(context.db, lease)
-    assert jobs.claim(context.db, "other", LEASE) is not None
-    with pytest.raises(jobs.LeaseLostError):
+    queue.release(context.db, lease)
+    assert queue.claim(context.db, "other", LEASE) is not None
+    with pytest.raises(queue.LeaseLostError):
         perform(context, lease, Silent())
     with context.db.read() as session:
         assert session.query(Version).all() == []
@@ -349,8 +349,8 @@ def test_each_pass_of_a_run_is_taken_up_again_by_a_plan_of_its_own(
         return sorted(name for name in stored if name.startswith("plan"))
 
     assert plans() == ["plan-free.npy", "plan.npy"]
-    jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", LEASE)
+    queue.release(context.db, lease)
+    again = queue.claim(context.db, "other", LEASE)
     assert again is not None
     result = perform(context, again, Silent())
     unique = len(LINES) - len(REJECTED) - len(COPIES)
@@ -398,8 +398,8 @@ def test_a_target_set_is_a_dataset_at_the_version_that_was_the_latest(
     with pytest.raises(StoppedError):
         perform(context, lease, StopsAt("measuring the target set"))
     work(context, ingest=ingest(aims, upload(context, corpus_file), "append"))
-    jobs.release(context.db, lease)
-    again = jobs.claim(context.db, "other", LEASE)
+    queue.release(context.db, lease)
+    again = queue.claim(context.db, "other", LEASE)
     assert again is not None
     result = perform(context, again, Silent())
     with context.db.read() as session:

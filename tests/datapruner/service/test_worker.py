@@ -31,10 +31,10 @@ from datapruner.errors import (
     WorkerError,
 )
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import jobs
+from datapruner.service import queue
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
-from datapruner.service.jobs import Lease
+from datapruner.service.queue import Lease
 from datapruner.service.worker import PARENT, Perform, run_worker
 from datapruner.settings import Settings
 from tests.datapruner.service import queues
@@ -175,7 +175,7 @@ def test_a_cancelled_job_stops_at_a_heartbeat(
     working(_endless)
     until(lambda: job(db, made.id).state == "running")
     with db.write() as session:
-        jobs.request_cancel(session, session.get_one(Job, made.id))
+        queue.request_cancel(session, session.get_one(Job, made.id))
     until(lambda: job(db, made.id).state == "cancelled")
 
 
@@ -325,7 +325,7 @@ def test_600_jobs_over_4_processes_run_exactly_once_each_and_within_quotas(
     with place.write() as session:
         for number in range(600):
             few = number % 20 == 0
-            jobs.submit(
+            queue.submit(
                 session,
                 project_id=bounded if few else free,
                 kind="run",
@@ -415,7 +415,7 @@ def test_sigterm_gives_the_job_back_and_a_second_one_ends_the_process_at_once(
     until(lambda: job(db, gentle.id).state == "queued")
     assert processes[0].wait(PATIENCE) == 0
     with db.write() as session:
-        jobs.request_cancel(session, session.get_one(Job, gentle.id))
+        queue.request_cancel(session, session.get_one(Job, gentle.id))
 
     deaf = submit(db, owner, payload={"log": str(log), "steps": 1000, "deaf": True})
     processes.append(started(settings.database, tmp_path))

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from datapruner.catalog import first_answers, projects
+from datapruner.catalog import idempotency, projects
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Reply, utcnow
 
@@ -24,7 +24,7 @@ def test_of_many_claims_at_once_one_is_the_first(database: Database, token: str)
     def claim(_: int) -> bool:
         try:
             with database.write() as session:
-                return first_answers.claim(session, token, "key")[1]
+                return idempotency.claim(session, token, "key")[1]
         except IntegrityError:
             return False
 
@@ -35,35 +35,35 @@ def test_of_many_claims_at_once_one_is_the_first(database: Database, token: str)
 def test_an_answer_stays_for_a_day_and_is_swept_afterwards(database: Database, token: str) -> None:
     with database.write() as session:
         for key, age in (("young", 23), ("old", 25)):
-            reply, first = first_answers.claim(session, token, key)
+            reply, first = idempotency.claim(session, token, key)
             assert first
-            first_answers.settle(session, reply.id, "print", 200, {"location": "/"}, "body")
+            idempotency.settle(session, reply.id, "print", 200, {"location": "/"}, "body")
             session.refresh(reply)
             assert (reply.status, reply.headers) == (200, {"location": "/"})
             reply.created_at = utcnow() - timedelta(hours=age)
     with database.write() as session:
-        first_answers.sweep(session)
+        idempotency.sweep(session)
         assert [reply.key for reply in session.query(Reply)] == ["young"]
-        assert first_answers.claim(session, token, "young")[1] is False
-        assert first_answers.claim(session, token, "old")[1] is True
+        assert idempotency.claim(session, token, "young")[1] is False
+        assert idempotency.claim(session, token, "old")[1] is True
 
 
 def test_a_request_that_is_renewed_keeps_its_key(database: Database, token: str) -> None:
     with database.write() as session:
-        reply, _ = first_answers.claim(session, token, "slow")
+        reply, _ = idempotency.claim(session, token, "slow")
         reply.created_at = utcnow() - timedelta(minutes=5)
         session.flush()
-        first_answers.renew(session, reply.id)
+        idempotency.renew(session, reply.id)
         session.refresh(reply)
-        assert first_answers.claim(session, token, "slow") == (reply, False)
+        assert idempotency.claim(session, token, "slow") == (reply, False)
         reply.created_at = utcnow() - timedelta(minutes=5)
         session.flush()
-        assert first_answers.claim(session, token, "slow")[1] is True
+        assert idempotency.claim(session, token, "slow")[1] is True
 
 
 def test_a_released_key_is_free(database: Database, token: str) -> None:
     with database.write() as session:
-        reply, _ = first_answers.claim(session, token, "again")
-        first_answers.release(session, reply.id)
+        reply, _ = idempotency.claim(session, token, "again")
+        idempotency.release(session, reply.id)
     with database.write() as session:
-        assert first_answers.claim(session, token, "again")[1] is True
+        assert idempotency.claim(session, token, "again")[1] is True

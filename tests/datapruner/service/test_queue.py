@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Dataset, Job, Schedule, Token, utcnow
-from datapruner.service import jobs
-from datapruner.service.jobs import Lease, LeaseLostError
+from datapruner.service import queue
+from datapruner.service.queue import Lease, LeaseLostError
 from tests.datapruner.service.queues import LEASE, claim, job, pass_time, project, submit
 
 ERROR = {"type": "/problems/internal", "title": "It broke", "status": 500, "detail": "it did"}
@@ -29,7 +29,7 @@ def _due(db: Database, job_id: str) -> None:
 
 def _cancel(db: Database, job_id: str) -> Job:
     with db.write() as session:
-        return jobs.request_cancel(session, session.get_one(Job, job_id))
+        return queue.request_cancel(session, session.get_one(Job, job_id))
 
 
 def _together(count: int, act: Callable[[], Any]) -> list[Any]:
@@ -56,15 +56,15 @@ def test_a_job_is_claimed_once_and_finished(database: Database) -> None:
     assert (lease.job_id, lease.attempt, lease.worker) == (submitted.id, 1, "worker")
     assert lease.job.payload == {"work": "none"}
     assert lease.job.request_id == "req"
-    assert jobs.claim(database, "other", LEASE) is None
-    jobs.finish(database, lease, {"run_id": "run_1"}, {"stage": "measuring", "done": 3})
+    assert queue.claim(database, "other", LEASE) is None
+    queue.finish(database, lease, {"run_id": "run_1"}, {"stage": "measuring", "done": 3})
     done = job(database, lease.job_id)
     assert (done.state, done.result, done.error) == ("succeeded", {"run_id": "run_1"}, None)
     assert done.progress == {"stage": "measuring", "done": 3}
     assert done.started_at is not None
     assert done.finished_at is not None
     assert done.lease_until is None
-    assert jobs.claim(database, "other", LEASE) is None
+    assert queue.claim(database, "other", LEASE) is None
 
 
 def test_urgent_jobs_go_first_then_old_ones_and_none_before_its_time(database: Database) -> None:
@@ -74,7 +74,7 @@ def test_urgent_jobs_go_first_then_old_ones_and_none_before_its_time(database: D
         for name, priority in (("job_2", 0), ("job_1", 0), ("job_4", 5), ("job_3", 5)):
             session.add(Job(id=name, project_id=owner, kind="run", payload={}, priority=priority))
     assert [claim(database).job_id for _ in range(4)] == ["job_3", "job_4", "job_1", "job_2"]
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
     assert job(database, later.id).state == "queued"
 
 
@@ -87,20 +87,20 @@ def test_every_change_that_shows_raises_the_sequence(database: Database) -> None
 
     lease = claim(database)
     look()
-    jobs.heartbeat(database, lease, {"stage": "measuring"}, LEASE)
+    queue.heartbeat(database, lease, {"stage": "measuring"}, LEASE)
     look()
-    jobs.release(database, lease)
+    queue.release(database, lease)
     look()
     lease = claim(database)
     look()
-    jobs.fail(database, lease, ERROR, retry=True)
+    queue.fail(database, lease, ERROR, retry=True)
     look()
     _due(database, made.id)
     lease = claim(database)
     look()
     _cancel(database, made.id)
     look()
-    jobs.cancelled(database, lease)
+    queue.cancelled(database, lease)
     look()
     assert seen == sorted(set(seen))
 
@@ -108,12 +108,12 @@ def test_every_change_that_shows_raises_the_sequence(database: Database) -> None
 def test_a_heartbeat_extends_the_lease_and_keeps_progress(database: Database) -> None:
     submit(database, project(database))
     lease = claim(database, seconds=1.0)
-    assert jobs.heartbeat(database, lease, {"stage": "measuring", "done": 1}, 60.0) is False
+    assert queue.heartbeat(database, lease, {"stage": "measuring", "done": 1}, 60.0) is False
     beaten = job(database, lease.job_id)
     assert beaten.lease_until is not None
     assert beaten.lease_until > utcnow() + timedelta(seconds=50)
     assert beaten.progress == {"stage": "measuring", "done": 1}
-    jobs.heartbeat(database, lease, None, 60.0)
+    queue.heartbeat(database, lease, None, 60.0)
     again = job(database, lease.job_id)
     assert (again.progress, again.sequence) == (beaten.progress, beaten.sequence)
 
@@ -126,7 +126,7 @@ def test_a_lease_is_whole_however_long_its_worker_waited_for_its_turn(database: 
         if database.is_sqlite:
             session.connection()
         else:
-            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": jobs._CLAIM_LOCK})
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": queue._CLAIM_LOCK})
         waits.start()
         waits.join(1.1)
         now = utcnow()
@@ -140,9 +140,9 @@ def test_a_lease_that_nobody_took_can_still_be_kept(database: Database) -> None:
     submit(database, project(database))
     lease = claim(database)
     pass_time(database, lease.job_id)
-    jobs.heartbeat(database, lease, None, LEASE)
-    assert jobs.claim(database, "other", LEASE) is None
-    jobs.finish(database, lease, {})
+    queue.heartbeat(database, lease, None, LEASE)
+    assert queue.claim(database, "other", LEASE) is None
+    queue.finish(database, lease, {})
 
 
 def test_the_job_of_a_silent_worker_is_retaken_and_that_worker_can_do_nothing(database: Database) -> None:
@@ -157,7 +157,7 @@ def test_the_job_of_a_silent_worker_is_retaken_and_that_worker_can_do_nothing(da
             act(zombie)
     after = job(database, lease.job_id)
     assert (after.state, after.worker, after.sequence) == ("running", "other", before.sequence)
-    jobs.finish(database, lease, {})
+    queue.finish(database, lease, {})
 
 
 def test_a_worker_can_do_nothing_to_a_job_that_ended_or_went_back(database: Database) -> None:
@@ -178,14 +178,14 @@ def _everything(database: Database) -> tuple[Callable[[Lease], Any], ...]:
 
     def publish(lease: Lease) -> None:
         with database.write() as session:
-            jobs.guard(session, lease).result = {"run_id": "published"}
+            queue.guard(session, lease).result = {"run_id": "published"}
 
     return (
-        lambda lease: jobs.heartbeat(database, lease, {"stage": "late"}, LEASE),
-        lambda lease: jobs.finish(database, lease, {}),
-        lambda lease: jobs.fail(database, lease, ERROR, retry=True),
-        lambda lease: jobs.cancelled(database, lease),
-        lambda lease: jobs.release(database, lease),
+        lambda lease: queue.heartbeat(database, lease, {"stage": "late"}, LEASE),
+        lambda lease: queue.finish(database, lease, {}),
+        lambda lease: queue.fail(database, lease, ERROR, retry=True),
+        lambda lease: queue.cancelled(database, lease),
+        lambda lease: queue.release(database, lease),
         publish,
     )
 
@@ -195,9 +195,9 @@ def test_a_published_row_waits_for_the_guard_and_the_retaking_for_it(database: D
     lease = claim(database)
     pass_time(database, lease.job_id)
     taken: list[Lease | None] = []
-    other = threading.Thread(target=lambda: taken.append(jobs.claim(database, "other", LEASE)))
+    other = threading.Thread(target=lambda: taken.append(queue.claim(database, "other", LEASE)))
     with database.write() as session:
-        guarded = jobs.guard(session, lease)
+        guarded = queue.guard(session, lease)
         other.start()
         other.join(0.3)
         guarded.result = {"run_id": "published"}
@@ -210,13 +210,13 @@ def test_a_published_row_waits_for_the_guard_and_the_retaking_for_it(database: D
 def test_a_failure_is_tried_again_later_and_not_for_ever(database: Database) -> None:
     made = submit(database, project(database), max_attempts=3)
     for failures in (1, 2):
-        jobs.fail(database, claim(database), ERROR, retry=True)
+        queue.fail(database, claim(database), ERROR, retry=True)
         waiting = job(database, made.id)
         assert (waiting.state, waiting.failures, waiting.error) == ("queued", failures, ERROR)
         assert waiting.run_after > utcnow()
-        assert jobs.claim(database, "worker", LEASE) is None
+        assert queue.claim(database, "worker", LEASE) is None
         _due(database, made.id)
-    jobs.fail(database, claim(database), ERROR, retry=True)
+    queue.fail(database, claim(database), ERROR, retry=True)
     failed = job(database, made.id)
     assert (failed.state, failed.failures, failed.attempt, failed.error) == ("failed", 3, 3, ERROR)
     assert failed.finished_at is not None
@@ -224,24 +224,24 @@ def test_a_failure_is_tried_again_later_and_not_for_ever(database: Database) -> 
 
 def test_a_failure_for_good_is_not_tried_again(database: Database) -> None:
     made = submit(database, project(database))
-    jobs.fail(database, claim(database), ERROR, retry=False)
+    queue.fail(database, claim(database), ERROR, retry=False)
     assert job(database, made.id).state == "failed"
 
 
 def test_success_after_a_failure_clears_the_error(database: Database) -> None:
     made = submit(database, project(database))
-    jobs.fail(database, claim(database), ERROR, retry=True)
+    queue.fail(database, claim(database), ERROR, retry=True)
     _due(database, made.id)
-    jobs.finish(database, claim(database), {})
+    queue.finish(database, claim(database), {})
     assert job(database, made.id).error is None
 
 
 def test_waits_grow_and_differ() -> None:
     for failures, longest in ((1, 2.0), (2, 4.0), (5, 32.0), (30, 300.0)):
-        waits = [jobs.backoff(failures) for _ in range(50)]
+        waits = [queue.backoff(failures) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
     for failures, longest in ((1, 120.0), (2, 240.0), (3, 300.0)):
-        waits = [jobs.backoff(failures, jobs.SPACE_SECONDS) for _ in range(50)]
+        waits = [queue.backoff(failures, queue.SPACE_SECONDS) for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
@@ -251,7 +251,7 @@ def test_a_job_that_kills_its_workers_fails_and_says_so(database: Database) -> N
         lease = claim(database, f"victim-{attempt}")
         assert lease.attempt == attempt
         pass_time(database, lease.job_id)
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
     failed = job(database, made.id)
     assert (failed.state, failed.failures) == ("failed", 2)
     assert failed.error is not None
@@ -264,15 +264,15 @@ def test_giving_a_job_back_is_no_failure(database: Database) -> None:
     for attempt in range(1, 5):
         lease = claim(database)
         assert lease.attempt == attempt
-        jobs.release(database, lease)
+        queue.release(database, lease)
         assert job(database, made.id).failures == 0
-    jobs.finish(database, claim(database), {})
+    queue.finish(database, claim(database), {})
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_an_ended_one_stays(database: Database) -> None:
     made = submit(database, project(database))
     assert _cancel(database, made.id).state == "cancelled"
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
     ended = _cancel(database, made.id)
     assert (ended.state, ended.cancel_requested) == ("cancelled", False)
 
@@ -282,8 +282,8 @@ def test_a_running_job_is_told_to_stop(database: Database) -> None:
     lease = claim(database)
     told = _cancel(database, made.id)
     assert (told.state, told.cancel_requested) == ("running", True)
-    assert jobs.heartbeat(database, lease, None, LEASE) is True
-    jobs.cancelled(database, lease)
+    assert queue.heartbeat(database, lease, None, LEASE) is True
+    queue.cancelled(database, lease)
     assert job(database, made.id).state == "cancelled"
 
 
@@ -293,12 +293,12 @@ def test_a_job_to_be_cancelled_is_not_taken_up_again(database: Database, end: st
     lease = claim(database)
     _cancel(database, made.id)
     if end == "fail":
-        jobs.fail(database, lease, ERROR, retry=True)
+        queue.fail(database, lease, ERROR, retry=True)
     elif end == "release":
-        jobs.release(database, lease)
+        queue.release(database, lease)
     else:
         pass_time(database, lease.job_id)
-        assert jobs.claim(database, "other", LEASE) is None
+        assert queue.claim(database, "other", LEASE) is None
     assert job(database, made.id).state == "cancelled"
 
 
@@ -315,10 +315,10 @@ def test_a_project_runs_no_more_jobs_than_its_quota(database: Database) -> None:
     lease = claim(database)
     assert lease.job_id == first.id
     assert claim(database).job_id == other.id
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
     pass_time(database, lease.job_id)  # a lease that has run out takes no place
     assert claim(database).attempt == 2
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
     with database.write() as session:
         session.execute(update(Job).where(Job.id == first.id).values(state="succeeded"))
     assert claim(database).job_id == second.id
@@ -334,7 +334,7 @@ def test_a_token_runs_no_more_jobs_than_it_may(database: Database) -> None:
     claimed = [claim(database).job for _ in range(3)]
     assert Counter(each.token_id for each in claimed) == {"tok": 2, None: 1}
     assert claimed[-1].id == others.id
-    assert jobs.claim(database, "worker", LEASE) is None
+    assert queue.claim(database, "worker", LEASE) is None
 
 
 def test_jobs_of_one_schedule_take_turns_and_others_pass_by(database: Database) -> None:
@@ -359,8 +359,8 @@ def test_jobs_of_one_schedule_take_turns_and_others_pass_by(database: Database) 
     held = claim(database)
     assert held.job_id == first.id
     assert claim(database).job_id == webhook.id
-    assert jobs.claim(database, "worker", LEASE) is None
-    jobs.finish(database, held, {})
+    assert queue.claim(database, "worker", LEASE) is None
+    queue.finish(database, held, {})
     assert claim(database).job_id == second.id
 
 
@@ -369,10 +369,10 @@ def test_claims_at_the_same_time_never_exceed_a_quota(database: Database) -> Non
     for _ in range(8):
         submit(database, owner)
     for _ in range(3):
-        leases = [lease for lease in _together(6, lambda: jobs.claim(database, "w", LEASE)) if lease]
+        leases = [lease for lease in _together(6, lambda: queue.claim(database, "w", LEASE)) if lease]
         assert len(leases) == 2
         for lease in leases:
-            jobs.finish(database, lease, {})
+            queue.finish(database, lease, {})
 
 
 def test_a_job_with_the_key_of_an_open_one_is_that_one(database: Database) -> None:
@@ -382,7 +382,7 @@ def test_a_job_with_the_key_of_an_open_one_is_that_one(database: Database) -> No
     assert submit(database, project(database), dedupe_key="nightly").id != first.id
     lease = claim(database)
     assert submit(database, owner, dedupe_key="nightly").id == first.id
-    jobs.finish(database, lease, {})
+    queue.finish(database, lease, {})
     assert submit(database, owner, dedupe_key="nightly").id != first.id
 
 

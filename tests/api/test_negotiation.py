@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.accepting import preferred
+from api.negotiation import preferred
 
 OFFERS = ["text/a", "text/b", "image/c"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from datapruner.errors import DataprunerError, DeniedError, InputError
 from datapruner.schemas.datasets import HubSource, PathSource, UploadSource, UrlSource
-from datapruner.service.import_roots import allowed_path, allowed_url, check_source
+from datapruner.service.allowed_sources import allowed_path, allowed_url, check_source
 from datapruner.settings import Settings
 
 
