@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.column import Column
 from scorers.signals.columns import VIEWS, Bools, Floats, Ints, Signals
 
 Columns = dict[str, NDArray[np.generic]]
@@ -142,10 +143,18 @@ class Method(Protocol[OptionsT]):
     """A frozen dataclass: `Options`, or a subclass whose fields are made with `option`."""
     presets: Mapping[str, Mapping[str, Any]]
     """Published settings: name -> {"keep": share, option: value, ...}."""
+    columns: tuple[Column, ...]
+    """Everything that `scores`, `token_scores` and `select` write with any options: columns, and thresholds.
+
+    A column that several methods write is described alike by all, but for the end that is kept.
+    """
 
     def needs(self, options: OptionsT) -> frozenset[str]:
         """Signals read, as "nll" for a sample or vector signal and "token:nll" for a token signal; with
-        the name of a view before it ("free:nll", "target:mean_hidden"), that signal of the view."""
+        the name of a view before it ("free:nll", "target:mean_hidden"), that signal of the view.
+
+        Raises ValueError, naming the option, when an option names something that there is not.
+        """
         ...
 
     def scores(self, signals: Signals, options: OptionsT, seed: int) -> Columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, view
 from scorers.selection.ranking import ranked_selection
 from scorers.signals.columns import Signals
@@ -16,6 +17,7 @@ class Towards:
 
     name, title, paper = "towards", "Towards a target", "none"
     options, presets = Options, {}
+    columns: tuple[Column, ...] = (Column("towards", "agreement with the target", direction="high"),)
 
     def needs(self, options: Options) -> frozenset[str]:
         return frozenset({GRADIENT, f"target:{GRADIENT}"})

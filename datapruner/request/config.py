@@ -98,7 +98,9 @@ class MethodChoice(Part):
                     field="options",
                 )
         try:
-            return method.options(**self.options)
+            options = method.options(**self.options)
+            method.needs(options)  # which knows what they name
+            return options
         except (ValueError, TypeError, OverflowError) as error:
             raise UsageError(f"method {self.name}: {error}", field="options") from error
 

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.methods.ppl import perplexity
-from scorers.selection.coverage import coverage_selection
+from scorers.selection.coverage import COVERAGE, coverage_selection
 from scorers.signals.columns import Signals
 
 
@@ -50,6 +51,10 @@ class Ccs:
     paper = "arXiv 2210.15809"
     options = CcsOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (
+        Column("ccs", "the score whose range is covered, as its own method shows it"),
+        *COVERAGE,
+    )
 
     def needs(self, options: CcsOptions) -> frozenset[str]:
         return frozenset({_signal(options)})
@@ -80,4 +85,4 @@ class Ccs:
 
 
 def _signal(options: CcsOptions) -> str:
-    return {"ppl": "nll", "length": "n_response_tokens"}.get(options.score, options.score)
+    return "nll" if options.score == "ppl" else options.score

@@ -27,9 +27,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.selection.ranking import check_share, tolerant_floor
-from scorers.signals.columns import Bools, Floats, Ints, Signals
+from scorers.signals.columns import TOKEN_SIGNALS, Bools, Floats, Ints, Signals
+
+RANKING = Column(
+    "cot_influx", "the signal that ranks the examples, negated where low values come first", direction="high"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,11 @@ class CotInflux:
     paper = "arXiv 2312.08901"
     options = CotInfluxOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (
+        RANKING,
+        RANKING.cut(meaning="of the last example chosen"),
+        TOKEN_SIGNALS["nll"].cut("token_nll", "least surprise for which a token was kept"),
+    )
 
     def needs(self, options: CotInfluxOptions) -> frozenset[str]:
         always = {options.rank_by, "token:nll"}

@@ -24,9 +24,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.methods.ppl import middle_ranks
-from scorers.selection.coverage import coverage_selection
+from scorers.selection.coverage import COVERAGE, coverage_selection
 from scorers.selection.influence import PROJECTION, influence, mean_gradient, target_gradient
 from scorers.signals.columns import Floats, Signals, corpus_need
 
@@ -86,6 +87,12 @@ class DealRec:
         name: {"keep": 0.02, "effort_weight": weight, "curvature": "lissa", "effort": "lora"}
         for name, weight in (("paper-games", 0.3), ("paper-book", 1.0), ("paper-microlens", 1.0))
     }
+    columns: tuple[Column, ...] = (
+        Column("influence", "what leaving the sample out adds to the risk, to first order"),
+        Column("effort", "gradient norm of the sample, of the head or of the adapter", at_least=0),
+        Column("dealrec", "scaled influence plus weighted, scaled effort", at_least=0),
+        *COVERAGE,
+    )
 
     def needs(self, options: DealRecOptions) -> frozenset[str]:
         by_lissa = options.curvature == "lissa"

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
 from scorers.selection.ranking import all_tokens, count_to_keep, draws
 from scorers.selection.vectors import Vectors, unit_vectors
@@ -35,6 +36,15 @@ _PICKS_AT_ONCE = 4096  # picks that a block is multiplied with at once: bounds t
 _WIDEST = 4096  # samples that all those left are compared with before some of them drop out
 _LIKELY = 16  # samples whose nearest neighbour is looked up outright, to raise the bar for the others
 _ROUNDING = np.float32(1e-5)  # more than two float32 products of unit vectors can differ by
+
+
+DISTANCE = Column(
+    "divprune_distance",
+    "1 - cosine to the nearest earlier pick, 2 for the first; NaN if not kept",
+    "selection",
+    at_least=0,
+    at_most=2,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,13 @@ class DivPrune:
     paper = "arXiv 2503.02175"
     options = DivPruneOptions
     presets: Mapping[str, Mapping[str, Any]] = {"paper": {"keep": 0.098}}
+    columns: tuple[Column, ...] = (
+        Column(
+            "divprune_pick", "place among the picks from 0, -1 if not kept", "selection", "whole", at_least=-1
+        ),
+        DISTANCE,
+        DISTANCE.cut(meaning="least of the distances: no two kept samples are closer"),
+    )
 
     def needs(self, options: DivPruneOptions) -> frozenset[str]:
         return frozenset({options.embedding})

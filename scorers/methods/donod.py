@@ -18,10 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.ranking import ranked_selection
 from scorers.selection.topsis import topsis
-from scorers.signals.columns import Floats, Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, Floats, Signals
+
+DONOD = Column(
+    "donod", "TOPSIS closeness of don and nod", direction="high", at_least=0, at_most=1, always=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,22 @@ class Donod:
     paper = "arXiv 2504.14810"
     options = DonodOptions
     presets: Mapping[str, Mapping[str, Any]] = {"paper": {"keep": 0.3}}
+    columns: tuple[Column, ...] = (
+        *(
+            SAMPLE_SIGNALS[name]
+            for name in ("head_grad_norm", "head_grad_dot", "tied_grad_norm", "tied_grad_dot")
+        ),
+        Column("don", "||W|| - ||W'||, of the head before and after the step", direction="high", always=True),
+        Column(
+            "nod",
+            "||W - W'||, of the head before and after the step",
+            direction="low",
+            at_least=0,
+            always=True,
+        ),
+        DONOD,
+        DONOD.cut(),
+    )
 
     def needs(self, options: DonodOptions) -> frozenset[str]:
         return frozenset({*_gradient_signals(options), "head_norm"})

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest, tolerant_floor
-from scorers.signals.columns import Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, Signals
+
+EL2N = SAMPLE_SIGNALS["el2n"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class El2n:
     paper = "arXiv 2407.17533"
     options = El2nOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (
+        EL2N.kept("high"),
+        EL2N.cut("el2n_kept", "least that is kept"),
+        EL2N.cut("el2n_cut", "least that is cut as among the very hardest (cut_hardest)"),
+    )
 
     def needs(self, options: El2nOptions) -> frozenset[str]:
         return frozenset({"el2n"})

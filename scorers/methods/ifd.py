@@ -24,10 +24,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column, view
 from scorers.methods.ppl import perplexity
 from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest
 from scorers.signals.columns import Floats, Signals
+
+IFD = Column(
+    "ifd",
+    "loss, or perplexity, of the response with its prompt over that without; from 1 on nothing is kept",
+    direction="high",
+    at_least=0,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,12 @@ class Ifd:
         "cherry": {"keep": 0.05, "mode": "loss", "without_prompt": "header"},
         "superfiltering": {"keep": 0.1, "mode": "ppl", "without_prompt": "bare"},
     }
+    columns: tuple[Column, ...] = (
+        IFD,
+        Column("nll_without_prompt", "mean nll of the response without its prompt", unit="nats", at_least=0),
+        IFD.cut("ifd_kept", "least that is kept"),
+        IFD.cut("ifd_dropped", "1, where something was dropped for being no less"),
+    )
 
     def needs(self, options: IfdOptions) -> frozenset[str]:
         if options.without_prompt == "bare":

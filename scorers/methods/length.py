@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, sample_column
 from scorers.selection.ranking import ranked_selection
 from scorers.signals.columns import Signals
+
+LENGTH = Column("length", "response tokens", kind="whole", unit="tokens", direction="high", at_least=0)
 
 
 class Length:
@@ -20,6 +23,7 @@ class Length:
     paper = "arXiv 2402.04833"
     options = Options
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (LENGTH, LENGTH.cut())
 
     def needs(self, options: Options) -> frozenset[str]:
         return frozenset({"n_response_tokens"})

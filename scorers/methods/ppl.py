@@ -17,9 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.ranking import ranked_selection
 from scorers.signals.columns import Floats, Signals
+
+PPL = Column("ppl", "response perplexity, exp of the mean nll", at_least=1)
 
 _EXACT_UP_TO = 700.0  # nats; exp overflows float64 at 709.78
 _HEADROOM = 9.0  # the last nats before overflow, into which all of (700, inf] is folded
@@ -53,6 +56,16 @@ class Ppl:
     paper = "arXiv 2309.04564"
     options = PplOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (
+        PPL.kept("low"),
+        PPL.cut(),
+        Column(
+            "ranks_off_middle",
+            "ranks from the median, of the last sample kept (prefer=middle)",
+            "threshold",
+            at_least=0,
+        ),
+    )
 
     def needs(self, options: PplOptions) -> frozenset[str]:
         return frozenset({"nll"})

@@ -26,12 +26,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
-from scorers.methods.ppl import perplexity
+from scorers.methods.ppl import PPL, perplexity
 from scorers.selection.ranking import all_tokens, check_share, draws, keep_highest, tolerant_floor
-from scorers.signals.columns import Bools, Floats, Ints, Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, Bools, Floats, Ints, Signals
 
 QUADRANTS = np.array(["Q1", "Q2", "Q3", "Q4", "band"])
+ENTROPY = SAMPLE_SIGNALS["entropy"]
 # What became of a sample: its place, numbered as in QUADRANTS, or a later correction to meet the target.
 _Q1, _Q2, _Q3, _Q4, _BAND, _FILL_Q2, _FILL_Q4, _TRIMMED = range(8)
 _KEPT = np.isin(np.arange(8), (_Q2, _Q4, _FILL_Q2, _FILL_Q4))
@@ -79,6 +81,48 @@ class QTuning:
         for samples in (12.5, 25, 50)
         for tokens in (50, 70)
     }
+    columns: tuple[Column, ...] = (
+        PPL,
+        ENTROPY,
+        Column(
+            "nominal_quadrant",
+            "quadrant that the medians of ppl and entropy alone would give",
+            kind="text",
+            values=("Q1", "Q2", "Q3", "Q4"),
+        ),
+        Column(
+            "quadrant",
+            "Q1 noise, Q2 misconception, Q3 redundant, Q4 calibration, or the band between the thresholds",
+            "selection",
+            "text",
+            values=tuple(QUADRANTS.tolist()),
+            always=True,
+        ),
+        Column("batch", "batch that shares a plane (scope=batch)", "selection", "whole", at_least=0),
+        Column(
+            "qtuning",
+            "s_t: perplexity smoothed over its neighbours",
+            "token",
+            direction="low",
+            at_least=0,
+            always=True,
+        ),
+        Column("alpha", "tail share that bisection settled on", "threshold", at_least=0, at_most=_WIDEST),
+        PPL.cut("ppl_low", "quantile alpha"),
+        PPL.cut("ppl_high", "quantile 1 - alpha"),
+        ENTROPY.cut("entropy_low", "quantile alpha"),
+        ENTROPY.cut("entropy_high", "quantile 1 - alpha"),
+        Column(
+            "fill_gap", "least |minmax(PPL) - minmax(Ent)| that was added", "threshold", at_least=0, at_most=1
+        ),
+        Column(
+            "trim_gap",
+            "greatest |minmax(PPL) - minmax(Ent)| that was removed (exact)",
+            "threshold",
+            at_least=0,
+            at_most=1,
+        ),
+    )
 
     def needs(self, options: QTuningOptions) -> frozenset[str]:
         always = {"nll", "entropy", "n_tokens", "token:nll", "token:position"}

@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection
 from scorers.selection.ranking import draws, ranked_selection
 from scorers.signals.columns import Signals
+
+DRAW = Column(
+    "random", "uniform draw from the seed and the sample's hash", direction="high", at_least=0, at_most=1
+)
 
 
 class Random:
@@ -24,6 +29,7 @@ class Random:
     paper = "none (control)"
     options = Options
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (DRAW, DRAW.cut())
 
     def needs(self, options: Options) -> frozenset[str]:
         return frozenset()

@@ -1,15 +1,18 @@
 """Every pruning method by name: our own, and those that other packages offer.
 
 An outside package adds a method with an entry point in the group `datapruner.scorers`, the value of which is
-a class that fulfils `scorers.method.Method` and takes no arguments.
+a class that fulfils `scorers.method.Method` and takes no arguments. It describes the columns that it writes,
+none of them otherwise than a signal, or another method's column, of that name.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
+from scorers.column import Column
 from scorers.method import Method
 from scorers.methods.ccs import Ccs
 from scorers.methods.cot_influx import CotInflux
@@ -27,26 +30,9 @@ from scorers.methods.semdedup import SemDeDup
 from scorers.methods.sfprompt import SfPrompt
 from scorers.methods.topsis_columns import Topsis
 from scorers.methods.towards import TargetCosine
+from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS
 
 GROUP = "datapruner.scorers"
-OWN: tuple[Method[Any], ...] = (
-    QTuning(),
-    Donod(),
-    DealRec(),
-    TargetCosine(),
-    Ifd(),
-    Rho(),
-    Ppl(),
-    El2n(),
-    SfPrompt(),
-    CotInflux(),
-    Ccs(),
-    DivPrune(),
-    SemDeDup(),
-    Topsis(),
-    Length(),
-    Random(),
-)
 
 
 def methods() -> dict[str, Method[Any]]:
@@ -65,12 +51,26 @@ def methods() -> dict[str, Method[Any]]:
                 raise ValueError(
                     f"the name {method.name!r} is taken by {type(found[method.name]).__qualname__}"
                 )
+            check_columns(method, found.values())
         except Exception as error:  # whatever foreign code raises on import
             problem = f"pruning method {entry.name!r} ({entry.value}) is left out: {error!r}"
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
             continue
         found[method.name] = method
     return found
+
+
+def check_columns(method: Method[Any], others: Iterable[Method[Any]]) -> None:
+    """Raise TypeError or ValueError when columns are not described, or not as signals and `others` do."""
+    if not all(isinstance(column, Column) for column in method.columns):
+        raise TypeError("its columns are not all described by scorers.column.Column")
+    known = [("the signal", (*SAMPLE_SIGNALS.values(), *TOKEN_SIGNALS.values()))]
+    known += [(f"that of {other.name}", other.columns) for other in others]
+    for whose, columns in known:
+        for column in method.columns:
+            for other in columns:
+                if column.place == other.place and not column.agrees(other):
+                    raise ValueError(f"its column {column.name!r} is another than {whose}")
 
 
 def get(name: str) -> Method[Any]:
@@ -82,3 +82,23 @@ def get(name: str) -> Method[Any]:
     if name not in known:
         raise ValueError(f"unknown method {name!r}; known are {', '.join(known)}")
     return known[name]
+
+
+OWN: tuple[Method[Any], ...] = (
+    QTuning(),
+    Donod(),
+    DealRec(),
+    TargetCosine(),
+    Ifd(),
+    Rho(),
+    Ppl(),
+    El2n(),
+    SfPrompt(),
+    CotInflux(),
+    Ccs(),
+    DivPrune(),
+    SemDeDup(),
+    Topsis(methods),
+    Length(),
+    Random(),
+)

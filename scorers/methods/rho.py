@@ -21,9 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, token_column, view
 from scorers.selection.ranking import all_tokens, count_to_keep, ranked_selection
 from scorers.signals.columns import Bools, Floats, Signals
+
+RHO = Column("rho", "mean excess loss over the reference model", unit="nats", direction="high")
+EXCESS = Column("rho", "nll less that under the reference model", "token", unit="nats", direction="high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,12 @@ class Rho:
         "paper-1b": {"keep": 1.0, "token_keep": 0.6},
         "paper-7b": {"keep": 1.0, "token_keep": 0.7},
     }
+    columns: tuple[Column, ...] = (
+        RHO,
+        EXCESS,
+        RHO.cut(),
+        EXCESS.cut("rho_token", "least excess by which a token was kept"),
+    )
 
     def needs(self, options: RhoOptions) -> frozenset[str]:
         always = {"token:nll", "reference:token:nll"}

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
 from scorers.selection.clusters import kmeans
 from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest
@@ -33,6 +34,15 @@ from scorers.signals.columns import Floats, Signals
 _GROUP_SIZE = 1000
 _BLOCK = 1024  # samples of a group compared at once
 _ALONE = -1.0  # the score of a sample with none before it: the lowest cosine there is
+
+
+SIMILARITY = Column(
+    "semdedup",
+    "largest cosine to a sample taken before it in its group; -1 without one",
+    direction="low",
+    at_least=-1,
+    at_most=1,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,11 @@ class SemDeDup:
     paper = "arXiv 2303.09540"
     options = SemDeDupOptions
     presets: Mapping[str, Mapping[str, Any]] = {"paper-half": {"keep": 0.5}}
+    columns: tuple[Column, ...] = (
+        SIMILARITY,
+        Column("cluster", "k-means group", kind="whole", at_least=0),
+        SIMILARITY.cut(meaning="largest that is kept: 1 - epsilon of the selection"),
+    )
 
     def needs(self, options: SemDeDupOptions) -> frozenset[str]:
         return frozenset({options.embedding})

@@ -19,11 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.clusters import kmeans
 from scorers.selection.ranking import all_tokens, check_share, count_to_keep, keep_highest, tolerant_floor
 from scorers.selection.vectors import unit_vectors
-from scorers.signals.columns import Ints, Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, Ints, Signals
+
+EL2N = SAMPLE_SIGNALS["el2n"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class SfPrompt:
     paper = "arXiv 2407.17533"
     options = SfPromptOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (
+        EL2N.kept("high"),
+        Column("group", "k-means group", kind="whole", at_least=0),
+        EL2N.cut("el2n_lowest", "least cut among the groups"),
+        EL2N.cut("el2n_highest", "greatest cut among the groups"),
+    )
 
     def needs(self, options: SfPromptOptions) -> frozenset[str]:
         return frozenset({"el2n", options.embedding} if options.groups > 1 else {"el2n"})

@@ -7,6 +7,7 @@ A criterion is `NAME:DIRECTION` or `NAME:DIRECTION:WEIGHT`, criteria are separat
 
 Notable choices:
 - methods are asked for their scores with their default options;
+- which methods there are is told by whoever lists them, as this one is among them;
 - TOPSIS divides a column by its Euclidean norm and has no way to compare signs or heavy tails: one huge value
   leaves all others alike. That is the method as published; nothing is clipped.
 """
@@ -14,18 +15,23 @@ Notable choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
+from scorers.column import Column, Direction
 from scorers.method import Columns, Method, Options, Selection, option, sample_column
 from scorers.selection.ranking import ranked_selection
-from scorers.selection.topsis import Direction, topsis
+from scorers.selection.topsis import topsis
 from scorers.signals.columns import SAMPLE_SIGNALS, Floats, Signals
 
 NAME = "topsis"
+CLOSENESS = Column(NAME, "TOPSIS closeness over the chosen criteria", direction="high", at_least=0, at_most=1)
+Known = Callable[[], Mapping[str, Method[Any]]]
+"""The methods that there are, by name."""
+
 _EXAMPLE = "such as 'ppl:high:0.5,entropy:low:0.5'"
 
 
@@ -45,7 +51,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class TopsisOptions(Options):
-    """Raises ValueError, naming the criterion, for one that cannot be read or names no score."""
+    """Raises ValueError, naming the criterion, for one that cannot be read."""
 
     criteria: str = option(
         "ppl:high:0.5,entropy:low:0.5",
@@ -56,23 +62,29 @@ class TopsisOptions(Options):
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # not super(): `slots` makes the class anew
-        for criterion in parse_criteria(self.criteria):
-            _source(criterion.name)
+        parse_criteria(self.criteria)
 
 
 class Topsis:
-    """Keep the ceil(share * N) samples closest to the ideal in all criteria together."""
+    """Keep the ceil(share * N) samples closest to the ideal in all criteria together.
+
+    Beside its own columns there are those of its criteria, which their methods and signals describe.
+    """
 
     name = NAME
     title = "TOPSIS: any scores combined, with weights and directions"
     paper = "Hwang and Yoon, 1981"
     options = TopsisOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (CLOSENESS, CLOSENESS.cut())
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
 
     def needs(self, options: TopsisOptions) -> frozenset[str]:
+        """Raises ValueError, naming the criterion, for one that is no score."""
         needed: set[str] = set()
-        for criterion in parse_criteria(options.criteria):
-            method = _source(criterion.name)
+        for criterion, method in self._sources(options):
             needed |= {criterion.name} if method is None else method.needs(method.options())
         return frozenset(needed)
 
@@ -81,11 +93,11 @@ class Topsis:
 
         Raises ValueError for a column that is not there, not of numbers or not finite.
         """
-        criteria = parse_criteria(options.criteria)
+        sources = self._sources(options)
+        criteria = [criterion for criterion, _ in sources]
         found: Columns = {}
         asked: dict[str, Columns] = {}
-        for criterion in criteria:
-            method = _source(criterion.name)
+        for criterion, method in sources:
             if method is None:
                 found[criterion.column] = sample_column(signals, criterion.name)
                 continue
@@ -107,6 +119,11 @@ class Topsis:
         return ranked_selection(
             signals, closeness, share, among="TOPSIS closeness among the highest", shown={NAME: closeness}
         )
+
+    def _sources(self, options: TopsisOptions) -> list[tuple[Criterion, Method[Any] | None]]:
+        """Each criterion with the method that gives its score; None for a signal. Raises ValueError."""
+        known = {name: method for name, method in self._known().items() if name != NAME}
+        return [(criterion, _source(criterion.name, known)) for criterion in parse_criteria(options.criteria)]
 
 
 def parse_criteria(text: str) -> list[Criterion]:
@@ -136,14 +153,11 @@ def parse_criteria(text: str) -> list[Criterion]:
     return criteria
 
 
-def _source(name: str) -> Method[Any] | None:
+def _source(name: str, known: Mapping[str, Method[Any]]) -> Method[Any] | None:
     """The method that gives the score called `name`; None when it is a signal. Raises ValueError."""
-    from scorers.methods import registry  # which imports this module
-
     method_name, _, column = name.partition(".")
     if not column and name in SAMPLE_SIGNALS:
         return None
-    known = {other: method for other, method in registry.methods().items() if other != NAME}
     if method_name not in known or name.endswith("."):
         raise ValueError(
             f"criterion {name!r} is no score; known are the methods {', '.join(known)}, their other columns "

@@ -15,12 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from scorers.column import Column
 from scorers.method import Columns, Options, Selection
 from scorers.selection.influence import PROJECTION, gradients, target_gradient
 from scorers.selection.ranking import ranked_selection
 from scorers.signals.columns import Floats, Signals
 
 _CHUNK = 8192  # samples turned into fp64 at once
+
+COSINE = Column(
+    "target_cosine",
+    "cosine of the sample's projected gradient to the target set's mean",
+    direction="high",
+    at_least=-1,
+    at_most=1,
+)
 
 
 class TargetCosine:
@@ -31,6 +40,7 @@ class TargetCosine:
     paper = "arXiv 2402.04333"
     options = Options
     presets: Mapping[str, Mapping[str, Any]] = {}
+    columns: tuple[Column, ...] = (COSINE, COSINE.cut())
 
     def needs(self, options: Options) -> frozenset[str]:
         return frozenset({PROJECTION, f"target:{PROJECTION}"})

@@ -19,9 +19,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.column import Column
 from scorers.method import Selection
 from scorers.selection.ranking import all_tokens, count_to_keep, draws, keep_highest, tolerant_floor
 from scorers.signals.columns import Bools, Floats, Ints, Signals
+
+COVERAGE = (
+    Column(
+        "bin",
+        "bin of the score, from the easy end on; -1 for a sample cut as too hard",
+        "selection",
+        "whole",
+        at_least=-1,
+    ),
+    Column("bins_used", "bins that had samples", "threshold", "whole", at_least=1),
+    Column("bin_width", "width of a bin, in units of the score", "threshold", at_least=0),
+    Column("cut", "least hard score that was cut", "threshold"),
+)
+"""What `coverage_selection` writes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from scorers.column import Direction
 from scorers.signals.columns import Floats
-
-Direction = Literal["high", "low"]
 
 
 def topsis(columns: Floats, weights: Sequence[float], directions: Sequence[Direction]) -> Floats:

@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
+from scorers.column import Column, by_name
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -29,37 +31,79 @@ Bools = NDArray[np.bool_]
 SIGNAL_VERSION = 1
 """Raised whenever a signal's value would change; part of the cache key."""
 
-SAMPLE_SIGNALS: Mapping[str, str] = {
-    "n_tokens": "tokens of the rendered sample, after truncation",
-    "n_prompt_tokens": "tokens that are not trained on (system, user, tool, template glue)",
-    "n_response_tokens": "trained tokens |T|: assistant turns, end-of-turn tokens included",
-    "nll": "mean over T of -ln p(y_t), nats",
-    "entropy": "mean over T of the entropy of p_t over the full vocabulary, nats",
-    "el2n": "mean over T of ||p_t - onehot(y_t)||_2",
-    "head_grad_norm": "||G||_F, G the gradient of the mean response nll by the output head",
-    "head_grad_dot": "<W, G>_F",
-    "head_norm": "||W||_F of the proxy's output head (the same for every sample)",
-    "tied_grad_norm": "||G||_F when the head is tied to the input embedding (needs a backward pass)",
-    "tied_grad_dot": "<W, G>_F when the head is tied to the input embedding",
-    "lora_effort": "gradient norm of the last v_proj.lora_B, for a fresh LoRA (needs a backward pass)",
-}
-TOKEN_SIGNALS: Mapping[str, str] = {
-    "position": "0-based position of the token in the rendered sequence",
-    "nll": "-ln p(y_t), nats",
-    "entropy": "entropy of p_t, nats",
-    "el2n": "||p_t - onehot(y_t)||_2",
-    "top1": "whether y_t was the most likely token",
-    "is_end": "whether the token closes an assistant turn (end-of-turn or end-of-text)",
-}
+SAMPLE_SIGNALS: Mapping[str, Column] = by_name(
+    Column(
+        "n_tokens", "tokens of the rendered sample, after truncation", kind="whole", unit="tokens", at_least=0
+    ),
+    Column(
+        "n_prompt_tokens",
+        "tokens not trained on: system, user, tool, template glue",
+        kind="whole",
+        unit="tokens",
+        at_least=0,
+    ),
+    Column(
+        "n_response_tokens",
+        "|T|: tokens trained on, before pruning and rewriting: assistant turns, end-of-turn tokens included",
+        kind="whole",
+        unit="tokens",
+        at_least=0,
+    ),
+    Column("nll", "mean over T of -ln p(y_t)", unit="nats", at_least=0),
+    Column("entropy", "mean over T of the entropy of p_t over the full vocabulary", unit="nats", at_least=0),
+    Column("el2n", "mean over T of ||p_t - onehot(y_t)||_2", at_least=0, at_most=2**0.5),
+    Column(
+        "head_grad_norm", "||G||_F, G the gradient of the mean response nll by the output head", at_least=0
+    ),
+    Column("head_grad_dot", "<W, G>_F, W the proxy's output head"),
+    Column("head_norm", "||W||_F of the proxy's output head, the same for every sample", at_least=0),
+    Column(
+        "tied_grad_norm",
+        "||G||_F with the gradient that arrives through the tied input embedding (needs a backward pass)",
+        at_least=0,
+    ),
+    Column("tied_grad_dot", "<W, G>_F with the gradient that arrives through the tied input embedding"),
+    Column(
+        "lora_effort",
+        "gradient norm of the last v_proj.lora_B, for a fresh LoRA (needs a backward pass)",
+        at_least=0,
+    ),
+)
+TOKEN_SIGNALS: Mapping[str, Column] = by_name(
+    Column("position", "index of the token in input_ids", of="token", kind="whole", at_least=0),
+    Column("nll", "-ln p(y_t) under the proxy model", of="token", unit="nats", at_least=0),
+    Column("entropy", "entropy of the predicted distribution p_t", of="token", unit="nats", at_least=0),
+    Column("el2n", "||p_t - onehot(y_t)||_2", of="token", at_least=0, at_most=2**0.5),
+    Column("top1", "whether y_t was the most likely token", of="token", kind="truth"),
+    Column(
+        "is_end",
+        "whether the token closes an assistant turn (end-of-turn or end-of-text)",
+        of="token",
+        kind="truth",
+    ),
+)
 SENTENCE_EMBEDDING = "sentence_embedding"
-VECTOR_SIGNALS: Mapping[str, str] = {
-    "head_grad_projection": "two-sided random projection of G, float32 (k1 * k2)",
-    SENTENCE_EMBEDDING: "unit vector of a sentence-embedding model, float32 (its own width)",
-    "mean_hidden": "mean over T of the final hidden state that predicts the token, float32 (D)",
-}
-CORPUS_SIGNALS: Mapping[str, str] = {
-    "lissa_influence": "influence of removing the sample, by LiSSA on one layer (many passes, see `lissa`)",
-}
+VECTOR_SIGNALS: Mapping[str, Column] = by_name(
+    Column("head_grad_projection", "two-sided random projection of G, float32 (k1 * k2)", kind="vector"),
+    Column(
+        SENTENCE_EMBEDDING,
+        "unit vector of a sentence-embedding model, float32 (its own width)",
+        kind="vector",
+        at_least=-1,
+        at_most=1,
+    ),
+    Column(
+        "mean_hidden",
+        "mean over T of the final hidden state that predicts the token, float32 (D)",
+        kind="vector",
+    ),
+)
+CORPUS_SIGNALS: Mapping[str, Column] = by_name(
+    Column(
+        "lissa_influence",
+        "influence of removing the sample, by LiSSA on one layer (many passes, see `lissa`)",
+    ),
+)
 """Sample signals that depend on which other samples there are, and on settings: see `corpus_need`."""
 
 VIEWS: Mapping[str, str] = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scorers.method import Method, Option
-from scorers.methods.registry import OWN, get, methods
+from scorers.methods.registry import OWN, check_columns, get, methods
 from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Signals, needs_by_view
 from tests.signal_factory import make_signals
 
@@ -132,11 +132,66 @@ def test_the_published_settings_of_both_papers_are_presets() -> None:
     assert dict(get("donod").presets) == {"paper": {"keep": 0.3}}
 
 
+# Options with which a method writes what it does not write by default.
+OTHERWISE: dict[str, list[dict[str, Any]]] = {
+    "donod": [{"tied_exact": True}],
+    "el2n": [{"cut_hardest": 0.2}],
+    "ppl": [{"prefer": "middle"}],
+    "qtuning": [{"scope": "batch", "batch_size": 10, "exact": True}],
+}
+
+
+@by_method
+def test_a_method_describes_all_that_it_writes_and_nothing_else(method: Method[Any]) -> None:
+    signals, written = make_signals(40, seed=2), set()
+    in_vain = replace(signals, others=signals.others | {"free": replace(signals, others={})})
+    beside = {"ppl", "entropy"} if method.name == "topsis" else set()  # criteria, which others describe
+    for given in ({}, *OTHERWISE.get(method.name, [])):
+        options = method.options(**given)
+        for each in (signals, in_vain) if method.name == "ifd" else (signals,):
+            scores = method.scores(each, options, 1)
+            selection = method.select(each, scores, 0.3, options, 1)
+            written |= {("sample", name) for name in scores.keys() - beside}
+            written |= {("token", name) for name in method.token_scores(each, options)}
+            written |= {("selection", name) for name in selection.columns}
+            written |= {("threshold", name) for name in selection.thresholds}
+    described = [(column.of, column.name) for column in method.columns]
+    assert sorted(described) == sorted(written)
+    check_columns(method, OWN)
+    for column in method.columns:
+        assert column.meaning
+        assert column.values or column.kind != "text"
+
+
 OUTSIDE = """
+from scorers.column import Column
 from scorers.methods.random_control import Random
 
 class Outside(Random):
     name = "outside"
+    columns = (Column("outside", "how far out", at_least=0, at_most=1),)
+
+    def scores(self, signals, options, seed):
+        return {"outside": super().scores(signals, options, seed)["random"]}
+
+class Wordless(Random):
+    name = "wordless"
+    columns = ("wordless",)
+
+class Contrary(Random):
+    name = "contrary"
+    columns = (Column("quadrant", "a quarter of a town"),)
+
+class Deaf(Random):
+    name = "deaf"
+    columns = (Column("entropy", "disorder of the desk"),)
+
+class Silent(Random):
+    name = "silent"
+
+    @property
+    def columns(self):
+        raise AttributeError("columns")
 
 class Impostor(Random):
     name = "qtuning"
@@ -167,7 +222,9 @@ def test_a_method_of_another_package_is_found_and_runs(install: Any) -> None:
     assert list(methods())[-1] == "outside"
     method, signals = get("outside"), make_signals(10)
     options = method.options()
-    assert method.select(signals, method.scores(signals, options, 0), 0.5, options, 0).keep.sum() == 5
+    scores = method.scores(signals, options, 0)
+    assert scores.keys() == {column.name for column in method.columns}
+    assert method.select(signals, scores | {"random": scores["outside"]}, 0.5, options, 0).keep.sum() == 5
 
 
 @pytest.mark.parametrize(
@@ -175,6 +232,10 @@ def test_a_method_of_another_package_is_found_and_runs(install: Any) -> None:
     [
         ("Missing", "has no attribute 'Missing'"),
         ("NotOne", "NotOne lacks members of scorers.method.Method"),
+        ("Silent", "Silent lacks members of scorers.method.Method"),
+        ("Wordless", "its columns are not all described by scorers.column.Column"),
+        ("Contrary", "its column 'quadrant' is another than that of qtuning"),
+        ("Deaf", "its column 'entropy' is another than the signal"),
         ("Impostor", "the name 'qtuning' is taken by QTuning"),
     ],
 )
