@@ -51,6 +51,7 @@ def test_given_options_win_over_those_of_the_preset() -> None:
         ("qtuning", {"scope": "all"}, None, "option scope is 'all': allowed is one of 'corpus', 'batch'"),
         ("donod", {}, "best", r"method donod has no preset 'best' \(known: paper\)"),
         ("length", {}, "paper", r"method length has no preset 'paper' \(known: none\)"),
+        ("topsis", {"criteria": "pppl:high"}, None, "method topsis: criterion 'pppl' is no score; known are"),
     ],
 )
 def test_a_wrong_method_option_or_preset_is_named_with_those_there_are(
