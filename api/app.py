@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api import docs, problems, routes
 from api.idempotency import IdempotencyMiddleware
 from api.middleware import NulMiddleware, PlainPostMiddleware, RequestMiddleware, SizeMiddleware
-from api.state import Service
+from datapruner.service.instance import Service
 from datapruner.settings import Settings
 
 

@@ -6,7 +6,6 @@ that has no use for the caller names the scope as `dependencies=[reader]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -14,12 +13,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.paging import IdPage, Paging, RowPage, page, paging
 from api.problems import MissingScopeError, UnauthorizedError
-from api.state import Service
 from datapruner.service import tokens
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 
 __all__ = [
     "Admin",
-    "Caller",
     "IdPage",
     "Paging",
     "Reader",
@@ -34,16 +33,6 @@ __all__ = [
 ]
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="a token such as `dpr_…`")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and for what project."""
-
-    token_id: str
-    project_id: str
-    scopes: frozenset[str]
-    request_id: str
 
 
 def service_of(request: Request) -> Service:
@@ -68,12 +57,14 @@ class Needs:
     ) -> Caller:
         if credentials is None:
             raise UnauthorizedError("this needs a bearer token")
-        token = tokens.authenticate(service.db, credentials.credentials, service.key)
-        if token is None:
+        caller = tokens.authenticate(
+            service.db, credentials.credentials, service.key, request.state.request_id
+        )
+        if caller is None:
             raise UnauthorizedError("the token is unknown, revoked or over")
-        if self.scope not in token.scopes:
+        if self.scope not in caller.scopes:
             raise MissingScopeError(self.scope)
-        return Caller(token.id, token.project_id, frozenset(token.scopes), request.state.request_id)
+        return caller
 
 
 reader, writer = Depends(Needs("read")), Depends(Needs("write"))

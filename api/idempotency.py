@@ -9,46 +9,31 @@ Notable choices:
 - kept are successes and the client's errors, for a day; not 5xx, 401 and 429, which another attempt may mend,
   nor what was answered before the body was read to its end;
 - an answer that is a file is not kept. When it has a Content-Location, a repetition is sent there with 303
-  See Other; else the request has changed nothing (an SQL query) and is answered anew;
-- answers may hold secrets shown only once, so they are encrypted with a key made of the caller's token, which
-  is not kept anywhere: a copy of the database does not disclose them.
+  See Other; else the request has changed nothing (an SQL query) and is answered anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
-import hmac
-import math
 import re
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
-from cryptography.fernet import Fernet
 from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
-from api.problems import RepeatedKeyError, ReusedKeyError
-from api.state import Service
-from datapruner.catalog import idempotency
-from datapruner.catalog.models import Reply
 from datapruner.errors import UsageError
-from datapruner.service import tokens
+from datapruner.service import idempotency
+from datapruner.service.idempotency import FIELD, Claim, FirstAnswer
+from datapruner.service.instance import Service
 
-T = TypeVar("T")
-HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
+REPLAYED = "Idempotency-Replayed"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LARGEST = 1 << 20
-_SWEEP_EVERY = 600.0
 _TRANSIENT = (401, 408, 425, 429)
 _JSON = ("application/json", "application/problem+json")
 _NOT_KEPT = ("content-length", "date", "x-request-id")
@@ -59,13 +44,10 @@ class IdempotencyMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._swept = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = (
-            Headers(scope=scope).get(HEADER)
-            if scope["type"] == "http" and scope["method"] == "POST"
-            else None
+            Headers(scope=scope).get(FIELD) if scope["type"] == "http" and scope["method"] == "POST" else None
         )
         if key is None:
             await self._app(scope, receive, send)
@@ -73,82 +55,42 @@ class IdempotencyMiddleware:
         try:
             if not _KEY.fullmatch(key):
                 raise UsageError(
-                    f"{HEADER} is not 1 to 255 printable characters", field=HEADER, remedy="use a UUID"
+                    f"{FIELD} is not 1 to 255 printable characters", field=FIELD, remedy="use a UUID"
                 )
             await self._answer(scope, receive, send, key)
-        except (UsageError, RepeatedKeyError, ReusedKeyError) as error:
+        except UsageError as error:
             answer = problems.answer(error, scope["state"]["request_id"])
             await answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
         service: Service = scope["app"].state.service
         secret = Headers(scope=scope).get("authorization", "").partition(" ")[2].strip()
-        token = await run_in_threadpool(tokens.authenticate, service.db, secret, service.key)
-        if token is None:
+        claim = await run_in_threadpool(idempotency.claim, service, secret, key)
+        if claim is None:
             await self._app(scope, receive, send)  # which refuses it
             return
-        try:
-            reply, first = await _write(service, lambda session: idempotency.claim(session, token.id, key))
-        except IntegrityError as error:
-            raise _still_running() from error
         body = _Body(scope, receive)
-        if not first:
-            answer = await _repetition(reply, body, _cipher(secret, key))
+        if not claim.first:
+            await body.drain()
+            first = claim.answer(body.fingerprint())
+            answer = Response(first.content, first.status, headers={**first.headers, REPLAYED: "true"})
             await answer(scope, receive, send)
             return
-        if time.monotonic() - self._swept > _SWEEP_EVERY:
-            self._swept = time.monotonic()
-            await _write(service, idempotency.sweep)
-        outgoing = _Answer(service, reply.id, body, _cipher(secret, key), send)
-        renewing = asyncio.create_task(_renew(service, reply.id))
+        outgoing = _Answer(claim, body, send)
+        renewing = asyncio.create_task(_renew(claim))
         try:
             await self._app(scope, body.receive, outgoing.send)
         finally:
             renewing.cancel()
             if not outgoing.settled:
-                await _write(service, lambda session: idempotency.release(session, reply.id))
+                await run_in_threadpool(claim.release)
 
 
-def _still_running() -> RepeatedKeyError:
-    return RepeatedKeyError(
-        "the first request with this key is still being answered",
-        field=HEADER,
-        remedy="wait and ask again",
-    )
-
-
-async def _write(service: Service, change: Callable[[Session], T]) -> T:
-    def work() -> T:
-        with service.db.write() as session:
-            return change(session)
-
-    return await run_in_threadpool(work)
-
-
-async def _renew(service: Service, reply_id: str) -> None:
+async def _renew(claim: Claim) -> None:
     while True:
-        await asyncio.sleep(idempotency.RENEWED_EVERY.total_seconds())
+        await asyncio.sleep(idempotency.RENEW_SECONDS)
         with contextlib.suppress(Exception):  # the next time may go well; what counts is the answer
-            await _write(service, lambda session: idempotency.renew(session, reply_id))
-
-
-def _cipher(secret: str, key: str) -> Fernet:
-    return Fernet(base64.urlsafe_b64encode(hmac.digest(secret.encode(), b"reply" + key.encode(), "sha256")))
-
-
-async def _repetition(reply: Reply, body: _Body, cipher: Fernet) -> Response:
-    """The answer of the first request. Raises RepeatedKeyError, ReusedKeyError."""
-    if reply.status is None:
-        raise _still_running()
-    await body.drain()
-    if body.fingerprint() != reply.fingerprint:
-        raise ReusedKeyError(
-            "this key came with another method, path or body before",
-            field=HEADER,
-            remedy="make a new key for a new request",
-        )
-    content = cipher.decrypt((reply.body or "").encode())
-    return Response(content, reply.status, headers={**(reply.headers or {}), REPLAYED: "true"})
+            await run_in_threadpool(claim.renew)
 
 
 class _Body:
@@ -197,9 +139,8 @@ class _Body:
 class _Answer:
     """An answer on its way to the client, held back until it is stored or found not to be one to keep."""
 
-    def __init__(self, service: Service, reply_id: str, body: _Body, cipher: Fernet, send: Send) -> None:
-        self._service, self._reply_id, self._body = service, reply_id, body
-        self._cipher, self._send = cipher, send
+    def __init__(self, claim: Claim, body: _Body, send: Send) -> None:
+        self._claim, self._body, self._send = claim, body, send
         self._held: list[Message] = []
         self._passing = False
         self.settled = False
@@ -224,11 +165,8 @@ class _Answer:
             await self._pass()
 
     async def _keep(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        body, fingerprint = self._cipher.encrypt(content).decode(), self._body.fingerprint()
-        await _write(
-            self._service,
-            lambda session: idempotency.settle(session, self._reply_id, fingerprint, status, headers, body),
-        )
+        answer = FirstAnswer(status, headers, content)
+        await run_in_threadpool(self._claim.keep, self._body.fingerprint(), answer)
         self.settled = True
 
     async def _pass(self) -> None:

@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.problems import TooLargeError
 from api.routes import PREFIX
-from api.state import Service
 from datapruner.errors import UsageError
+from datapruner.service.instance import Service
 from datapruner.settings import Settings
 from datapruner.system.panics import contained
 

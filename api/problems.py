@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from datapruner.errors import BusyError, DataprunerError, UsageError
+from datapruner.errors import BusyError, DataprunerError, NotReadyError, RepeatedKeyError, UsageError
 from datapruner.service.problems import MEDIA_TYPE, document, problem
 from datapruner.validation import wording
 
@@ -37,6 +37,8 @@ _SAID = {
     "Not Found": ("there is nothing at this path", _HELP),
     "Method Not Allowed": ("this method is not for this path", _HELP),
 }
+_RETRY_AFTER = {BusyError: "2", NotReadyError: "5", RepeatedKeyError: "1"}
+"""Seconds until another attempt may go well."""
 _REALM = 'Bearer realm="datapruner"'
 
 #: For `responses=` of routers: what every operation may answer beside its own.
@@ -102,30 +104,6 @@ class TooLargeError(HttpError):
     kind, title, status = "too-large", "The request is too large", 413
 
 
-class NotReadyError(HttpError):
-    """The service cannot work now."""
-
-    kind, title, status = "not-ready", "The service is not ready", 503
-
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": "5"}
-
-
-class RepeatedKeyError(HttpError):
-    """An Idempotency-Key that belongs to a request which is still being answered."""
-
-    kind, title, status = "request-in-progress", "The first request still runs", 409
-
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": "1"}
-
-
-class ReusedKeyError(HttpError):
-    """An Idempotency-Key that belongs to another request."""
-
-    kind, title, status = "idempotency-key-reused", "The key belongs to another request", 422
-
-
 def install(app: FastAPI) -> None:
     """Answer with problems whatever an endpoint, the router or the validation raises."""
     for kind in (
@@ -180,11 +158,10 @@ def _about(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
                     "a value that cannot be stored", remedy="leave out control characters and huge numbers"
                 )
             )
-        case BusyError():
-            return problem(error), {"Retry-After": "2"}
         case OperationalError() | PoolTimeoutError():
             return _about(NotReadyError("the database does not answer", remedy="try again in a while"))
-    return problem(error), {}
+    again = next((seconds for kind, seconds in _RETRY_AFTER.items() if isinstance(error, kind)), None)
+    return problem(error), {} if again is None else {"Retry-After": again}
 
 
 def _invalid(error: RequestValidationError) -> dict[str, Any]:

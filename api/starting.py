@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from api import problems
 from api.answers import accepted, job_path
-from api.state import Service
 from api.waiting import preferred_wait, wait_for
 from datapruner.catalog.models import Job
+from datapruner.service.instance import Service
 
 
 async def started(

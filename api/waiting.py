@@ -16,10 +16,10 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from api.state import Service
 from datapruner.catalog.models import FINISHED, Job
 from datapruner.errors import NotFoundError, UsageError
 from datapruner.query.ending import EndedError, Ending
+from datapruner.service.instance import Service
 
 T = TypeVar("T")
 LONGEST = 600.0

@@ -4,6 +4,8 @@
     ├── UsageError             an option or argument is wrong                       exit 2
     │   ├── NotFoundError      there is no such thing (for the one who asks)
     │   ├── ConflictError      it clashes with what is there
+    │   │   └── RepeatedKeyError   the first request with an idempotency key is still being answered
+    │   ├── ReusedKeyError     an idempotency key that belongs to another request
     │   ├── DeniedError        whoever asks may not
     │   └── QuotaError         a limit of the project or the service is reached
     │       └── BusyError      for the moment only
@@ -11,6 +13,7 @@
     ├── ModelError             the proxy model cannot be found, checked or loaded   exit 2
     ├── NothingSurvivedError   everything was rejected, errored or pruned           exit 3
     ├── StorageError           files cannot be stored or fetched                    exit 1
+    ├── NotReadyError          the service cannot work now                          exit 1
     ├── WorkerError            our own machinery failed                             exit 1
     └── ServiceError           a service cannot be reached, or fails                exit 1
 
@@ -69,6 +72,14 @@ class ConflictError(UsageError):
     """What is asked for clashes with what is there."""
 
 
+class RepeatedKeyError(ConflictError):
+    """An idempotency key whose first request is still being answered."""
+
+
+class ReusedKeyError(UsageError):
+    """An idempotency key that belongs to another request."""
+
+
 class DeniedError(UsageError):
     """Whoever asks may not do this."""
 
@@ -101,6 +112,10 @@ class NothingSurvivedError(DataprunerError):
 
 class StorageError(DataprunerError):
     """Files cannot be stored or fetched: a full disk, a read-only folder, an object store that refuses."""
+
+
+class NotReadyError(DataprunerError):
+    """The service cannot work now: it stops, or its database or storage do not answer."""
 
 
 class WorkerError(DataprunerError):

@@ -12,11 +12,10 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from api.dependencies import Caller, IdPage, Paging, Reader, RowPage, ServiceDep, Writer, page
+from api.dependencies import IdPage, Paging, Reader, RowPage, ServiceDep, Writer, page
 from api.forms import DatasetForm, VersionForm
 from api.paging import Cursor, row_paging
 from api.starting import started
-from api.state import Service
 from api.uploads import received, two_bodies
 from datapruner.catalog import datasets
 from datapruner.catalog.models import Dataset, Job, Upload, Version
@@ -41,6 +40,8 @@ from datapruner.schemas.datasets import (
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import previews, queue, uploads
 from datapruner.service.allowed_sources import check_source
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])

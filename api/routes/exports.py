@@ -9,10 +9,9 @@ from fastapi import APIRouter, Query, Request, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.dependencies import Caller, IdPage, Reader, ServiceDep, Writer, page
+from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
 from api.downloads import download
 from api.starting import started
-from api.state import Service
 from datapruner.catalog import exports, runs
 from datapruner.catalog.models import Dataset, Export, Job
 from datapruner.errors import ConflictError, StorageError
@@ -21,6 +20,8 @@ from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportAnswer, NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import queue
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 
 router = APIRouter(prefix="/exports", tags=["exports"])
 

@@ -6,12 +6,11 @@ from fastapi import APIRouter, HTTPException, Request, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.dependencies import Caller, ServiceDep, Writer
+from api.dependencies import ServiceDep, Writer
 from api.downloads import download
 from api.forms import PruneForm
 from api.negotiation import preferred
 from api.starting import started
-from api.state import Service
 from api.uploads import received, two_bodies
 from api.waiting import preferred_wait
 from datapruner.catalog import datasets, exports, runs
@@ -24,6 +23,8 @@ from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
 from datapruner.service import comparison_sets, queue, uploads
 from datapruner.service.allowed_models import check_models
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 from datapruner.service.uploads import Incoming
 
 router = APIRouter(tags=["prune"])

@@ -11,9 +11,8 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from api.answers import job_answer
-from api.dependencies import Caller, IdPage, Reader, RowPage, ServiceDep, Writer, page
+from api.dependencies import IdPage, Reader, RowPage, ServiceDep, Writer, page
 from api.starting import started
-from api.state import Service
 from datapruner.catalog import datasets, runs
 from datapruner.catalog import jobs as known_jobs
 from datapruner.catalog.models import Dataset, Job, Run, Version
@@ -24,6 +23,8 @@ from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, MaskAnswer, NewRun, ReportAnswer, RunAnswer, SampleAnswer
 from datapruner.service import comparison_sets, queue, results
 from datapruner.service.allowed_models import check_models
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Response, status
 
 from api.answers import accepted
 from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
-from api.state import Service
 from datapruner.catalog import datasets
 from datapruner.catalog import schedules as catalog
 from datapruner.catalog.models import Dataset, Schedule
@@ -26,6 +25,7 @@ from datapruner.schemas.schedules import (
     ScheduleAnswer,
 )
 from datapruner.service import allowed_models, allowed_sources, schedules, webhooks
+from datapruner.service.instance import Service
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 

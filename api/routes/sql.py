@@ -8,13 +8,14 @@ from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from api.dependencies import Caller, ServiceDep, SqlUser
+from api.dependencies import ServiceDep, SqlUser
 from api.negotiation import preferred
-from api.state import Service
 from api.waiting import while_wanted
 from datapruner.query.results import Format
 from datapruner.schemas.sql import SqlAnswer, SqlRequest, SqlSchema
 from datapruner.service import sql
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
 
 router = APIRouter(prefix="/sql", tags=["sql"])
 

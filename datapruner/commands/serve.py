@@ -35,7 +35,7 @@ def serve(
     )  # the only place where the core knows of the API: where they are put together
     from datapruner.catalog import migrations
     from datapruner.catalog.database import Database
-    from datapruner.service import logs, server, tokens
+    from datapruner.service import logs, server, token_key, tokens
     from datapruner.settings import load
 
     asked: dict[str, Any] = {"host": host, "port": port, "workers": workers}
@@ -60,7 +60,7 @@ def serve(
 
     try:
         migrations.ensure_current(db)
-        token_file = tokens.bootstrap(db, settings, tokens.load_key(settings))
+        token_file = tokens.bootstrap(db, settings, token_key.load_key(settings))
         if token_file is not None:
             output.show(Text(f"the admin token is in {token_file}, readable by you only"))
         server.run(create_app(settings, stop), settings, db, stop, listening, announce)

@@ -18,6 +18,8 @@ _INTERNAL = ("internal", "The service failed", 500)
 _KINDS: dict[type[Exception], tuple[str, str, int]] = {
     errors.UsageError: ("invalid-request", "The request is not valid", 422),
     errors.NotFoundError: ("not-found", "There is no such thing", 404),
+    errors.RepeatedKeyError: ("request-in-progress", "The first request still runs", 409),
+    errors.ReusedKeyError: ("idempotency-key-reused", "The key belongs to another request", 422),
     errors.ConflictError: ("conflict", "It clashes with what is there", 409),
     errors.DeniedError: ("forbidden", "This is not allowed", 403),
     errors.QuotaError: ("quota-exceeded", "A limit is reached", 429),
@@ -26,6 +28,7 @@ _KINDS: dict[type[Exception], tuple[str, str, int]] = {
     errors.ModelError: ("model-unavailable", "The proxy model cannot be used", 422),
     errors.NothingSurvivedError: ("nothing-survived", "No sample is left", 422),
     errors.StorageError: ("storage-unavailable", "Files cannot be stored or fetched", 503),
+    errors.NotReadyError: ("not-ready", "The service is not ready", 503),
     errors.WorkerError: ("worker-failed", "Measuring failed", 500),
     errors.ServiceError: ("service-failed", "Another service failed", 502),
     errors.DataprunerError: _INTERNAL,

@@ -2,16 +2,15 @@
 
 Notable choices:
 - a token is looked up by its digest, which whoever guesses cannot steer, so the comparison leaks nothing;
-- the key of the HMAC is a setting, or a file with mode 0600 in the home folder: a stolen database alone can
-  neither be read for tokens nor be given new ones.
+- the key of the HMAC is not in the database: a stolen one alone is of no use, see `service.token_key`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,28 +21,12 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import projects
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import DEFAULT_PROJECT, Project, Token, utcnow
+from datapruner.service.token_key import write_private
 from datapruner.settings import Settings
 
 PREFIX = "dpr_"
 SCOPES = ("read", "write", "sql", "admin")
 _USED_EVERY = timedelta(minutes=1)
-
-
-def load_key(settings: Settings) -> bytes:
-    """The key of token digests: the setting, or the file in home, made when there is none."""
-    if given := settings.secret.get_secret_value():
-        return given.encode()
-    path = settings.home / "secret"
-    settings.home.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".secret.{secrets.token_hex(4)}")
-    _write_private(temporary, secrets.token_hex(32))
-    try:
-        os.link(temporary, path)  # unlike a rename, never replaces the key of a service that was quicker
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    return path.read_text(encoding="ascii").strip().encode()
 
 
 def issue() -> str:
@@ -56,8 +39,18 @@ def digest(secret: str, key: bytes) -> str:
     return hmac.new(key, secret.encode(), hashlib.sha256).hexdigest()
 
 
-def authenticate(db: Database, secret: str, key: bytes) -> Token | None:
-    """The live token that `secret` is; None when there is none, or it is revoked or over."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for what project, and by which request."""
+
+    token_id: str
+    project_id: str
+    scopes: frozenset[str]
+    request_id: str
+
+
+def authenticate(db: Database, secret: str, key: bytes, request_id: str = "") -> Caller | None:
+    """Who holds the live token that `secret` is; None when there is none, or it is revoked or over."""
     with db.read() as session:
         token = session.scalar(select(Token).where(Token.digest == digest(secret, key)))
     now = utcnow()
@@ -65,7 +58,7 @@ def authenticate(db: Database, secret: str, key: bytes) -> Token | None:
         return None
     if token.last_used_at is None or now - token.last_used_at >= _USED_EVERY:
         _used(db, token.id)
-    return token
+    return Caller(token.id, token.project_id, frozenset(token.scopes), request_id)
 
 
 def _used(db: Database, token_id: str) -> None:
@@ -95,13 +88,6 @@ def _first_token(session: Session, settings: Settings, key: bytes) -> Path:
     projects.create_token(session, project.id, "first admin", digest(secret, key), list(SCOPES))
     settings.home.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".admin-token.{secrets.token_hex(4)}")
-    _write_private(temporary, secret + "\n")
+    write_private(temporary, secret + "\n")
     temporary.replace(path)
     return path
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

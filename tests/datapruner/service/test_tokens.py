@@ -1,10 +1,9 @@
-"""The key of token digests, and the first token of a new service."""
+"""Tokens recognised by their digest, and the first one of a new service."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,30 +27,16 @@ def db(settings: Settings) -> Iterator[Database]:
     database.close()
 
 
-def test_the_key_is_made_once_however_many_start_together(settings: Settings) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(lambda _: tokens.load_key(settings), range(8)))
-    [key] = keys
-    assert len(key) == 64
-    [file] = settings.home.iterdir()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_a_key_that_is_set_leaves_no_file(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home", secret="from the environment")
-    assert tokens.load_key(settings) == b"from the environment"
-    assert not settings.home.exists()
-
-
 def test_an_empty_database_gets_one_token_and_a_used_one_none(settings: Settings, db: Database) -> None:
-    key = tokens.load_key(settings)
+    key = b"a key"
     path = tokens.bootstrap(db, settings, key)
     assert path == settings.home / "admin-token"
     secret = path.read_text().strip()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    token = tokens.authenticate(db, secret, key)
-    assert token is not None
-    assert token.scopes == ["read", "write", "sql", "admin"]
+    caller = tokens.authenticate(db, secret, key, "req_1")
+    assert caller is not None
+    assert caller.scopes == {"read", "write", "sql", "admin"}
+    assert caller.request_id == "req_1"
     assert tokens.bootstrap(db, settings, key) is None
 
 

@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from api import state
-from api.problems import NotReadyError
-from api.state import Service
+from datapruner.errors import NotReadyError
+from datapruner.service import instance
+from datapruner.service.instance import Service
 from datapruner.settings import Settings
 
 
 def test_a_service_that_starts_with_its_machine_is_not_ready_before_it_was_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: 0.5))  # since the machine started
+    monkeypatch.setattr(instance, "time", SimpleNamespace(monotonic=lambda: 0.5))  # since the machine started
     settings = Settings(home=tmp_path / "home", sql_warm=0)
     with (
         closing(Service.open(settings, threading.Event())) as service,

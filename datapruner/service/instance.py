@@ -1,4 +1,4 @@
-"""What every request needs of the service: opened once, shared by all."""
+"""What every request needs of the service: opened once by the process that answers, shared by all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.problems import NotReadyError
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
-from datapruner.errors import StorageError
+from datapruner.errors import NotReadyError, StorageError
 from datapruner.query.pool import SandboxPool
 from datapruner.service.metrics import Metrics
 from datapruner.service.storage import Storage, open_storage
-from datapruner.service.tokens import load_key
+from datapruner.service.token_key import load_key
 from datapruner.settings import Settings
 
 _GOOD_SECONDS = 2.0
