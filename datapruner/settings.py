@@ -1,6 +1,6 @@
 """Every setting of datapruner: one environment variable each, with a default that works on one machine.
 
-The README's table is made of these fields by `python -m datapruner.settings`; a test compares the two.
+`python -m datapruner.settings` makes the table of docs/settings.md of these fields; a test compares the two.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ def load(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = variable(str(first["loc"][0]))
-        raise UsageError(f"{name}: {wording(first)}", remedy="see the README's table", field=name) from error
+        raise UsageError(f"{name}: {wording(first)}", remedy="see docs/settings.md", field=name) from error
 
 
 def table() -> list[str]:
-    """The rows of the README's table of settings."""
+    """The rows of the table of settings in docs/settings.md."""
     rows = ["| Variable | Default | What it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default_factory else field.default

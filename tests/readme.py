@@ -1,4 +1,4 @@
-"""The README as a list of steps, and the terminals that they are typed into."""
+"""The README and the pages that it leads to, as a list of steps, and the terminals that take them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ import psutil
 
 from tests.waiting import until
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(datapruner [^`]+)`")
+_PAGE = re.compile(r"\]\((docs/\w+\.md)\)")
 _COMMENT = re.compile(r"\s+#\s.*$", re.MULTILINE)
+
+
+def pages() -> list[Path]:
+    """The README, then its pages in the order in which it leads to them."""
+    found = _PAGE.findall(README.read_text(encoding="utf-8"))
+    return [README, *(ROOT / name for name in dict.fromkeys(found))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whatever the README tells to type is typed, in its order, and does what the text around it promises.
+"""Whatever the README and its pages tell to type is typed, in their order, and does what the text promises.
 
 It is typed into shells, in a folder with what a clone has, with a home of its own. Three things are not as
 for a reader: the default model is a tiny one, the service listens on a free port, and nothing is downloaded.
@@ -39,14 +39,11 @@ pytestmark = [
         not Path(sys.prefix, "bin", "activate").is_file(), reason="the README is about a virtual environment"
     ),
 ]
-TEXT = readme.README.read_text(encoding="utf-8")
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in readme.pages())
 EXAMPLES = ROOT / "examples" / "instructions.jsonl"
 _OF_A_CLONE = ("examples", "Makefile", "pyproject.toml", "constraints.txt", ".env.example")
-_REPLAY, _RECIPE = (
-    "datapruner replay subset.run.json --out again.parquet",
-    "datapruner run examples/recipe.yaml",
-)
-_INLINE = (_REPLAY, _RECIPE)
+_REPLAY = "datapruner replay subset.run.json --out again.parquet"
+_INLINE = (_REPLAY,)
 """Commands within the text that are to be typed, and not only named."""
 
 
@@ -85,7 +82,7 @@ class Tour:
 
 Check = Callable[[Tour, Step], None]
 CHECKS: list[tuple[str, Check]] = []
-"""What to check of each step, by its name, in the order of the README."""
+"""What to check of each step, by its name, in the order of the pages."""
 
 
 def promised(name: str) -> Callable[[Check], Check]:
@@ -114,7 +111,7 @@ def traces() -> list[dict[str, str]]:
 
 
 def write(folder: Path) -> None:
-    """The files that the README takes for the reader's own, and what a clone has."""
+    """The files that the pages take for the reader's own, and what a clone has."""
     for name in _OF_A_CLONE:
         (folder / name).symlink_to(ROOT / name)
     environment = folder / ".venv"
@@ -182,7 +179,7 @@ def _(tour: Tour, step: Step) -> None:
 @promised("make test")
 def _(tour: Tour, step: Step) -> None:
     commands = tour.type(step, "make --dry-run test").out
-    assert re.search(r"ruff check .*mypy\n.*pytest", commands, re.DOTALL)
+    assert re.search(r"ruff check .*mypy.*lint-imports\n.*pytest", commands, re.DOTALL)
 
 
 @promised("datapruner prune alpaca.json --method qtuning --keep 0.25 --token-keep 0.5 --out subset.parquet")
@@ -230,29 +227,9 @@ def _(tour: Tour, step: Step) -> None:
     assert pq.read_table(tour.folder / "subset.parquet").num_rows == 110
 
 
-@promised("datapruner score alpaca.json --method qtuning --method donod --out scores.parquet")
+@promised("datapruner run examples/recipe.yaml")
 def _(tour: Tour, step: Step) -> None:
-    assert "nothing measured" in tour.type(step).out
-    scores = pl.read_parquet(tour.folder / "scores.parquet")
-    assert len(scores) == 404
-    assert scores.select("ppl", "entropy", "don", "nod", "donod").null_count().row(0) == (20,) * 5
-
-
-@promised("datapruner methods qtuning")
-def _(tour: Tour, step: Step) -> None:
-    out = tour.type(step).out
-    for shown in ("token_keep", "a number over 0 and at most 1", "paper-12.5x50"):
-        assert shown in out
-
-
-@promised("datapruner run recipe.yaml")
-def _(tour: Tour, step: Step) -> None:
-    out = tour.type(step).out
-    for stage in ("dedup", "contamination", "filter", "keep", "rewrite"):
-        assert re.search(rf"^  {stage}: \d+ rows? dropped", out, re.MULTILINE), out
-    rows = tour.rows("short.jsonl")
-    assert f"rewritten {len(rows)}" in out
-    assert all(len(row["messages"][-1]["content"]) < len(row["original_output"]) for row in rows)
+    assert re.search(r"^  kept +\d+", tour.type(step).out, re.MULTILINE)
 
 
 @promised("datapruner doctor")
@@ -295,6 +272,21 @@ def _(tour: Tour, step: Step) -> None:
     assert (tour.folder / "again.parquet").read_bytes() == (tour.folder / "subset.parquet").read_bytes()
 
 
+@promised("datapruner methods qtuning")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for shown in ("token_keep", "a number over 0 and at most 1", "paper-12.5x50"):
+        assert shown in out
+
+
+@promised("datapruner score alpaca.json --method qtuning --method donod --out scores.parquet")
+def _(tour: Tour, step: Step) -> None:
+    assert "nothing measured" in tour.type(step).out
+    scores = pl.read_parquet(tour.folder / "scores.parquet")
+    assert len(scores) == 404
+    assert scores.select("ppl", "entropy", "don", "nod", "donod").null_count().row(0) == (20,) * 5
+
+
 @promised("datapruner dedup alpaca.json --threshold 0.7 --out unique.jsonl")
 def _(tour: Tour, step: Step) -> None:
     out = tour.type(step).out
@@ -308,6 +300,22 @@ def _(tour: Tour, step: Step) -> None:
     assert "holds text of gsm8k row 0" in tour.type(step).out
     before, after = ({row["id"] for row in tour.rows(name)} for name in ("train.jsonl", "clean.jsonl"))
     assert "leaked" in before - after
+
+
+@promised("datapruner calibrate alpaca.json --batches 8 --size 16 --out calibration.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    assert "KL, nats a token" in tour.type(step).out
+    assert len(tour.rows("calibration.jsonl")) == 16
+
+
+@promised("datapruner run recipe.yaml")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for stage in ("dedup", "contamination", "filter", "keep", "rewrite"):
+        assert re.search(rf"^  {stage}: \d+ rows? dropped", out, re.MULTILINE), out
+    rows = tour.rows("short.jsonl")
+    assert f"rewritten {len(rows)}" in out
+    assert all(len(row["messages"][-1]["content"]) < len(row["original_output"]) for row in rows)
 
 
 @promised("datapruner rewrite asap traces.jsonl --max-token-ratio 0.5 --out short.jsonl")
@@ -335,17 +343,6 @@ def _(tour: Tour, step: Step) -> None:
     assert found is not None
     assert int(found[1]) > 0
     assert any("## Summary" in row["messages"][-1]["content"] for row in tour.rows("short.jsonl"))
-
-
-@promised("datapruner calibrate alpaca.json --batches 8 --size 16 --out calibration.jsonl")
-def _(tour: Tour, step: Step) -> None:
-    assert "KL, nats a token" in tour.type(step).out
-    assert len(tour.rows("calibration.jsonl")) == 16
-
-
-@promised(_RECIPE)
-def _(tour: Tour, step: Step) -> None:
-    assert re.search(r"^  kept +\d+", tour.type(step).out, re.MULTILINE)
 
 
 @promised("source .venv/bin/activate")
@@ -490,14 +487,31 @@ NAMES = [name for name, _ in CHECKS]
 STEPS = [step for step in readme.steps(TEXT) if step.kind != "inline" or step.name in _INLINE]
 
 
-def test_every_command_of_the_readme_has_a_check_here_in_its_order() -> None:
+def test_the_readme_leads_to_every_page() -> None:
+    assert set(readme.pages()) == {readme.README, *(ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize("page", readme.pages(), ids=lambda page: page.name)
+def test_no_block_of_a_page_is_overlooked(page: Path) -> None:
+    """Commands stand in blocks of these languages, and recipes in `yaml`."""
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^ *(?:```|~~~)(.*)$", text, re.MULTILINE)
+    assert fences[::2] == [language for language in fences[::2] if language in ("sh", "python", "yaml")]
+    known = sum(len(readme.blocks(text, language)) for language in ("sh", "python", "yaml"))
+    assert len(fences) == 2 * known
+    assert (
+        re.findall(r"^(?: {4,}|\t)(?:datapruner|make|curl|docker|pip|python)\b.*", text, re.MULTILINE) == []
+    )
+
+
+def test_every_command_of_the_pages_has_a_check_here_in_its_order() -> None:
     """A check is named by how its command begins."""
     checked = [next((name for name in NAMES if step.name.startswith(name)), step.name) for step in STEPS]
     assert checked == NAMES
 
 
 @pytest.mark.parametrize("at", range(len(CHECKS)), ids=NAMES)
-def test_a_step_does_what_the_readme_says(tour: Tour, at: int) -> None:
+def test_a_step_does_what_the_page_says(tour: Tour, at: int) -> None:
     for number in range(tour.done, at):  # when this test is run alone
         with contextlib.suppress(AssertionError):
             CHECKS[number][1](tour, STEPS[number])

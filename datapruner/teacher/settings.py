@@ -120,7 +120,7 @@ def load(**given: Any) -> TeacherSettings:
         if name is not None and name not in TeacherSettings.model_fields:
             raise UsageError(f"there is no teacher setting {name!r}", field=name) from None
         where = f"{variable(name)}: " if name else ""
-        raise UsageError(f"{where}{wording(first)}", remedy="see the README's table", field=name) from None
+        raise UsageError(f"{where}{wording(first)}", remedy="see docs/settings.md", field=name) from None
 
 
 def store_path() -> Path:
@@ -129,7 +129,7 @@ def store_path() -> Path:
 
 
 def table() -> list[str]:
-    """The rows of the README's table of teacher settings."""
+    """The rows of the table of teacher settings in docs/settings.md."""
     rows = ["| Variable | Default | What it is |", "|---|---|---|"]
     for name, field in TeacherSettings.model_fields.items():
         shown = "" if name == _KEY or field.default in ("", None) else f"`{field.default}`"
