@@ -1,7 +1,4 @@
-"""Every setting of datapruner: one environment variable each, with a default that works on one machine.
-
-`python -m datapruner.settings` makes the table of docs/settings.md of these fields; a test compares the two.
-"""
+"""Every setting of datapruner: one environment variable each, with a default that works on one machine."""
 
 from __future__ import annotations
 
@@ -118,18 +115,3 @@ def load(**given: Any) -> Settings:
         first = error.errors()[0]
         name = variable(str(first["loc"][0]))
         raise UsageError(f"{name}: {wording(first)}", remedy="see docs/settings.md", field=name) from error
-
-
-def table() -> list[str]:
-    """The rows of the table of settings in docs/settings.md."""
-    rows = ["| Variable | Default | What it is |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else field.default
-        default = default.get_secret_value() if isinstance(default, SecretStr) else default
-        shown = "" if default in ("", None, []) else f"`{default}`"
-        rows.append(f"| `{variable(name)}` | {shown} | {field.description} |")
-    return rows
-
-
-if __name__ == "__main__":
-    print("\n".join(table()))

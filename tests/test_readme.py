@@ -24,7 +24,7 @@ import pytest
 import typer
 
 from datapruner.cli import app
-from tests import compose, readme
+from tests import compose, docs, readme
 from tests.compose import ROOT
 from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.rewriting.lessons import EASY, judged
@@ -39,7 +39,7 @@ pytestmark = [
         not Path(sys.prefix, "bin", "activate").is_file(), reason="the README is about a virtual environment"
     ),
 ]
-TEXT = "\n".join(page.read_text(encoding="utf-8") for page in readme.pages())
+TEXT = "\n".join(docs.without_tables(page.read_text(encoding="utf-8")) for page in readme.pages())
 EXAMPLES = ROOT / "examples" / "instructions.jsonl"
 _OF_A_CLONE = ("examples", "Makefile", "pyproject.toml", "constraints.txt", ".env.example")
 _REPLAY = "datapruner replay subset.run.json --out again.parquet"

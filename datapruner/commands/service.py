@@ -38,7 +38,8 @@ def db() -> None:
 
 @db_app.command()
 def upgrade(
-    revision: Annotated[str, typer.Argument(help="What to go up to.")] = "head", as_json: given.Json = False
+    revision: Annotated[str, typer.Argument(metavar="[REVISION]", help="What to go up to.")] = "head",
+    as_json: given.Json = False,
 ) -> None:
     """Bring the tables to the form that this version works with. SQLite gets there by itself."""
     from datapruner.catalog import migrations
@@ -50,7 +51,9 @@ def upgrade(
 
 @db_app.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="What to go back to: a number, -1 or base.")],
+    revision: Annotated[
+        str, typer.Argument(metavar="REVISION", help="What to go back to: a number, -1 or base.")
+    ],
     as_json: given.Json = False,
 ) -> None:
     """Take the tables back to an earlier form; `base` removes them and all that is in them."""

@@ -126,12 +126,3 @@ def load(**given: Any) -> TeacherSettings:
 def store_path() -> Path:
     """Where answers are kept."""
     return home() / "teacher" / "answers.sqlite"
-
-
-def table() -> list[str]:
-    """The rows of the table of teacher settings in docs/settings.md."""
-    rows = ["| Variable | Default | What it is |", "|---|---|---|"]
-    for name, field in TeacherSettings.model_fields.items():
-        shown = "" if name == _KEY or field.default in ("", None) else f"`{field.default}`"
-        rows.append(f"| `{variable(name)}` | {shown} | {field.description} |")
-    return rows

@@ -1,0 +1,162 @@
+"""The tables of docs/ that the code fills, between marks in the pages: `python -m tests.docs` writes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import typer
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from datapruner import settings
+from datapruner.cli import app
+from datapruner.teacher import settings as teacher
+from scorers.column import Column
+from scorers.method import Method
+from scorers.methods.registry import OWN
+from tests.compose import ROOT
+
+DOCS = ROOT / "docs"
+_MARKED = re.compile(r"(?<=^<!-- table: )(\w+) -->$.*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+
+
+def written(page: str) -> str:
+    """The text of a page with its tables as the code is now."""
+
+    def fresh(found: re.Match[str]) -> str:
+        return f"{found[1]} -->\n\n" + "\n".join(TABLES[found[1]]()).rstrip("\n") + "\n\n"
+
+    return _MARKED.sub(fresh, page)
+
+
+def without_tables(page: str) -> str:
+    """What the code does not fill of a page."""
+    return _MARKED.sub("", page)
+
+
+def table(*head: str, rows: list[tuple[object, ...]]) -> Iterator[str]:
+    yield from (f"| {' | '.join(head)} |", "|---" * len(head) + "|")
+    for row in rows:
+        cells = (" ".join(str(cell).split()).replace("|", "\\|").replace("<", "&lt;") for cell in row)
+        yield f"| {' | '.join(cells)} |"
+
+
+def code(value: object) -> str:
+    """A value as it is given in the environment or on the command line."""
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{shown}`" if shown not in ("", "None", "[]") else ""
+
+
+# Settings
+
+
+def _variables(kind: type[BaseSettings], variable: Callable[[str], str]) -> Iterator[str]:
+    rows: list[tuple[object, ...]] = []
+    for name, field in kind.model_fields.items():
+        known = field.default_factory is None and not isinstance(field.default, SecretStr)
+        rows.append((code(variable(name)), code(field.default) if known else "", field.description))
+    yield from table("Variable", "Default", "What it is", rows=rows)
+
+
+# Methods
+
+
+def _methods() -> Iterator[str]:
+    for method in OWN:
+        yield from (f"### `{method.name}`", "", f"{method.title}. Paper: {method.paper}.", "")
+        yield from _options(method)
+        yield from table("Column", "What it is", rows=[_column(column) for column in method.columns])
+        yield ""
+
+
+def _options(method: Method[Any]) -> Iterator[str]:
+    kinds = get_type_hints(method.options)
+    options = [(each, each.metadata["option"]) for each in fields(method.options)]
+    rows = [
+        (code(each.name), code(each.default), about.allowed(kinds[each.name]), about.help)
+        for each, about in options
+    ]
+    if rows:
+        yield from (*table("Option", "Default", "Allowed", "What it does", rows=rows), "")
+    presets = [
+        (code(name), ", ".join(f"{key} {value}" for key, value in preset.items()))
+        for name, preset in method.presets.items()
+    ]
+    if presets:
+        yield from (*table("Preset", "Settings", rows=presets), "")
+
+
+def _column(column: Column) -> tuple[str, str]:
+    where = {"token": "of a token: ", "threshold": "threshold in the report: "}.get(column.of, "")
+    return code(column.name), where + column.text
+
+
+# Commands
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by what is typed."""
+
+    def of(command: Any, typed: str) -> Iterator[tuple[str, Any]]:
+        inner = getattr(command, "commands", {})
+        if not inner or command.invoke_without_command:
+            yield typed, command
+        for name, each in inner.items():
+            yield from of(each, f"{typed} {name}")
+
+    root: Any = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        yield from of(command, f"datapruner {name}")
+
+
+def _commands() -> Iterator[str]:
+    rows = [
+        (code(" ".join([typed, *_arguments(command)])), (command.help or "").split("\n\n")[0])
+        for typed, command in commands()
+    ]
+    yield from table("Command", "What it does", rows=rows)
+
+
+def _arguments(command: Any) -> list[str]:
+    with command.make_context(None, [], resilient_parsing=True) as context:
+        pieces = command.collect_usage_pieces(context)
+    shown = (piece.strip("{}").replace("[[", "[").replace("]]", "]") for piece in pieces)
+    return [piece for piece in shown if piece not in ("[OPTIONS]", "COMMAND [ARGS]...")]
+
+
+# Routes
+
+
+def routes() -> Iterator[tuple[str, Any]]:
+    """Every operation of the HTTP API by method and path."""
+    document = json.loads((ROOT / "openapi.json").read_text(encoding="utf-8"))
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            yield f"{verb.upper()} {path}", operation
+
+
+def _routes() -> Iterator[str]:
+    rows = []
+    for route, operation in routes():
+        words = [operation.get("description", "").split("\n\n")[0]]
+        if operation["summary"] != operation["operationId"].replace("_", " ").title():
+            words.insert(0, operation["summary"] + ("." if words[0] else ""))
+        rows.append((code(route), " ".join(filter(None, words)).removesuffix(".")))
+    yield from table("Route", "What it does", rows=rows)
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "settings": lambda: _variables(settings.Settings, settings.variable),
+    "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
+    "methods": _methods,
+    "commands": _commands,
+    "routes": _routes,
+}
+
+if __name__ == "__main__":
+    for each in DOCS.glob("*.md"):
+        each.write_text(written(each.read_text(encoding="utf-8")), encoding="utf-8")
