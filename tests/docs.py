@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import typer
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
+import datapruner
+from api import routes as api
+from api.dependencies import Needs
 from datapruner import settings
 from datapruner.cli import app
 from datapruner.teacher import settings as teacher
@@ -128,6 +133,31 @@ def _arguments(command: Any) -> list[str]:
     return [piece for piece in shown if piece not in ("[OPTIONS]", "COMMAND [ARGS]...")]
 
 
+# Python
+
+
+def _library() -> Iterator[str]:
+    rows = [(code(f"datapruner.{name}"), _told(getattr(datapruner, name))) for name in datapruner.__all__]
+    yield from table("Name", "What it is", rows=rows)
+
+
+def _client() -> Iterator[str]:
+    with datapruner.Client("http://127.0.0.1:8000", token="t") as client:
+        parts = {name: part for name, part in vars(client).items() if not name.startswith("_")}
+        rows = [
+            (code(f"{name}.{method}".lstrip(".")), _told(getattr(part, method)))
+            for name, part in {"": client, **parts}.items()
+            for kind in reversed(type(part).__mro__)
+            for method in vars(kind)
+            if not method.startswith("_") and callable(getattr(part, method))
+        ]
+    yield from table("Method", "What it does", rows=rows)
+
+
+def _told(of: object) -> str:
+    return (inspect.getdoc(of) or "").split("\n\n")[0]
+
+
 # Routes
 
 
@@ -139,14 +169,31 @@ def routes() -> Iterator[tuple[str, Any]]:
             yield f"{verb.upper()} {path}", operation
 
 
+def _scopes() -> dict[str, str]:
+    """The scope that a route wants of a token, by method and path."""
+
+    def within(dependant: Any) -> Iterator[str]:
+        if isinstance(dependant.call, Needs):
+            yield dependant.call.scope
+        for each in dependant.dependencies:
+            yield from within(each)
+
+    return {
+        f"{verb} {api.PREFIX}{route.path}": ", ".join(dict.fromkeys(within(route.dependant)))
+        for router in api.ROUTERS
+        for route in cast("list[APIRoute]", router.routes)
+        for verb in route.methods
+    }
+
+
 def _routes() -> Iterator[str]:
-    rows = []
+    rows, scopes = [], _scopes()
     for route, operation in routes():
         words = [operation.get("description", "").split("\n\n")[0]]
         if operation["summary"] != operation["operationId"].replace("_", " ").title():
             words.insert(0, operation["summary"] + ("." if words[0] else ""))
-        rows.append((code(route), " ".join(filter(None, words)).removesuffix(".")))
-    yield from table("Route", "What it does", rows=rows)
+        rows.append((code(route), scopes[route], " ".join(filter(None, words))))
+    yield from table("Route", "Scope", "What it does", rows=rows)
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
@@ -154,6 +201,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
     "methods": _methods,
     "commands": _commands,
+    "library": _library,
+    "client": _client,
     "routes": _routes,
 }
 
