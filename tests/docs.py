@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any, cast, get_type_hints
+from types import NoneType
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import typer
 from fastapi.routing import APIRoute
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 import datapruner
@@ -19,9 +21,10 @@ from api import routes as api
 from api.dependencies import Needs
 from datapruner import settings
 from datapruner.cli import app
+from datapruner.rewriting.methods import METHODS as REWRITING
 from datapruner.teacher import settings as teacher
 from scorers.column import Column
-from scorers.method import Method
+from scorers.method import Method, Option
 from scorers.methods.registry import OWN
 from tests.compose import ROOT
 
@@ -98,6 +101,37 @@ def _options(method: Method[Any]) -> Iterator[str]:
 def _column(column: Column) -> tuple[str, str]:
     where = {"token": "of a token: ", "threshold": "threshold in the report: "}.get(column.of, "")
     return code(column.name), where + column.text
+
+
+# Rewriting
+
+
+def _rewriting() -> Iterator[str]:
+    for method in REWRITING.values():
+        yield from (f"### `{method.name}`", "", f"{method.title}. Paper: {method.paper}.", "")
+        yield from table("Option", "Default", "Allowed", "What it is", rows=list(_fields(method.options)))
+        yield ""
+
+
+def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[object, ...]]:
+    """The settings of a model, one a row."""
+    for name, field in model.model_fields.items():
+        default = "" if field.is_required() or field.default_factory else code(field.default)
+        yield code(prefix + name), default, _allowed(field), field.description or ""
+
+
+def _allowed(field: FieldInfo) -> str:
+    """The values that a setting may have, in the words of the methods' options; "" for others."""
+    parts = [part for part in get_args(field.annotation) if part is not NoneType]
+    kind = field.annotation if get_origin(field.annotation) is Literal or not parts else parts[0]
+    if kind not in (bool, int, float) and get_origin(kind) is not Literal:
+        return ""
+    bounds: dict[str, float] = {}
+    for each in field.metadata:
+        bounds |= {name: getattr(each, name) for name in ("gt", "ge", "le", "lt") if hasattr(each, name)}
+    if bounds.get("le", 0) >= 2**31 - 1:  # what files and databases hold
+        del bounds["le"]
+    return Option("", bounds.get("gt"), bounds.get("ge"), bounds.get("le"), bounds.get("lt")).allowed(kind)
 
 
 # Commands
@@ -200,6 +234,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "settings": lambda: _variables(settings.Settings, settings.variable),
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
     "methods": _methods,
+    "rewriting": _rewriting,
     "commands": _commands,
     "library": _library,
     "client": _client,
