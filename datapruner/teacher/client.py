@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ import httpx
 from datapruner.errors import UsageError
 from datapruner.http.addresses import is_loopback
 from datapruner.http.retries import Retries
-from datapruner.teacher.errors import LimitReachedError, TeacherError, TeacherUnavailableError
+from datapruner.teacher.errors import TeacherError, TeacherUnavailableError
 from datapruner.teacher.limits import Budget, Tokens, Usage, estimated, text_tokens
 from datapruner.teacher.questions import Answer, Question
 from datapruner.teacher.replies import PassingError, Reply, read_reply
@@ -121,43 +121,6 @@ class Teacher:
                 await self._on_disk(self._store.put, key, answer)
         self._budget.count(stored=answer.stored)
         return answer
-
-    async def ask_all(
-        self, questions: Iterable[Question]
-    ) -> AsyncGenerator[tuple[Question, Answer | TeacherError]]:
-        """Each question with its answer or error, as they come; no more are taken than are in flight.
-
-        Raises what `ask` does. On a limit, what is in flight is answered and given first.
-        """
-        source = iter(questions)
-        asked: dict[asyncio.Task[Answer], Question] = {}
-        limit: LimitReachedError | None = None
-        try:
-            while True:
-                while limit is None and len(asked) < self.settings.concurrency:
-                    question = next(source, None)
-                    if question is None:
-                        break
-                    asked[asyncio.create_task(self.ask(question))] = question
-                if not asked:
-                    break
-                done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    question, error = asked.pop(task), task.exception()
-                    if isinstance(error, LimitReachedError):
-                        limit = error
-                    elif error is None:
-                        yield question, task.result()
-                    elif isinstance(error, TeacherError):
-                        yield question, error
-                    else:
-                        raise error
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-        if limit is not None:
-            raise limit
 
     async def _answer(self, question: Question) -> Answer:
         body, tokens = self._body(question), estimated(question)

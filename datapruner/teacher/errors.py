@@ -31,8 +31,8 @@ class TeacherError(DataprunerError):
 class UnreadableAnswerError(TeacherError):
     """An answer's text does not hold the fields asked for. A further attempt may."""
 
-    def __init__(self, message: str, *, remedy: str | None = None) -> None:
-        super().__init__(message, reason="unreadable", remedy=remedy)
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="unreadable")
 
 
 class TeacherUnavailableError(DataprunerError):

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,31 @@ def ask(teacher: Teacher, *questions: Question) -> list[Answer]:
     return asyncio.run(main())
 
 
-def ask_all(teacher: Teacher, questions: Any) -> dict[str, Answer | TeacherError]:
-    async def main() -> dict[str, Answer | TeacherError]:
+def ask_each(teacher: Teacher, questions: list[Question]) -> dict[str, Answer | TeacherError]:
+    """One after another; the answer or the error of each row."""
+    found: dict[str, Answer | TeacherError] = {}
+
+    async def main() -> None:
         async with teacher:
-            return {asked.row: answer async for asked, answer in teacher.ask_all(questions)}
+            for each in questions:
+                try:
+                    found[each.row] = await teacher.ask(each)
+                except TeacherError as error:
+                    found[each.row] = error
+
+    asyncio.run(main())
+    return found
+
+
+def ask_at_once(teacher: Teacher, questions: list[Question]) -> list[Answer]:
+    async def main() -> list[Answer]:
+        async with teacher:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(teacher.ask(each)) for each in questions]
+            except ExceptionGroup as stopped:
+                raise stopped.exceptions[0] from None
+            return [task.result() for task in asked]
 
     return asyncio.run(main())
 
@@ -164,7 +184,7 @@ def test_a_failure_that_does_not_pass_is_an_error_of_the_row(
 ) -> None:
     script.will(says("x"), trouble)
     teacher = connect(concurrency=1)
-    results = ask_all(teacher, [question("good"), question("bad")])
+    results = ask_each(teacher, [question("good"), question("bad")])
     error = results["bad"]
     assert isinstance(error, TeacherError)
     assert error.reason == reason
@@ -243,13 +263,13 @@ def test_what_no_row_would_survive_stops_at_once(
 ) -> None:
     script.will(trouble)
     with pytest.raises(TeacherUnavailableError, match=told):
-        ask_all(connect(concurrency=1), [question(str(i)) for i in range(20)])
+        ask_each(connect(), [question(str(i)) for i in range(20)])
     assert len(script.seen) == 1
 
 
 def test_a_refused_question_is_an_error_of_its_row_only(connect: Connect, script: Unruly) -> None:
     script.will(says("x"), fails(400, "maximum context length is 2048"), says("y"))
-    results = ask_all(connect(concurrency=1), [question(row) for row in "abc"])
+    results = ask_each(connect(), [question(row) for row in "abc"])
     error = results["b"]
     assert isinstance(error, TeacherError)
     assert error.reason == "refused"
@@ -261,7 +281,7 @@ def test_a_refused_question_is_an_error_of_its_row_only(connect: Connect, script
 def test_a_teacher_that_answers_nothing_stops_the_job(connect: Connect, script: Unruly, status: int) -> None:
     script.will(fails(status))
     with pytest.raises(TeacherUnavailableError, match="8 questions in a row"):
-        ask_all(connect(concurrency=1), [question(str(i)) for i in range(20)])
+        ask_each(connect(), [question(str(i)) for i in range(20)])
 
 
 def test_an_address_where_nothing_listens_is_told_soon(tmp_path: Path) -> None:
@@ -285,9 +305,9 @@ def test_a_teacher_that_is_not_set_is_told() -> None:
 def test_a_restarted_job_asks_nothing_twice(connect: Connect, script: Unruly) -> None:
     script.will(echoes)
     rows = [question(str(i), f"row {i}") for i in range(30)]
-    first = ask_all(connect(), rows[:20])
+    first = ask_each(connect(), rows[:20])
     teacher = connect()
-    both = ask_all(teacher, rows)
+    both = ask_each(teacher, rows)
     assert len(script.seen) == 30
     for row, answer in first.items():
         again = both[row]
@@ -361,8 +381,8 @@ def test_an_asker_that_gives_up_leaves_the_question_to_the_next(connect: Connect
 # Bounds
 
 
-def test_no_more_than_the_bound_are_in_flight_and_taken(connect: Connect, script: Unruly) -> None:
-    flying, most, taken, given = 0, 0, 0, 0
+def test_no_more_than_the_bound_are_in_flight(connect: Connect, script: Unruly) -> None:
+    flying, most = 0, 0
     count, three = threading.Lock(), threading.Event()
 
     def counts(handler: Handler) -> None:
@@ -378,55 +398,22 @@ def test_no_more_than_the_bound_are_in_flight_and_taken(connect: Connect, script
             flying -= 1
         echoes(handler)
 
-    def rows() -> Iterator[Question]:
-        nonlocal taken
-        for i in range(40):
-            taken += 1
-            assert taken - given <= 3 + 3  # those in flight, and those done and not yet given
-            yield question(str(i))
-
-    async def main() -> None:
-        nonlocal given
-        async with connect(concurrency=3) as teacher:
-            async for _ in teacher.ask_all(rows()):
-                given += 1
-
     script.will(counts)
-    asyncio.run(main())
-    assert (most, given) == (3, 40)
+    answered = ask_at_once(connect(concurrency=3), [question(str(i)) for i in range(40)])
+    assert (most, len(answered)) == (3, 40)
 
 
-def test_leaving_early_ends_what_is_in_flight(connect: Connect, script: Unruly) -> None:
-    script.will(echoes, is_silent)
-
-    async def main() -> int:
-        async with connect(concurrency=4) as teacher:
-            results = teacher.ask_all(question(str(i)) for i in range(100))
-            async for _ in results:
-                break
-            await results.aclose()
-            return len(asyncio.all_tasks())
-
-    assert asyncio.run(main()) == 1
-    assert len(script.seen) <= 4
-
-
-def test_a_limit_of_requests_stops_cleanly(connect: Connect, script: Unruly) -> None:
+def test_a_limit_of_requests_stops_once_what_is_in_flight_is_answered(
+    connect: Connect, script: Unruly
+) -> None:
     script.will(echoes)
-    given = []
-
-    async def main(teacher: Teacher) -> None:
-        async with teacher:
-            async for asked, answer in teacher.ask_all(question(str(i)) for i in range(30)):
-                assert isinstance(answer, Answer)
-                given.append(asked.row)
-
+    questions = [question(str(i)) for i in range(30)]
     with pytest.raises(LimitReachedError, match=r"DATAPRUNER_TEACHER_MAX_REQUESTS = 10 .*not asked again"):
-        asyncio.run(main(connect(max_requests=10)))
-    assert len(given) == len(script.seen) == 10
-    asyncio.run(main(connect(max_requests=20)))
-    assert len(script.seen) == 30
-    assert len(given) == 40
+        ask_at_once(connect(max_requests=10), questions)
+    assert len(script.seen) == 10
+    teacher = connect(max_requests=20)
+    ask_at_once(teacher, questions)
+    assert (teacher.usage.stored, teacher.usage.requests, len(script.seen)) == (10, 20, 30)
 
 
 def test_what_was_used_is_counted_and_priced(connect: Connect, script: Unruly) -> None:
@@ -508,8 +495,7 @@ def test_a_store_that_cannot_be_written_stops_the_job(
             with sqlite3.connect(tmp_path / "answers.sqlite") as other:
                 other.execute("DROP TABLE answers")
             other.close()
-            async for _ in teacher.ask_all([question("second")]):
-                raise AssertionError("an answer that is not kept is given")
+            await teacher.ask(question("second"))
 
     with pytest.raises(StorageError, match=r"answers\.sqlite"):
         asyncio.run(main())

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from datapruner.teacher import Answer, Question, Teacher, TeacherError, load
+from datapruner.teacher import Answer, Question, Teacher, load
 from tests.waiting import PATIENCE, until
 
 pytest.importorskip("openai", reason="`transformers serve` needs it: pip install openai")
@@ -69,16 +69,11 @@ def test_a_served_model_answers(service: str, smollm2: Path, tmp_path: Path) -> 
         _question("short", "Answer with one word: what is the capital of France?", 40),
     ]
 
-    async def main() -> tuple[dict[str, Answer | TeacherError], int]:
+    async def main() -> tuple[list[Answer], int]:
         async with Teacher(settings, store=tmp_path / "answers.sqlite") as teacher:
-            return {
-                asked.row: answer async for asked, answer in teacher.ask_all(rows)
-            }, teacher.usage.requests
+            return await asyncio.gather(*map(teacher.ask, rows)), teacher.usage.requests
 
-    answers, requests = asyncio.run(main())
-    long, short = answers["long"], answers["short"]
-    assert isinstance(long, Answer)
-    assert isinstance(short, Answer)
+    (long, short), requests = asyncio.run(main())
     assert (long.finish, long.completion_tokens) == ("length", 8)
     assert short.finish == "stop"
     assert "Paris" in short.text
@@ -87,7 +82,4 @@ def test_a_served_model_answers(service: str, smollm2: Path, tmp_path: Path) -> 
 
     again, requests = asyncio.run(main())
     assert requests == 0
-    assert {row: answer.text for row, answer in again.items() if isinstance(answer, Answer)} == {
-        "long": long.text,
-        "short": short.text,
-    }
+    assert [answer.text for answer in again] == [long.text, short.text]
