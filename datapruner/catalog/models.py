@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JobState = str
@@ -30,9 +30,6 @@ _NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-_OPEN = text("state IN ('queued', 'running')")
 
 
 def utcnow() -> datetime:
@@ -126,7 +123,6 @@ class Job(Base):
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    dedupe_key: Mapped[str | None]
     request_id: Mapped[str | None]
     """Of the HTTP request that asked for it, for the logs."""
     progress: Mapped[dict[str, Any] | None]
@@ -137,17 +133,7 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
-    __table_args__ = (
-        Index("ix_jobs_claim", "state", "run_after", "priority"),
-        Index(
-            "uq_jobs_open_dedupe_key",
-            "project_id",
-            "dedupe_key",
-            unique=True,
-            sqlite_where=_OPEN,
-            postgresql_where=_OPEN,
-        ),
-    )
+    __table_args__ = (Index("ix_jobs_claim", "state", "run_after", "priority"),)
 
 
 class Dataset(Base):

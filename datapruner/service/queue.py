@@ -38,7 +38,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -51,12 +50,10 @@ BACKOFF_SECONDS = 2.0
 SPACE_SECONDS = 120.0
 """The pause after a failure for want of space: somebody has to make room first."""
 MAX_BACKOFF_SECONDS = 300.0
-_OPEN = ("queued", "running")
 _WEBHOOK = "webhook"
 """The kind of job that delivers a webhook, see `service.webhooks`."""
 _WEBHOOK_ATTEMPTS = 6
 _WEBHOOK_PRIORITY = 1  # short, and about what is over
-_DEDUPE_INDEX = "uq_jobs_open_dedupe_key"
 _CLAIM_LOCK = 0x64617461  # any number that nothing else locks
 
 # The claim's statements, built once: building them takes longer than running them.
@@ -160,7 +157,6 @@ class Lease:
 
     job_id: str
     attempt: int
-    worker: str
     job: Job
 
 
@@ -173,15 +169,10 @@ def submit(
     token_id: str | None = None,
     schedule_id: str | None = None,
     priority: int = 0,
-    dedupe_key: str | None = None,
     request_id: str | None = None,
     max_attempts: int = 3,
-    run_after: datetime | None = None,
 ) -> Job:
-    """Queue a job in the caller's write transaction.
-
-    While a job of the project with the same `dedupe_key` is queued or running, that one is the answer.
-    """
+    """Queue a job in the caller's write transaction."""
     job = Job(
         id=new_id("job"),
         project_id=project_id,
@@ -190,26 +181,12 @@ def submit(
         kind=kind,
         payload=payload,
         priority=priority,
-        dedupe_key=dedupe_key,
         request_id=request_id,
         max_attempts=max_attempts,
-        run_after=run_after or utcnow(),
     )
-    if dedupe_key is None:
-        session.add(job)
-        session.flush()
-        return job
-    same = select(Job).where(Job.project_id == project_id, Job.dedupe_key == dedupe_key, Job.state.in_(_OPEN))
-    while (open_job := session.scalars(same).one_or_none()) is None:
-        try:
-            with session.begin_nested():
-                session.add(job)
-        except IntegrityError as error:  # another transaction was first and has committed by now
-            if _DEDUPE_INDEX not in str(error.orig):
-                raise
-        else:
-            return job
-    return open_job
+    session.add(job)
+    session.flush()
+    return job
 
 
 def claim(db: Database, worker: str, lease_seconds: float) -> Lease | None:
@@ -230,7 +207,7 @@ def claim(db: Database, worker: str, lease_seconds: float) -> Lease | None:
         lease = {"now": now, "taken_until": now + timedelta(seconds=lease_seconds), "taken_by": worker}
         _end_vanished(session, now)
         job = session.scalars(_TAKE, lease).one_or_none()
-    return None if job is None else Lease(job.id, job.attempt, worker, job)
+    return None if job is None else Lease(job.id, job.attempt, job)
 
 
 def heartbeat(db: Database, lease: Lease, progress: dict[str, Any] | None, lease_seconds: float) -> bool:

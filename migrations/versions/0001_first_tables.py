@@ -10,8 +10,6 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-_OPEN = sa.text("state IN ('queued', 'running')")
-
 
 def upgrade() -> None:
     op.create_table(
@@ -134,7 +132,6 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime()),
         sa.Column("worker", sa.String()),
         sa.Column("cancel_requested", sa.Boolean(), nullable=False),
-        sa.Column("dedupe_key", sa.String()),
         sa.Column("request_id", sa.String()),
         sa.Column("progress", sa.JSON()),
         sa.Column("result", sa.JSON()),
@@ -153,14 +150,6 @@ def upgrade() -> None:
     op.create_index("ix_jobs_claim", "jobs", ["state", "run_after", "priority"])
     op.create_index(op.f("ix_jobs_project_id"), "jobs", ["project_id"])
     op.create_index(op.f("ix_jobs_schedule_id"), "jobs", ["schedule_id"])
-    op.create_index(
-        "uq_jobs_open_dedupe_key",
-        "jobs",
-        ["project_id", "dedupe_key"],
-        unique=True,
-        sqlite_where=_OPEN,
-        postgresql_where=_OPEN,
-    )
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(), nullable=False),

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
 
 from datapruner.catalog.database import Database
@@ -69,8 +69,9 @@ def test_a_job_is_claimed_once_and_finished(database: Database) -> None:
 
 def test_urgent_jobs_go_first_then_old_ones_and_none_before_its_time(database: Database) -> None:
     owner = project(database)
-    later = submit(database, owner, priority=9, run_after=utcnow() + timedelta(hours=1))
+    later = submit(database, owner, priority=9)
     with database.write() as session:  # ids decide within a priority
+        session.get_one(Job, later.id).run_after = utcnow() + timedelta(hours=1)
         for name, priority in (("job_2", 0), ("job_1", 0), ("job_4", 5), ("job_3", 5)):
             session.add(Job(id=name, project_id=owner, kind="run", payload={}, priority=priority))
     assert [claim(database).job_id for _ in range(4)] == ["job_3", "job_4", "job_1", "job_2"]
@@ -375,25 +376,6 @@ def test_claims_at_the_same_time_never_exceed_a_quota(database: Database) -> Non
             queue.finish(database, lease, {})
 
 
-def test_a_job_with_the_key_of_an_open_one_is_that_one(database: Database) -> None:
-    owner = project(database)
-    first = submit(database, owner, dedupe_key="nightly")
-    assert submit(database, owner, dedupe_key="nightly").id == first.id
-    assert submit(database, project(database), dedupe_key="nightly").id != first.id
-    lease = claim(database)
-    assert submit(database, owner, dedupe_key="nightly").id == first.id
-    queue.finish(database, lease, {})
-    assert submit(database, owner, dedupe_key="nightly").id != first.id
-
-
-def test_equal_jobs_submitted_at_the_same_time_become_one(database: Database) -> None:
-    owner = project(database)
-    ids = _together(6, lambda: submit(database, owner, dedupe_key="same").id)
-    assert len(set(ids)) == 1
-    with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Job)) == 1
-
-
 def test_a_job_of_no_project_is_refused(database: Database) -> None:
     with pytest.raises(IntegrityError):
-        submit(database, "prj_none", dedupe_key="key")
+        submit(database, "prj_none")
