@@ -38,8 +38,8 @@ from scorers.selection.influence import PROJECTION, influence, mean_gradient
 from scorers.signals.columns import Signals
 from scorers.signals.forward import backbone
 from scorers.signals.head import PROJECTION_SHAPE, Head, Projection, residuals
-from scorers.signals.lissa import Surrogate, lissa
-from scorers.signals.lissa import influence as lissa_influence
+from scorers.signals.lissa import Surrogate
+from tests import whole_lissa
 from tests.tiny_model import save_tiny_model
 
 DEFAULT = PROJECTION_SHAPE
@@ -355,7 +355,7 @@ def retrain_whole(
 def compare_lissa(proxy: Proxy, samples: Sequence[Encoded], steps: int, seeds: int) -> None:
     with Surrogate(proxy, samples) as surrogate:
         started = time.perf_counter()
-        v = surrogate.mean_gradient()
+        v = whole_lissa.mean_gradient(surrogate)
         size = v.numel()
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             (g,) = torch.autograd.grad(losses(proxy, samples).mean(), surrogate.weight, create_graph=True)
@@ -379,7 +379,7 @@ def compare_lissa(proxy: Proxy, samples: Sequence[Encoded], steps: int, seeds: i
         )
         for seed in range(seeds):
             started = time.perf_counter()
-            u = lissa(surrogate, v, steps=steps, seed=seed)
+            u = whole_lissa.lissa(surrogate, v, steps=steps, seed=seed)
             flat = u.flatten().double().numpy()
             cosine = flat @ dense / np.linalg.norm(flat) / np.linalg.norm(dense)
             length = np.linalg.norm(flat) / np.linalg.norm(dense)
@@ -387,7 +387,7 @@ def compare_lissa(proxy: Proxy, samples: Sequence[Encoded], steps: int, seeds: i
             print(
                 f"seed {seed}, {steps} steps, {seconds:.0f} s: u has cosine {cosine:.4f} "
                 f"and length ratio {length:.3f} to the dense one; influence: "
-                f"{agreement(lissa_influence(surrogate, u), each @ dense)}"
+                f"{agreement(whole_lissa.influences(surrogate, u), each @ dense)}"
             )
         plain = each @ v.flatten().double().numpy()
         print(f"gradient product, no solve: {agreement(plain, each @ dense)}")

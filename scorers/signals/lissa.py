@@ -24,10 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scorers.signals.columns import Floats, Ints
 from scorers.signals.forward import LoadedProxy, TokenisedSample
-
-STEPS, DAMP, SCALE = 5000, 0.01, 25.0
 
 
 class Surrogate:
@@ -85,10 +82,6 @@ class Surrogate:
         (gradient,) = torch.autograd.grad(self.loss(i), self.weight)
         return gradient
 
-    def mean_gradient(self) -> Tensor:
-        """Gradient of the mean loss."""
-        return torch.stack([self.gradient(i) for i in range(len(self))]).mean(0)
-
     def curvature(self, i: int, direction: Tensor) -> Tensor:
         """The Hessian of sample i's loss times a direction, both shaped like the weight."""
         (gradient,) = torch.autograd.grad(self.loss(i), self.weight, create_graph=True)
@@ -96,57 +89,22 @@ class Surrogate:
         return product
 
 
-def lissa(
-    surrogate: Surrogate,
-    v: Tensor,
-    *,
-    steps: int = STEPS,
-    damp: float = DAMP,
-    scale: float = SCALE,
-    seed: int = 0,
+def step(
+    surrogate: Surrogate, v: Tensor, estimate: Tensor, i: int, *, damp: float, scale: float, number: int
 ) -> Tensor:
-    """About `(Hess + damp * scale * 1)^-1 v`, Hess of the surrogate's mean loss; shaped like v.
+    """The estimate after step `number`, from 1 on, with sample i; the first starts from v.
 
-    Raises ValueError when the sum diverges.
+    Raises ValueError when the sum has diverged.
     """
-    order = drawn(len(surrogate), steps, seed)
-    return walk(surrogate, v, v.clone(), order.tolist(), damp=damp, scale=scale) / scale
-
-
-def drawn(samples: int, steps: int, seed: int) -> Ints:
-    """The sample of each step, (steps,): indices below `samples`."""
-    return np.random.default_rng(seed).integers(samples, size=steps)
-
-
-def walk(
-    surrogate: Surrogate,
-    v: Tensor,
-    estimate: Tensor,
-    order: Sequence[int],
-    *,
-    damp: float,
-    scale: float,
-    first: int = 0,
-) -> Tensor:
-    """The estimate after a step with each sample in `order`; the sum begins with v, at step `first` 0.
-
-    Raises ValueError when it diverges.
-    """
-    for step, i in enumerate(order, first + 1):
-        estimate = v + (1 - damp) * estimate - surrogate.curvature(i, estimate) / scale
-        if not torch.isfinite(estimate).all():
-            raise ValueError(
-                f"LiSSA diverged at step {step}: the loss curves more than twice its scale, which is "
-                f"{scale:g}; raise scale, or damp"
-            )
+    estimate = v + (1 - damp) * estimate - surrogate.curvature(i, estimate) / scale
+    if not torch.isfinite(estimate).all():
+        raise ValueError(
+            f"LiSSA diverged at step {number}: the loss curves more than twice its scale, which is "
+            f"{scale:g}; raise scale, or damp"
+        )
     return estimate
 
 
-def influence(surrogate: Surrogate, u: Tensor) -> Floats:
-    """Influence (N,) of removing each sample."""
-    return np.array([influence_of(surrogate, i, u) for i in range(len(surrogate))], dtype=np.float64)
-
-
-def influence_of(surrogate: Surrogate, i: int, u: Tensor) -> float:
-    """Influence of removing sample i: its gradient's inner product with u, `lissa`'s result."""
+def influence(surrogate: Surrogate, i: int, u: Tensor) -> float:
+    """Influence of removing sample i: its gradient's inner product with u."""
     return float((surrogate.gradient(i) * u).sum(dtype=torch.float64))

