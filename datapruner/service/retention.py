@@ -47,14 +47,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """Ids of what retention deleted."""
-
-    versions: list[str]
-    runs: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Swept:
     """How much the sweep deleted."""
 
@@ -62,7 +54,7 @@ class Swept:
     uploads: int
 
 
-def apply(db: Database, storage: Storage, dataset_id: str) -> Removed:
+def apply(db: Database, storage: Storage, dataset_id: str) -> None:
     """Delete the dataset's oldest runs and versions beyond `keep_runs` and `keep_versions`.
 
     To be called after a job of the dataset has succeeded. Files that the storage does not let go are left to
@@ -74,18 +66,16 @@ def apply(db: Database, storage: Storage, dataset_id: str) -> Removed:
                 select(Dataset).where(Dataset.id == dataset_id).with_for_update()
             ).one_or_none()
             if dataset is None or (dataset.keep_runs is None and dataset.keep_versions is None):
-                return Removed([], [])
-            folders: list[str] = []
-            runs = _remove_runs(session, dataset, folders)
-            versions = _remove_versions(session, dataset, folders)
+                return
+            folders = _remove_runs(session, dataset) + _remove_versions(session, dataset)
     except IntegrityError:  # somebody has just begun to refer to one of them; the next job asks again
-        return Removed([], [])
+        return
     _delete(storage, folders)
-    return Removed(versions, runs)
 
 
-def _remove_runs(session: Session, dataset: Dataset, folders: list[str]) -> list[str]:
-    """Published runs beyond the number, and those that failed before the oldest published one that stays."""
+def _remove_runs(session: Session, dataset: Dataset) -> list[str]:
+    """Published runs beyond the number, and those that failed before the oldest published one that stays;
+    gives the folders of what is removed."""
     if dataset.keep_runs is None:
         return []
     session.execute(select(Run.id).where(Run.dataset_id == dataset.id).with_for_update())
@@ -108,14 +98,15 @@ def _remove_runs(session: Session, dataset: Dataset, folders: list[str]) -> list
         elif published_at is not None:
             kept += 1
     exports = session.scalars(select(Export.id).where(Export.run_id.in_(removed)))
-    folders += [f"projects/{dataset.project_id}/exports/{export_id}" for export_id in exports]
+    folders = [f"projects/{dataset.project_id}/exports/{export_id}" for export_id in exports]
     folders += [f"projects/{dataset.project_id}/runs/{run_id}" for run_id in removed]
     session.execute(delete(Export).where(Export.run_id.in_(removed)))
     session.execute(delete(Run).where(Run.id.in_(removed)))
-    return removed
+    return folders
 
 
-def _remove_versions(session: Session, dataset: Dataset, folders: list[str]) -> list[str]:
+def _remove_versions(session: Session, dataset: Dataset) -> list[str]:
+    """The oldest versions that nothing reads; gives their folders."""
     if dataset.keep_versions is None:
         return []
     versions = session.scalars(
@@ -125,9 +116,8 @@ def _remove_versions(session: Session, dataset: Dataset, folders: list[str]) -> 
     needed = set(session.scalars(select(Run.version_id).where(Run.version_id.in_([v.id for v in old]))))
     needed |= _read_by_jobs(session, dataset, versions)
     removed = [version.id for version in old if version.id not in needed]
-    folders += [f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}" for version_id in removed]
     session.execute(delete(Version).where(Version.id.in_(removed)))
-    return removed
+    return [f"projects/{dataset.project_id}/corpora/{dataset.id}/{version_id}" for version_id in removed]
 
 
 def _read_by_jobs(session: Session, dataset: Dataset, versions: Sequence[Version]) -> set[str]:
