@@ -2,7 +2,7 @@
 
 What methods of diversity compare, instead of the proxy's mean hidden state: unit vectors of a
 sentence-embedding model (Sentence-BERT, arXiv 1908.10084) on the text of a sample. A sample is embedded once
-for each model, part and length limit.
+for each model.
 
 Notable choices:
 - the shards are those of the signal cache, and the process that writes them is driven by the same executor,
@@ -12,7 +12,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from datapruner.corpora import texts
 from datapruner.corpora.corpus import Corpus
-from datapruner.corpora.texts import Part
 from datapruner.errors import ModelError
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
@@ -47,15 +45,10 @@ _NO_TEXT = "the sample has no text to embed"
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Where the embeddings of a corpus are. errors: sample id -> reason why it has none.
-
-    embedded: samples that went through the model now; seconds: of doing so.
-    """
+    """Where the embeddings of a corpus are. errors: sample id -> reason why it has none."""
 
     cache: SignalCache
     errors: dict[str, str]
-    embedded: int
-    seconds: float
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of these samples, in their order, (N, D). All of them must have been embedded."""
@@ -70,9 +63,7 @@ def model_of(measuring: Measuring) -> str:
     return measuring.embedder or DEFAULT_ENCODER
 
 
-def wanted(
-    models: Path, *, model: str = DEFAULT_ENCODER, part: Part = "all", max_length: int | None = None
-) -> tuple[EncoderFolder, ProxyKey]:
+def wanted(models: Path, model: str) -> tuple[EncoderFolder, ProxyKey]:
     """The embedding model, fetched into `models` if need be, and its vectors' key. Raises ModelError."""
     try:
         encoder = encoders.resolve(model, models)
@@ -81,9 +72,9 @@ def wanted(
     return encoder, ProxyKey(
         model=model,
         revision=encoder.revision,
-        template_hash=f"sentence:{part}",
+        template_hash="sentence:all",
         dtype="float32",
-        max_length=max_length or encoder.max_length,
+        max_length=encoder.max_length,
         overflow="truncate",
         train_on="all",
         tied=False,
@@ -96,19 +87,16 @@ def embed(
     home: Path,
     machine: Machine,
     *,
-    model: str = DEFAULT_ENCODER,
-    part: Part = "all",
-    max_length: int | None = None,
+    model: str,
     progress: Progress,
 ) -> Embedded:
     """Embed every sample of the corpus that the cache lacks.
 
-    `model` is an alias, a folder or a Hub name; texts are cut at `max_length` tokens, by default where the
-    model's own configuration says. Raises ModelError when the model cannot be found or used, WorkerError
-    when embedding cannot start.
+    `model` is an alias, a folder or a Hub name; texts are cut where its own configuration says. Raises
+    ModelError when the model cannot be found or used, WorkerError when embedding cannot start.
     """
     progress.stage("finding the embedding model", None, "steps")
-    encoder, key = wanted(machine.models or home, model=model, part=part, max_length=max_length)
+    encoder, key = wanted(machine.models or home, model)
     cache = SignalCache(home, key)
     index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
     known = set(cache.status(index["sample_id"].to_list())["sample_id"])
@@ -135,10 +123,9 @@ def embed(
         done += rows
         progress.at(done)
 
-    started = time.monotonic()
     failed: dict[str, str] = {}
     if len(missing):
-        tasks = _tasks(corpus, part, known, cache.folder, wordless)
+        tasks = _tasks(corpus, known, cache.folder, wordless)
         failed = dict(
             local.measure(
                 spec,
@@ -150,19 +137,12 @@ def embed(
                 on_wait=lambda: progress.at(done),
             )
         )
-    return Embedded(
-        SignalCache(home, key),
-        failed | wordless,
-        len(missing) - len(failed) - len(wordless),
-        time.monotonic() - started,
-    )
+    return Embedded(SignalCache(home, key), failed | wordless)
 
 
-def _tasks(
-    corpus: Corpus, part: Part, known: set[str], folder: Path, wordless: dict[str, str]
-) -> Iterator[local.Task]:
+def _tasks(corpus: Corpus, known: set[str], folder: Path, wordless: dict[str, str]) -> Iterator[local.Task]:
     """Samples that have no embedding yet, cut into tasks of about equal length; fills `wordless`."""
-    for _, ids, chunk in texts.sample_texts(corpus, part):
+    for _, ids, chunk in texts.sample_texts(corpus, "all"):
         wanted = []
         for sample_id, text in zip(ids, chunk, strict=True):
             if sample_id in known:

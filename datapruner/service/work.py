@@ -125,7 +125,7 @@ def _measure(context: Context, lease: queue.Lease, run: Run, scratch: Path, prog
     found = passes.passes(config, models, context.devices)
     keys = [each.key for each in found.values()]
     if SENTENCE_EMBEDDING in needs(config.methods):
-        keys.append(embeddings.wanted(models, model=embeddings.model_of(config.measuring))[1])
+        keys.append(embeddings.wanted(models, embeddings.model_of(config.measuring))[1])
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})
     for prefix in signals:
         context.storage.pull(prefix)

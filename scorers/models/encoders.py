@@ -23,7 +23,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from scorers.models import sources
-from scorers.models.sources import ModelSourceError, Progress, WheelModel
+from scorers.models.sources import ModelSourceError, WheelModel
 
 Pooling = Literal["mean", "cls"]
 
@@ -48,13 +48,9 @@ ENCODERS = {
 class EncoderFolder:
     """An encoder ready to load. `revision` (hex) keys cached embeddings; `max_length` None: not stated."""
 
-    name: str
     path: Path
     revision: str
-    pooling: Pooling
     max_length: int | None
-    licence: str
-    source: str
 
 
 def resolve(name: str, home: Path) -> EncoderFolder:
@@ -65,10 +61,8 @@ def resolve(name: str, home: Path) -> EncoderFolder:
     if name in ENCODERS:
         sources.check_folder(pull(name, home))
         found = sources.resolve(str(home / "models" / name), home)
-        source = ENCODERS[name].source
     elif Path(name).expanduser().is_dir() or "/" in name:
         found = sources.resolve(name, home)
-        source = found.source
         if not Path(name).expanduser().is_dir():
             _fetch_pooling(name)
     else:
@@ -77,27 +71,23 @@ def resolve(name: str, home: Path) -> EncoderFolder:
             "folder, and not a Hub name of the form org/name[@revision]",
             remedy="check the spelling, or the path",
         )
+    pooling(found.path)
     decisive = b"\0".join(_bytes(found.path / each) for each in _DECISIVE)
     return EncoderFolder(
-        name=name,
         path=found.path,
         revision=hashlib.sha256(found.revision.encode() + decisive).hexdigest()[:32],
-        pooling=pooling(found.path),
         max_length=_max_length(found.path),
-        licence=found.licence,
-        source=source,
     )
 
 
-def pull(alias: str, home: Path, progress: Progress | None = None) -> Path:
+def pull(alias: str, home: Path) -> Path:
     """Fetch and verify an alias into `home`; return its folder. Nothing to do when it is there.
 
     Raises ModelSourceError when the download or the hash check fails.
     """
-    model, report = ENCODERS[alias], progress or (lambda _: None)
+    model = ENCODERS[alias]
 
     def build(work: Path) -> None:
-        report(f"downloading {model.distribution} {model.version}")
         wheel = sources._download_wheel(model, work)
         sources._verify(wheel, model.wheel_sha256)
         folder = model.member.rpartition("/")[0] + "/"

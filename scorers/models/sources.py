@@ -62,11 +62,9 @@ class ModelSourceError(Exception):
 class ProxyFolder:
     """A model ready to load. `revision` and `template_hash` are hex digests that key cached signals."""
 
-    name: str
     path: Path
     revision: str
     template_hash: str
-    licence: str
     source: str
 
 
@@ -121,11 +119,9 @@ def resolve(name: str, home: Path, *, local_only: bool = False) -> ProxyFolder:
         )
     check_folder(folder)
     return ProxyFolder(
-        name=name,
         path=folder,
         revision=_revision(folder, home),
         template_hash=_template_hash(folder),
-        licence=_licence(folder),
         source=source,
     )
 
@@ -305,11 +301,3 @@ def _template_hash(folder: Path) -> str:
     parts = [str(template.RENDER_VERSION).encode(), text.encode()]
     parts.append(tokenizer.read_bytes() if tokenizer.is_file() else b"")
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-
-
-def _licence(folder: Path) -> str:
-    """What the model card's front matter states."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    stated = re.search(r"\A---\n(?:.*\n)*?license:\s*(.+?)\s*\n", text)
-    return stated[1] if stated else "not stated"

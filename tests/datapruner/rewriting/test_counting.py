@@ -24,7 +24,7 @@ ROWS = [
 
 
 def of(folder: Path) -> ProxyFolder:
-    return ProxyFolder("tiny", folder, revision="", template_hash="", licence="", source="")
+    return ProxyFolder(folder, revision="", template_hash="", source="")
 
 
 def test_each_new_text_is_counted_and_one_that_cannot_be_rendered_is_an_error_of_its_row(

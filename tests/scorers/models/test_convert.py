@@ -189,7 +189,7 @@ def test_a_gguf_file_resolves_to_a_folder_with_its_weights(tmp_path: Path) -> No
     tensors = write_gguf(tmp_path / "tiny.gguf")
     found = sources.resolve(str(tmp_path / "tiny.gguf"), tmp_path / "home")
     assert found.path.parent == tmp_path / "home" / "models"
-    assert found.licence == "mit"
+    assert (found.path / "README.md").read_text().startswith("---\nlicense: mit\n---\n")
     weights = load_file(found.path / "model.safetensors")
     assert (weights["model.embed_tokens.weight"] == tensors["token_embd"]).all()
     assert (weights["model.layers.0.mlp.down_proj.weight"] == tensors["blk.0.ffn_down"]).all()

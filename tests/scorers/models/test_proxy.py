@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from scorers.conversations.chat import ChatRenderer, Encoded
-from scorers.conversations.conversation import Conversation
 from scorers.models import proxy
 from scorers.models.sources import ModelSourceError
 from tests import chat_templates as ct
+from tests.chats import of_messages
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
 
@@ -50,7 +50,7 @@ def test_smollm2_predicts_alpaca_answers_as_well_as_it_should(smollm2: Path) -> 
             {"role": "user", "content": f"{row['instruction']}\n{row['input']}".strip()},
             {"role": "assistant", "content": row["output"]},
         ]
-        (encoded,) = ChatRenderer(loaded.tokenizer).render([Conversation.from_messages(messages)])
+        (encoded,) = ChatRenderer(loaded.tokenizer).render([of_messages(messages)])
         assert isinstance(encoded, Encoded)
         ids = torch.from_numpy(encoded.input_ids).long()
         with torch.no_grad():

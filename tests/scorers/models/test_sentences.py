@@ -104,8 +104,8 @@ def test_finding_encoders_imports_neither_torch_nor_transformers() -> None:
 def test_the_alias_gives_vectors_in_which_a_paraphrase_is_nearer_than_another_subject() -> None:
     home = Path(os.environ.get("DATAPRUNER_HOME", Path.home() / ".datapruner"))
     found = encoders.resolve("all-minilm-l6-v2", home)
-    assert (found.pooling, found.max_length, found.licence) == ("mean", 256, "apache-2.0")
-    encoder = SentenceEncoder(found.path, pooling=found.pooling, max_length=found.max_length)
+    assert (encoders.pooling(found.path), found.max_length) == ("mean", 256)
+    encoder = SentenceEncoder(found.path, pooling="mean", max_length=found.max_length)
     texts = ["How do I boil an egg?", "What is the way to cook eggs in water?", "The court fined the bank."]
     vectors = np.stack([vector for _, vector, _ in sorted(encoder.encode(texts), key=lambda each: each[0])])
     near, far = vectors[0] @ vectors[1], vectors[0] @ vectors[2]

