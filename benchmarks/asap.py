@@ -30,10 +30,16 @@ from rich.table import Table
 
 import datapruner
 from datapruner.rewriting.reasoning import Parts, ReasoningFinder
-from scorers.reasoning.asap import StepTokens, count_tokens, locate, remove_in_order
+from scorers.reasoning.asap import StepTokens, locate, remove_in_order
 from scorers.reasoning.steps import Span, removed_spans, split_steps, without
 
 RANDOM_ORDERS = 2
+
+
+def count_tokens(keep: np.ndarray, inside: np.ndarray, gap: np.ndarray) -> int:
+    """Tokens of the chain that the kept steps make."""
+    kept = np.flatnonzero(keep)
+    return int((inside[kept] + gap[kept]).sum() - gap[kept[-1]]) if len(kept) else 0
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNAL
 
 # A sample's means have the names of the token columns they are means of; shards keep the two apart.
 _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
-_N_TOKENS = pl.col("input_ids").list.len().cast(pl.Int64)  # counted unsigned, whose differences wrap around
-_N_RESPONSE = pl.col("position").list.len().cast(pl.Int64)
 _COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
 _INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.Int64, "line": pl.Int64}
 

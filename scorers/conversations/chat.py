@@ -94,10 +94,6 @@ class ChatRenderer:
     def template_source(self) -> Literal["model", "fallback"]:
         return self._template.source
 
-    @property
-    def template_text(self) -> str:
-        return self._template.text
-
     def render(self, conversations: Sequence[Conversation]) -> list[Encoded | RenderError]:
         """One result for each conversation, in order."""
         results: list[Encoded | RenderError | None] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -40,13 +40,6 @@ class Conversation:
 
     turns: Sequence[Turn]
     tools: str | None = None
-
-    @classmethod
-    def from_messages(cls, messages: Sequence[Mapping[str, Any]], tools: str | None = None) -> Conversation:
-        """Build from dicts with the fields of a turn; content must already be a string."""
-        return cls(
-            tuple(Turn(**{name: m[name] for name in TURN_FIELDS if name in m}) for m in messages), tools
-        )
 
 
 class ThinkBlock(NamedTuple):

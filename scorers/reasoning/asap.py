@@ -95,9 +95,3 @@ def remove_in_order(order: NDArray[np.intp], inside: Ints, gap: Ints, budget: in
         while not keep[last]:
             last -= 1
     return keep
-
-
-def count_tokens(keep: Bools, inside: Ints, gap: Ints) -> int:
-    """Tokens of the chain that the kept steps make."""
-    kept = np.flatnonzero(keep)
-    return int((inside[kept] + gap[kept]).sum() - gap[kept[-1]]) if len(kept) else 0

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from scorers.selection.ranking import tolerant_floor
-from scorers.signals.columns import Floats
 from scorers.signals.forward import LoadedProxy, TokenisedSample, backbone
 from scorers.signals.head import Head
 
@@ -36,27 +34,6 @@ SPARSITY = 0.5
 """Wanda's, and a share that most papers on pruning report."""
 
 _ROWS = 256  # positions whose full distributions exist at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """divergence: (candidates,), KL(original || compressed) in nats a token. best: the index of the least,
-    the first of several."""
-
-    best: int
-    divergence: Floats
-
-
-def choose_calibration(
-    proxy: LoadedProxy,
-    candidates: Sequence[Sequence[TokenisedSample]],
-    held_out: Sequence[TokenisedSample],
-    *,
-    sparsity: float = SPARSITY,
-) -> Calibration:
-    """The candidate batch after which compression leaves the least divergence; raises as `divergences`."""
-    found = np.array(list(divergences(proxy, candidates, held_out, sparsity=sparsity)))
-    return Calibration(int(np.argmin(found)), found)
 
 
 def divergences(

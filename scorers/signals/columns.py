@@ -98,14 +98,6 @@ VECTOR_SIGNALS: Mapping[str, Column] = by_name(
         kind="vector",
     ),
 )
-CORPUS_SIGNALS: Mapping[str, Column] = by_name(
-    Column(
-        "lissa_influence",
-        "influence of removing the sample, by LiSSA on one layer (many passes, see `lissa`)",
-    ),
-)
-"""Sample signals that depend on which other samples there are, and on settings: see `corpus_need`."""
-
 VIEWS: Mapping[str, str] = {
     "free": "the same samples without their prompts: the template's opening of an answer, then the answer",
     "bare": "the text of the same samples' answers alone, without prompt or template",

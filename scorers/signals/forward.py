@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from scorers.signals.head import Head, HeadSignals, Projection, head_signals, pad_rows
+from scorers.signals.head import Head, HeadSignals, Projection, head_signals
 from scorers.signals.lora_effort import FreshAdapter, lora_effort
 from scorers.signals.prefix import PrefixStates, shared_length
 from scorers.signals.tied import tied_terms
@@ -143,7 +144,7 @@ class ForwardPass:
 
     def _batch(self, samples: Sequence[TokenisedSample]) -> list[Measured | MeasureError]:
         rows = [torch.from_numpy(s.input_ids[: int(s.position[-1])].astype(np.int64)) for s in samples]
-        input_ids = pad_rows(rows, 0).to(self.device)  # (B, L)
+        input_ids = pad_sequence(rows, batch_first=True).to(self.device)  # (B, L)
         targets = torch.from_numpy(
             np.concatenate([s.input_ids[s.position] for s in samples]).astype(np.int64)
         ).to(self.device)  # (R,)

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 PROJECTION_SEED = 20170329
@@ -346,9 +345,3 @@ def _long_norm2(
     if gram is not None:
         norm2 = (gram * (hidden32 @ hidden32.T)).sum(dtype=torch.float64)
     return norm2.clamp(min=0)
-
-
-def pad_rows(rows: Sequence[Tensor], value: int) -> Tensor:
-    """Right-pad 1-D tensors to one (B, L) tensor."""
-    width = max(len(r) for r in rows)
-    return torch.stack([F.pad(r, (0, width - len(r)), value=value) for r in rows])

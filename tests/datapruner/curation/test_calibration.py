@@ -14,9 +14,9 @@ import datapruner
 from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import UsageError
 from scorers.conversations.chat import ChatRenderer, Encoded
-from scorers.conversations.conversation import Conversation
 from scorers.models.proxy import load
-from scorers.signals.calibration_kl import choose_calibration
+from scorers.signals.calibration_kl import divergences
+from tests.chats import of_messages
 from tests.command_line import Said
 from tests.tiny_model import COPIES, LINES, MEASURED, REJECTED, TOO_LONG, messages_of, text_of
 
@@ -36,7 +36,7 @@ def test_the_batch_kept_is_the_one_that_changes_the_model_least(
 
     def encoded(rows: list[int]) -> list[Encoded]:
         lines = [LINES[row] for row in rows]
-        chats = [Conversation.from_messages(messages_of(line)) for line in lines if isinstance(line, dict)]
+        chats = [of_messages(messages_of(line)) for line in lines if isinstance(line, dict)]
         found = renderer.render(chats)
         assert len(found) == len(rows)
         assert all(isinstance(each, Encoded) for each in found)
@@ -46,10 +46,11 @@ def test_the_batch_kept_is_the_one_that_changes_the_model_least(
     batches = [encoded(table.filter(calibration_batch=number)["row"].to_list()) for number in range(3)]
     held_out = encoded(table.filter(pl.col("reason") == "held out, to measure on")["row"].to_list())
     assert ([len(each) for each in batches], len(held_out)) == ([4, 4, 4], 5)
-    expected = choose_calibration(proxy, batches, held_out)
-    assert calibrated.settings["divergence"] == pytest.approx(expected.divergence.tolist(), rel=1e-5)
-    assert calibrated.settings["best"] == expected.best
-    assert calibrated.kept_rows == table.filter(calibration_batch=expected.best)["row"].to_list()
+    expected = list(divergences(proxy, batches, held_out))
+    best = expected.index(min(expected))
+    assert calibrated.settings["divergence"] == pytest.approx(expected, rel=1e-5)
+    assert calibrated.settings["best"] == best
+    assert calibrated.kept_rows == table.filter(calibration_batch=best)["row"].to_list()
 
 
 def test_every_row_is_accounted_for_with_its_reason(

@@ -18,6 +18,7 @@ from scorers.conversations.chat import ChatRenderer, Encoded, RenderError
 from scorers.conversations.conversation import Conversation
 from scorers.models.sources import ModelSourceError
 from tests import chat_templates as ct
+from tests.chats import of_messages
 from tests.waiting import PATIENCE
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -28,7 +29,7 @@ def chat(*contents: str, system: str | None = None) -> Conversation:
     """User and assistant in turn."""
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages += [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
-    return Conversation.from_messages(messages)
+    return of_messages(messages)
 
 
 def encode(tokenizer: Any, conversation: Conversation, **options: Any) -> Encoded:
@@ -122,7 +123,7 @@ def test_alpaca_rows_have_the_spans_found_character_by_character(smollm2_tokeniz
 @pytest.mark.slow
 def test_sharegpt_chats_have_the_spans_found_character_by_character(smollm2_tokenizer: Any) -> None:
     chats = load_messages("chat/sharegpt_3k", "conversations", 300)
-    assert_as_by_hand(smollm2_tokenizer, [Conversation.from_messages(messages) for messages in chats])
+    assert_as_by_hand(smollm2_tokenizer, [of_messages(messages) for messages in chats])
 
 
 def test_tool_use_chats_have_the_spans_found_character_by_character(smollm2_tokenizer: Any) -> None:
@@ -131,12 +132,12 @@ def test_tool_use_chats_have_the_spans_found_character_by_character(smollm2_toke
         for message in messages:
             if not isinstance(message["content"], str):
                 message["content"] = "\n".join(str(part.get("value")) for part in message["content"])
-    assert_as_by_hand(smollm2_tokenizer, [Conversation.from_messages(messages) for messages in chats])
+    assert_as_by_hand(smollm2_tokenizer, [of_messages(messages) for messages in chats])
 
 
 def test_ids_are_those_that_transformers_gives_the_same_chat(smollm2_tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "Count: 1234"}, {"role": "assistant", "content": "Ωμέγα 🙂 42"}]
-    encoded = encode(smollm2_tokenizer, Conversation.from_messages(messages))
+    encoded = encode(smollm2_tokenizer, of_messages(messages))
     assert encoded.input_ids.tolist() == smollm2_tokenizer.apply_chat_template(messages)["input_ids"]
 
 
@@ -157,7 +158,7 @@ def test_marked_templates_train_the_tokens_that_transformers_masks() -> None:
         for role, text in [("user", "hi"), ("assistant", "a b"), ("user", "?"), ("assistant", "the fox")]
     ]
     theirs = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    ours = encode(tokenizer, Conversation.from_messages(messages))
+    ours = encode(tokenizer, of_messages(messages))
     assert ours.position.tolist() == np.flatnonzero(theirs["assistant_masks"]).tolist()
 
 

@@ -12,10 +12,10 @@ import torch
 import transformers as tf
 
 from scorers.conversations.chat import ChatRenderer, Encoded
-from scorers.conversations.conversation import Conversation
 from scorers.methods.ifd import Ifd, IfdOptions, ifd
 from scorers.signals.columns import Signals
 from scorers.signals.forward import ForwardPass, Measured
+from tests.chats import of_messages
 from tests.proxies import Proxy
 from tests.signal_factory import make_signals, reorder, sample_ids, sample_signals
 
@@ -68,9 +68,7 @@ def measured(gpt2: tuple[Any, Any], template: str, max_length: int | None = None
     model, tokenizer = gpt2
     tokenizer.chat_template = template
     conversations = [
-        Conversation.from_messages(
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        )
+        of_messages([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
         for question, answer in PAIRS
     ]
     forward = ForwardPass(Proxy(model, torch.device("cpu")))

@@ -8,8 +8,9 @@ import numpy as np
 import peft
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from scorers.signals.head import Head, pad_rows
+from scorers.signals.head import Head
 from scorers.signals.lora_effort import ALPHA, RANK, FreshAdapter, lora_effort
 from tests import proxies, reference
 
@@ -27,7 +28,14 @@ def efforts(model: Any, samples: list[proxies.Sample], chunk_rows: int = 64) -> 
     targets = torch.from_numpy(np.concatenate([s.input_ids[s.position] for s in samples]).astype(np.int64))
     adapter = FreshAdapter.of(model)
     found = lora_effort(
-        model, Head.of(model), adapter, pad_rows(rows, 0), where, targets, lengths, chunk_rows
+        model,
+        Head.of(model),
+        adapter,
+        pad_sequence(rows, batch_first=True),
+        where,
+        targets,
+        lengths,
+        chunk_rows,
     )
     return found.numpy()
 
