@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from scorers.conversations.conversation import Conversation, Turn
+from scorers.conversations.conversation import TURN_FIELDS, Conversation, Turn
 
 
-def of_messages(messages: Sequence[Mapping[str, str]]) -> Conversation:
-    """The turns of messages that have a role and a content."""
-    return Conversation(tuple(Turn(**message) for message in messages))  # type: ignore[arg-type]
+def of_messages(messages: Sequence[Mapping[str, Any]]) -> Conversation:
+    """The turns of messages that have the fields of a turn, whatever else they have."""
+    return Conversation(
+        tuple(Turn(**{name: each[name] for name in TURN_FIELDS if name in each}) for each in messages)
+    )

@@ -53,7 +53,7 @@ def test_a_job_is_claimed_once_and_finished(database: Database) -> None:
     submitted = submit(database, project(database), request_id="req")
     assert submitted.state == "queued"
     lease = claim(database)
-    assert (lease.job_id, lease.attempt, lease.worker) == (submitted.id, 1, "worker")
+    assert (lease.job_id, lease.attempt, lease.job.worker) == (submitted.id, 1, "worker")
     assert lease.job.payload == {"work": "none"}
     assert lease.job.request_id == "req"
     assert queue.claim(database, "other", LEASE) is None

@@ -135,7 +135,9 @@ def test_a_hub_model_that_is_not_cached_is_not_fetched_when_local(home: Path) ->
 
 
 def test_an_unreachable_hub_is_an_error_with_a_remedy(home: Path) -> None:
-    script = f"from scorers import sources; sources.resolve('no-such-org/no-such-model', {str(home)!r})"
+    script = (
+        f"from scorers.models import sources; sources.resolve('no-such-org/no-such-model', {str(home)!r})"
+    )
     for setting in ({"HF_ENDPOINT": "http://127.0.0.1:9"}, {"HF_HUB_OFFLINE": "1"}):
         done = subprocess.run(
             [sys.executable, "-c", script], env={**os.environ, **setting}, capture_output=True, text=True
