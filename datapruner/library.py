@@ -48,7 +48,7 @@ class Result:
 
     @cached_property
     def scores(self) -> pl.DataFrame:
-        """One line per ingested row: scores, keep, reason, status (`datapruner.runs.tables.COLUMNS`)."""
+        """One line per ingested row: scores, keep, reason, status (`datapruner.runs.columns.COLUMNS`)."""
         return self._table("SELECT * FROM sample_scores ORDER BY row")
 
     @cached_property

@@ -43,7 +43,9 @@ class Column:
 
     def cut(self, name: str | None = None, meaning: str = "of the last sample kept") -> Self:
         """The threshold that is a value of this column, by default of the column's name."""
-        return replace(self, name=name or self.name, meaning=meaning, of="threshold", direction=None)
+        return replace(
+            self, name=name or self.name, meaning=meaning, of="threshold", direction=None, always=False
+        )
 
     @property
     def place(self) -> tuple[str, str]:

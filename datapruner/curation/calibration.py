@@ -37,7 +37,26 @@ from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_MODEL, Measuring
 from datapruner.request.parts import Calibrate
 from datapruner.system.panics import contained
+from scorers.column import Column
 from scorers.selection.ranking import draws
+
+COLUMNS = (
+    Column(
+        "calibration_batch",
+        "number of the candidate batch, -1 for a sample in none",
+        "selection",
+        "whole",
+        at_least=-1,
+    ),
+    Column(
+        "calibration_kl",
+        "KL(original || compressed with its batch); NaN in none",
+        "selection",
+        unit="nats a token",
+        at_least=0,
+    ),
+)
+"""What a recipe's calibration adds to the scores."""
 
 WORKER = ("-m", "datapruner.measuring.workers.calibrator")
 _ROOM_FOR_FAILURES = 1.1

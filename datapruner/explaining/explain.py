@@ -34,7 +34,7 @@ from datapruner.explaining.explanation import (
 from datapruner.explaining.prompts import prompt_of, tokenizer_of
 from datapruner.request.config import RunConfig
 from datapruner.runs import published
-from datapruner.runs.tables import COUNTS
+from datapruner.runs.columns import COUNTS
 from scorers.conversations.conversation import Conversation
 
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}

@@ -30,8 +30,8 @@ from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
 from datapruner.rows.row_files import Rows, plain_table
+from datapruner.runs.columns import OF_METHODS
 from datapruner.runs.published import Run
-from datapruner.runs.tables import OF_METHODS
 
 if TYPE_CHECKING:
     import datasets

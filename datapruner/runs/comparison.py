@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 import duckdb
 import polars as pl
 
+from datapruner.runs.columns import COUNTS
 from datapruner.runs.correlation import spearman
-from datapruner.runs.tables import COUNTS
 from datapruner.schemas.runs import Comparison, OwnCorrelation, ScoreCorrelation
 
 _MEMORY = "512MB"

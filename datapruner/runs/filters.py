@@ -6,7 +6,7 @@ Notable choices:
 - an expression says the same of a sample whatever its company, and again tomorrow: no subqueries, windows or
   aggregates, no functions such as random() and now();
 - a sample for which it is neither true nor false (null) does not stay, as in WHERE;
-- it is checked before anything is measured. Columns of methods from outside are known only afterwards.
+- it is checked before anything is measured.
 """
 
 from __future__ import annotations
@@ -48,17 +48,12 @@ WHERE stability <> 'CONSISTENT' OR function_type <> 'scalar') AS moody
 """
 
 
-def check(
-    expression: str, columns: Mapping[str, pa.DataType], *, others: bool = False, ask: Ask = run_sql
-) -> None:
+def check(expression: str, columns: Mapping[str, pa.DataType], *, ask: Ask = run_sql) -> None:
     """Find out before there are samples whether an expression can be their filter, given their columns.
 
-    With `others`, there may be more columns than are known; an expression that reads one is not checked
-    further. Raises UsageError saying what is wrong.
+    Raises UsageError saying what is wrong.
     """
     names = _read_columns(expression, ask)
-    if others and not {name.lower() for name in names} <= {name.lower() for name in columns}:
-        return
     schema = pa.schema([(name, columns[name]) for name in _known(names, columns)])
     _run(expression, schema.empty_table(), ask)
 

@@ -14,16 +14,17 @@ from datapruner.request.keep import Keep
 from datapruner.request.needs import Combine, method_of
 from datapruner.request.parts import Coverage
 from datapruner.runs.cautions import missed_target, mostly_length
+from scorers.column import Of
 from scorers.method import Columns, Selection, sample_column
+from scorers.methods import registry
+from scorers.methods.topsis_columns import NAME as _COMBINED
 from scorers.selection.coverage import coverage_selection
 from scorers.selection.ranking import ranked_selection
 from scorers.selection.topsis import topsis
-from scorers.signals.columns import Floats, Ints, Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, Floats, Ints, Signals
 
 Select = Callable[[float], Selection]
 """A selection for every share."""
-
-_COMBINED = "topsis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ def score(
     samples: Columns = {}
     tokens: Columns = {}
     for choice in methods:
-        samples |= by_method[choice.name]
-        tokens |= find(choice.name).token_scores(signals, choice.parsed())
+        samples |= _described(choice.name, "sample", by_method[choice.name])
+        tokens |= _described(choice.name, "token", find(choice.name).token_scores(signals, choice.parsed()))
     own = tuple(dict.fromkeys(name for choice in methods for name in _own(choice.name, by_method)))
     if combine is not None:
         samples[_COMBINED], own = _combined(signals, by_method, combine), (_COMBINED,)
@@ -81,12 +82,30 @@ def score(
         name, method, options = choice.name, find(choice.name), choice.parsed()
 
         def select(share: float) -> Selection:
-            return method.select(signals, by_method[name], share, options, seed)
+            selection = method.select(signals, by_method[name], share, options, seed)
+            _described(name, "selection", dict(selection.columns))
+            return selection
 
     selection = _select(signals, select, keep, name)
     trained = kept_tokens(signals, selection)
     missed = (*selection.warnings, *missed_target(signals, selection, keep, trained, name))
     return Scored(samples | dict(selection.columns), tokens, selection, own, (*missed, *lengthy))
+
+
+def _described(method: str, of: Of, columns: Columns) -> Columns:
+    """The columns that a method writes. Raises UsageError when one is described neither by it nor, as TOPSIS
+    shows those that it combines, by another method or as a signal."""
+    new = columns.keys() - {column.name for column in find(method).columns if column.of == of}
+    if new:
+        known = (*SAMPLE_SIGNALS.values(), *(c for each in registry.methods().values() for c in each.columns))
+        new -= {column.name for column in known if column.of == of}
+    if new:
+        raise UsageError(
+            f"method {method} writes {', '.join(sorted(new))}, which it does not describe",
+            remedy="describe it among the method's columns",
+            field="methods",
+        )
+    return columns
 
 
 def _own(method: str, by_method: Mapping[str, Columns]) -> list[str]:

@@ -31,18 +31,20 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.measuring.measure import Machine, Measurement, Pass
 from datapruner.progress import Progress
 from datapruner.query.sandbox import run_sql
-from datapruner.request.config import RunConfig
+from datapruner.request.config import RunConfig, find
 from datapruner.request.needs import check_combine, check_views
 from datapruner.runs import filters
+from datapruner.runs.columns import COLUMNS, MEASURED
 from datapruner.runs.selection import Scored
-from datapruner.runs.tables import COLUMNS, METHOD_COLUMNS, LeftOut
-from scorers.method import Selection
+from datapruner.runs.tables import LeftOut
+from scorers.method import Method, Selection
 from scorers.methods import registry
+from scorers.methods.topsis_columns import NAME as TOPSIS
 from scorers.selection.ranking import all_tokens
 from scorers.signals.columns import Bools, Ints, Signals
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
-_LATER = frozenset({"sample_id", "row", "n_kept_tokens", "quadrant", "keep", "reason", "status"})
+_TYPES = {"real": pa.float64(), "whole": pa.int64(), "text": pa.string(), "truth": pa.bool_()}
 
 UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
 """Added to the reason of samples that a method would have trained on in part."""
@@ -53,6 +55,7 @@ Evaluations = Callable[[str], Any]
 
 def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) -> None:
     """Raise UsageError, naming the setting, for what can be known to be wrong before anything is read."""
+    _check_columns(find(choice.name) for choice in config.methods)
     check_views(config, has_target=has_target)
     if config.combine is not None:
         check_combine(config.methods, config.combine)
@@ -67,17 +70,29 @@ def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) ->
             )
             raise UsageError(error.message, remedy=error.remedy, field=f"rewrite.{inner}") from error
     if config.filter is not None:
-        ours = {method.name for method in registry.OWN}
-        foreign = any(choice.name not in ours for choice in config.methods)
-        filters.check(config.filter, _known_columns(config), others=foreign, ask=ask)
+        filters.check(config.filter, _filtered_by(config), ask=ask)
 
 
-def _known_columns(config: RunConfig) -> dict[str, pa.DataType]:
-    """What a filter may read, as far as it is known before there are scores."""
-    plain = {name: pa.int64() if name.startswith("n_") else pa.float64() for name in COLUMNS}
-    chosen = [choice.name.replace("-", "_") for choice in config.methods]
-    scores = dict.fromkeys([*METHOD_COLUMNS, *chosen], pa.float64())
-    return {name: kind for name, kind in (dict(_SHAPES) | plain | scores).items() if name not in _LATER}
+def _check_columns(methods: Iterable[Method[Any]]) -> None:
+    """Raise UsageError when a method has other plans for a column of every run."""
+    for method in methods:
+        for column in method.columns:
+            ours = COLUMNS.get(column.name)
+            if column.place[0] == "sample" and ours is not None and not ours.agrees(column):
+                raise UsageError(
+                    f"method {method.name} writes the column {column.name}, which is another in every run",
+                    remedy="call it otherwise in the method",
+                    field="methods",
+                )
+
+
+def _filtered_by(config: RunConfig) -> dict[str, pa.DataType]:
+    """The columns that a filter may read."""
+    methods = [find(choice.name) for choice in config.methods]
+    if any(method.name == TOPSIS for method in methods):  # it shows the scores of whatever it combines
+        methods = list(registry.methods().values())
+    scores = [column for method in methods for column in method.columns if column.of == "sample"]
+    return dict(_SHAPES) | {column.name: _TYPES[column.kind] for column in (*MEASURED.values(), *scores)}
 
 
 # Before measuring

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.measuring.signal_cache import SignalCache, flatten
+from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts
 from datapruner.runs.selection import Scored
 from datapruner.system.space import needed
 from scorers.method import Columns
@@ -37,66 +38,20 @@ _LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_en
 # Signals whose score column goes by the papers' name.
 _PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
 
-COLUMNS: Mapping[str, tuple[type[pl.DataType], str]] = {
-    "sample_id": (pl.String, "hash of the conversation; null for a rejected row"),
-    "row": (pl.Int64, "0-based index in the input"),
-    "n_prompt_tokens": (pl.Int64, "tokens not trained on"),
-    "n_response_tokens": (pl.Int64, "tokens trained on, before pruning and rewriting"),
-    "n_kept_tokens": (pl.Int64, "tokens trained on in what is exported; 0 unless kept"),
-    "n_truncated": (pl.Int64, "response tokens lost to max_length"),
-    "ppl": (pl.Float64, "response perplexity, exp of the mean nll"),
-    "entropy": (pl.Float64, "mean entropy of the predicted distributions, nats"),
-    "el2n": (pl.Float64, "mean distance of the predicted distribution from the token"),
-    "head_grad_norm": (pl.Float64, "||G||: gradient of the mean response loss by the output head"),
-    "head_grad_dot": (pl.Float64, "<W, G>"),
-    "don": (pl.Float64, "DONOD: ||W|| - ||W'||"),
-    "nod": (pl.Float64, "DONOD: ||W - W'||"),
-    "donod": (pl.Float64, "DONOD: TOPSIS closeness of don and nod"),
-    "quadrant": (pl.String, "Q-Tuning: Q1 to Q4, or band"),
-    "keep": (pl.Boolean, "whether the sample is in the subset"),
-    "reason": (pl.String, "why"),
-    "status": (pl.String, "kept, pruned, scored, rejected or error"),
+_TYPES: Mapping[str, type[pl.DataType]] = {
+    "real": pl.Float64,
+    "whole": pl.Int64,
+    "text": pl.String,
+    "truth": pl.Boolean,
 }
+_OF_METHODS = "".join(f', "{name}" FLOAT[]' for name, column in TOKEN_COLUMNS.items() if column.always)
 
-METHOD_COLUMNS: Mapping[str, str] = {
-    "nominal_quadrant": "Q-Tuning: quadrant that the medians of ppl and entropy alone would give",
-    "tied_grad_norm": "||G|| with the gradient that arrives through the input embedding",
-    "tied_grad_dot": "<W, G> with the gradient that arrives through the input embedding",
-    "length": "length: response tokens",
-    "random": "random: uniform in [0, 1), from the seed and the sample's hash",
-    "ifd": "IFD: loss, or perplexity, of the response with its prompt over that without",
-    "nll_without_prompt": "IFD: mean nll of the response without its prompt, nats",
-    "rho": "RHO: mean excess loss over the reference model, nats",
-    "influence": "DEALRec: what leaving the sample out adds to the risk, to first order",
-    "effort": "DEALRec: gradient norm of the sample, of the head or of the adapter",
-    "dealrec": "DEALRec: scaled influence plus weighted, scaled effort",
-    "target_cosine": "cosine of the sample's projected gradient to the target set's mean",
-    "ccs": "CCS: the score whose range is covered",
-    "bin": "DEALRec and CCS: bin of the score, from the lowest on; -1 for one cut as too hard",
-    "divprune_pick": "DivPrune: place among the picks from 0, -1 if not kept",
-    "divprune_distance": "DivPrune: 1 - cosine to the nearest earlier pick; NaN if not kept",
-    "semdedup": "SemDeDup: largest cosine to a sample taken before it in its group; -1 without one",
-    "cluster": "SemDeDup: k-means group",
-    "group": "SFPrompt: k-means group",
-    "topsis": "TOPSIS closeness over the chosen criteria",
-    "calibration_batch": "calibration: number of the candidate batch, -1 for a sample in none",
-    "calibration_kl": "calibration: KL(original || compressed with its batch), nats a token; NaN in none",
-    "cot_influx": "cot-influx: the ranking score, high first",
-}
-"""Columns that only the runs of one method have."""
-
-OF_METHODS = frozenset({"don", "nod", "donod", "quadrant"})
-"""Columns of every run that only some methods fill."""
-
-COUNTS = frozenset(name for name in COLUMNS if name.startswith("n_"))
-"""Columns of numbers that are no scores."""
-
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
                     kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[]);
 CREATE TABLE token_lists (sample_id VARCHAR, row BIGINT, position INTEGER[], turn INTEGER[],
                           char_start INTEGER[], char_end INTEGER[], is_end BOOLEAN[],
-                          nll FLOAT[], entropy FLOAT[], qtuning FLOAT[], keep BOOLEAN[]);
+                          nll FLOAT[], entropy FLOAT[]{_OF_METHODS}, keep BOOLEAN[]);
 """
 
 
@@ -179,7 +134,9 @@ def sample_scores(
     )
     table = pl.concat([rows.drop("duplicate_of", "failure"), refused], how="diagonal").sort("row")
     absent = [
-        pl.lit(None, kind).alias(name) for name, (kind, _) in COLUMNS.items() if name not in table.columns
+        pl.lit(None, _TYPES[column.kind]).alias(name)
+        for name, column in COLUMNS.items()
+        if name not in table.columns
     ]
     last = ("keep", "reason", "status")
     others = [name for name in table.columns if name not in COLUMNS]
@@ -201,12 +158,6 @@ def _by_id(texts: Mapping[str, str], name: str) -> pl.DataFrame:
         {"sample_id": list(texts), name: list(texts.values())},
         schema={"sample_id": pl.String, name: pl.String},
     )
-
-
-def described(columns: Sequence[str]) -> dict[str, str]:
-    """What those columns of sample_scores mean that are ours, not of a method from outside."""
-    known = {name: text for name, (_, text) in COLUMNS.items()} | dict(METHOD_COLUMNS)
-    return {name: known[name] for name in columns if name in known}
 
 
 def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame, rows: Ints) -> pl.DataFrame:
@@ -295,7 +246,7 @@ def write(
         table = scores.to_arrow()
         connection.register("incoming", table)
         connection.execute("CREATE TABLE sample_scores AS FROM incoming")
-        for name, description in described(scores.columns).items():
+        for name, description in sample_texts(scores.columns).items():
             text = description.replace("'", "''")
             connection.execute(f"COMMENT ON COLUMN sample_scores.\"{name}\" IS '{text}'")
         connection.execute(_TABLES)

@@ -12,7 +12,7 @@ Notable choices:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from datapruner.query.pool import SandboxPool
 from datapruner.query.results import Format
 from datapruner.query.sandbox import Document, Parameters, QueryLimits
 from datapruner.schemas.sql import DocumentedColumn, SqlSchema, SqlTable
-from datapruner.service.sql_columns import CATALOG_TABLES, description
+from datapruner.service.sql_columns import CATALOG_TABLES, descriptions
 from datapruner.service.storage import Storage
 from datapruner.settings import Settings
 
@@ -110,18 +110,14 @@ class ProjectSql:
         empty = {name: table.empty() for name, table in CATALOG_TABLES.items()} if schema is None else {}
         files = self._files(keys)
         found = _asked(lambda: self._pool.run(_COLUMNS, files, limits=_SCHEMA_LIMITS, tables=empty))
-        columns = found.table.to_pylist()
-        tables: dict[tuple[str, str], list[DocumentedColumn]] = {}
-        for column in columns:
-            table, name = column["table_name"], column["column_name"]
-            documented = DocumentedColumn(
-                name=name, type=column["data_type"], description=description(table, name)
-            )
-            tables.setdefault((column["schema_name"], table), []).append(documented)
+        types: dict[tuple[str, str], dict[str, str]] = {}
+        for column in found.table.to_pylist():
+            table = column["schema_name"], column["table_name"]
+            types.setdefault(table, {})[column["column_name"]] = column["data_type"]
         return SqlSchema(
             tables=[
-                SqlTable(schema_name=schema_name, table=table, columns=documented)
-                for (schema_name, table), documented in tables.items()
+                SqlTable(schema_name=schema_name, table=table, columns=_documented(table, of_table))
+                for (schema_name, table), of_table in types.items()
             ]
         )
 
@@ -139,6 +135,11 @@ class ProjectSql:
     def _files(self, keys: mounts.Keys) -> dict[str, Sequence[Path]]:
         """The files of each schema, here. Raises StorageError."""
         return {name: [self._storage.local(key) for key in of_schema] for name, of_schema in keys.items()}
+
+
+def _documented(table: str, types: Mapping[str, str]) -> list[DocumentedColumn]:
+    texts = descriptions(table, types.keys())
+    return [DocumentedColumn(name=name, type=kind, description=texts[name]) for name, kind in types.items()]
 
 
 def _asked(ask: Callable[[], T]) -> T:

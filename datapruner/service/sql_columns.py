@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from datapruner.catalog import mounts
 from datapruner.rewriting import tables as rewritten
-from datapruner.runs.tables import COLUMNS, METHOD_COLUMNS
+from datapruner.runs import columns
 
 _TEXT, _WHOLE, _REAL, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us")
 _ROW = "0-based index in the input, rejected rows included; the key that joins the tables of a corpus"
@@ -81,21 +81,6 @@ CATALOG_TABLES: Mapping[str, CatalogTable] = {
     ),
 }
 
-_TOKENS = {
-    "sample_id": _SAMPLE_ID,
-    "row": _ROW,
-    "position": "index of the token in input_ids",
-    "turn": "0-based turn that the token belongs to",
-    "char_start": "first character of the token in the turn's content",
-    "char_end": "character after its last; equal to char_start for a token of the template",
-    "is_end": "whether the token closes the assistant turn",
-    "nll": "negative log likelihood under the proxy model, nats",
-    "entropy": "entropy of the predicted distribution, nats",
-    "qtuning": "Q-Tuning: s_t, by which tokens are kept; null where another method ran",
-    "rho": "RHO: loss in excess of the reference model's, nats; null where another method ran",
-    "keep": "whether the token is trained on; null where nothing was to be pruned or the text was rewritten",
-}
-
 _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
     "samples": {
         "row": _ROW,
@@ -142,7 +127,6 @@ _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
         "versions": "of the packages that read it, JSON",
         "original_schema": "Arrow schema of a typed source, IPC; null for JSON",
     },
-    "sample_scores": {name: text for name, (_, text) in COLUMNS.items()} | dict(METHOD_COLUMNS),
     "masks": {
         "sample_id": _SAMPLE_ID,
         "row": _ROW,
@@ -150,21 +134,23 @@ _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
         "kept_spans": "the same as character ranges of turns: turn, start, end",
     },
     "rewrites": {name: text for name, (_, text) in rewritten.COLUMNS.items()},
-    "token_lists": {name: f"{text}; one entry for each response token" for name, text in _TOKENS.items()}
-    | {"sample_id": _SAMPLE_ID, "row": _ROW},
-    "token_scores": _TOKENS,
 }
-_OTHERS = {
-    "originals": "column of the source, as it was there",
-    "sample_scores": "score of a method from outside datapruner",
-    "token_lists": "score of a method from outside datapruner, one entry for each response token",
-    "token_scores": "score of a method from outside datapruner",
-}
+_NOT_HERE = "score of a method that is not installed here"
+_OF_SOURCE = "column of the source, as it was there"
+_EACH = "; one entry for each response token"
 
 
-def description(table: str, column: str) -> str:
-    """What a column means. Raises KeyError when there is none that could be called so."""
+def descriptions(table: str, names: Collection[str]) -> dict[str, str]:
+    """What these columns of a table mean. Raises KeyError when there is none that could be called so."""
     if table in CATALOG_TABLES:
-        return CATALOG_TABLES[table].columns[column][1]
-    known = _FILE_TABLES[table]
-    return known[column] if column in known else _OTHERS[table]
+        return {name: CATALOG_TABLES[table].columns[name][1] for name in names}
+    if table == "originals":
+        return {name: _FILE_TABLES[table].get(name, _OF_SOURCE) for name in names}
+    if table == "sample_scores":
+        return dict.fromkeys(names, _NOT_HERE) | columns.sample_texts(names)
+    if table == "token_scores":
+        return dict.fromkeys(names, _NOT_HERE) | columns.token_texts(names)
+    if table == "token_lists":
+        texts = descriptions("token_scores", names)
+        return {name: text if name in ("sample_id", "row") else text + _EACH for name, text in texts.items()}
+    return {name: _FILE_TABLES[table][name] for name in names}

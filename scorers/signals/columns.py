@@ -44,14 +44,24 @@ SAMPLE_SIGNALS: Mapping[str, Column] = by_name(
     ),
     Column(
         "n_response_tokens",
-        "|T|: tokens trained on, before pruning and rewriting: assistant turns, end-of-turn tokens included",
+        "tokens trained on (T), before pruning and rewriting: assistant turns, end-of-turn tokens included",
         kind="whole",
         unit="tokens",
         at_least=0,
     ),
-    Column("nll", "mean over T of -ln p(y_t)", unit="nats", at_least=0),
-    Column("entropy", "mean over T of the entropy of p_t over the full vocabulary", unit="nats", at_least=0),
-    Column("el2n", "mean over T of ||p_t - onehot(y_t)||_2", at_least=0, at_most=2**0.5),
+    Column("nll", "mean over the response tokens of -ln p(y_t)", unit="nats", at_least=0),
+    Column(
+        "entropy",
+        "mean entropy of the predicted distributions over the full vocabulary",
+        unit="nats",
+        at_least=0,
+    ),
+    Column(
+        "el2n",
+        "mean distance of the predicted distribution from the token, ||p_t - onehot(y_t)||_2",
+        at_least=0,
+        at_most=2**0.5,
+    ),
     Column(
         "head_grad_norm", "||G||_F, G the gradient of the mean response nll by the output head", at_least=0
     ),
@@ -70,10 +80,16 @@ SAMPLE_SIGNALS: Mapping[str, Column] = by_name(
     ),
 )
 TOKEN_SIGNALS: Mapping[str, Column] = by_name(
-    Column("position", "index of the token in input_ids", of="token", kind="whole", at_least=0),
+    Column("position", "index of the token in input_ids", of="token", kind="whole"),
     Column("nll", "-ln p(y_t) under the proxy model", of="token", unit="nats", at_least=0),
     Column("entropy", "entropy of the predicted distribution p_t", of="token", unit="nats", at_least=0),
-    Column("el2n", "||p_t - onehot(y_t)||_2", of="token", at_least=0, at_most=2**0.5),
+    Column(
+        "el2n",
+        "distance of the predicted distribution from the token, ||p_t - onehot(y_t)||_2",
+        of="token",
+        at_least=0,
+        at_most=2**0.5,
+    ),
     Column("top1", "whether y_t was the most likely token", of="token", kind="truth"),
     Column(
         "is_end",
@@ -94,7 +110,7 @@ VECTOR_SIGNALS: Mapping[str, Column] = by_name(
     ),
     Column(
         "mean_hidden",
-        "mean over T of the final hidden state that predicts the token, float32 (D)",
+        "mean over the response tokens of the final hidden state that predicts each, float32 (D)",
         kind="vector",
     ),
 )

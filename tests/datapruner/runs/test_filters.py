@@ -87,7 +87,6 @@ def test_what_is_no_boolean_expression_is_refused(pool: SandboxPool, expression:
     assert caught.value.field == "filter"
 
 
-def test_columns_of_methods_from_outside_are_left_for_later(pool: SandboxPool) -> None:
-    filters.check("surprise > 3", KINDS, others=True, ask=pool.run)
+def test_a_column_that_there_is_not_is_refused(pool: SandboxPool) -> None:
     with pytest.raises(UsageError, match="no column 'surprise'"):
         filters.check("surprise > 3", KINDS, ask=pool.run)

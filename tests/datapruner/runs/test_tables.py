@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from datapruner.request.config import MethodChoice
 from datapruner.request.keep import Keep
 from datapruner.runs import tables
+from datapruner.runs.columns import COLUMNS, sample_texts
 from datapruner.runs.selection import Scored, kept_tokens, score
-from datapruner.runs.tables import COLUMNS, masks, sample_scores
+from datapruner.runs.tables import masks, sample_scores
 from scorers.signals.columns import Signals
 from tests.pipeline import Prune
 from tests.signal_factory import make_signals
@@ -185,9 +186,11 @@ def test_the_named_columns_are_always_there_with_their_types() -> None:
     table = sample_scores(
         index, rejects_of(), {}, signals, np.zeros(3, np.int64), found, kept_tokens(signals, found.selection)
     )
+    kinds = {"real": pl.Float64, "whole": pl.Int64, "text": pl.String, "truth": pl.Boolean}
     assert {name: table.schema[name] for name in COLUMNS} == {
-        name: kind for name, (kind, _) in COLUMNS.items()
+        name: kinds[column.kind] for name, column in COLUMNS.items()
     }
+    assert [name for name in table.columns if name in COLUMNS] == list(COLUMNS)
     assert table.columns[-3:] == ["keep", "reason", "status"]
     assert "length" in table.columns
     assert table["don"].null_count() == table["quadrant"].null_count() == 3
@@ -203,7 +206,11 @@ def test_the_database_describes_its_columns(prune: Prune) -> None:
                 "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'sample_scores'"
             ).fetchall()
         )
-    assert {name: described[name] for name in COLUMNS} == {name: text for name, (_, text) in COLUMNS.items()}
+    assert described == sample_texts(described)
+    assert described["entropy"] == COLUMNS["entropy"].text
+    assert described["nod"] == (
+        "donod: ||W - W'||, of the head before and after the step (at least 0; low is kept)"
+    )
 
 
 def test_token_scores_have_one_line_for_each_response_token(prune: Prune) -> None:

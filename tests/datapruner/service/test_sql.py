@@ -20,13 +20,10 @@ from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import RESERVED, QueryLimits
 from datapruner.service.sql import MOST_LISTED, MOST_NAMED, ProjectSql, limits
-from datapruner.service.sql_columns import description
+from datapruner.service.sql_columns import descriptions
 from datapruner.service.storage import FolderStorage
 from datapruner.settings import Settings
-from scorers.methods import registry
-from scorers.methods.donod import DonodOptions
 from tests.pipeline import Prune
-from tests.signal_factory import make_signals
 
 LIMITS = QueryLimits(memory_bytes=128 << 20, threads=1)
 MADE = utcnow()
@@ -380,18 +377,13 @@ def test_every_column_is_described(db: Database, sql: ProjectSql, first_run: Res
         for column in table.columns:
             assert column.type
             assert column.description.strip()
-            assert "outside datapruner" not in column.description, (table.table, column.name)
+            assert "not installed" not in column.description, (table.table, column.name)
 
 
-@pytest.mark.parametrize("name", sorted(registry.methods()))
-def test_every_score_of_every_method_is_described(name: str) -> None:
-    method = registry.get(name)
-    signals = make_signals(20)
-    for options in (method.options(), *([DonodOptions(tied_exact=True)] if name == "donod" else [])):
-        scores = [*method.scores(signals, options, 0), *method.token_scores(signals, options)]
-        for column in scores:
-            table = "token_scores" if column in method.token_scores(signals, options) else "sample_scores"
-            assert "outside datapruner" not in description(table, column), column
+def test_a_score_of_a_method_that_is_gone_is_said_to_be_one() -> None:
+    texts = descriptions("sample_scores", ["donod", "gone"])
+    assert texts["donod"].startswith("donod: ")
+    assert texts["gone"] == "score of a method that is not installed here"
 
 
 def test_one_schema_can_be_described_by_any_of_its_names(
