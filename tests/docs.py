@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -22,6 +22,7 @@ from api.dependencies import Needs
 from datapruner import settings
 from datapruner.cli import app
 from datapruner.rewriting.methods import METHODS as REWRITING
+from datapruner.runs import columns
 from datapruner.teacher import settings as teacher
 from scorers.column import Column
 from scorers.method import Method, Option
@@ -101,6 +102,13 @@ def _options(method: Method[Any]) -> Iterator[str]:
 def _column(column: Column) -> tuple[str, str]:
     where = {"token": "of a token: ", "threshold": "threshold in the report: "}.get(column.of, "")
     return code(column.name), where + column.text
+
+
+# SQL
+
+
+def _columns(meanings: Mapping[str, str]) -> Iterator[str]:
+    yield from table("Column", "What it is", rows=[(code(name), text) for name, text in meanings.items()])
 
 
 # Rewriting
@@ -234,6 +242,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "settings": lambda: _variables(settings.Settings, settings.variable),
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
     "methods": _methods,
+    "sample_scores": lambda: _columns(columns.sample_texts(columns.COLUMNS)),
+    "token_scores": lambda: _columns(columns.token_texts(columns.TOKEN_COLUMNS)),
     "rewriting": _rewriting,
     "commands": _commands,
     "library": _library,
