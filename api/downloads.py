@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -19,36 +19,40 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from datapruner.service.exports import ExportFile
+
 _RANGES = re.compile(r"\s*bytes\s*=(?P<specs>[-\d,\s]+)", re.IGNORECASE | re.ASCII)
 _SPEC = re.compile(r"(?P<first>\d{0,18})-(?P<last>\d{0,18})", re.ASCII)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def download(
-    request: Request, path: Path, *, sha256: str, modified: datetime, filename: str, media_type: str
-) -> Response:
-    """Answer a GET or HEAD with the file: 200, 206 for ranges, or 304.
+def download(request: Request, file: ExportFile, filename: str) -> Response:
+    """Answer a GET or HEAD with the file, under that name: 200, 206 for ranges, or 304.
 
-    `sha256` is the hex digest of the file, `modified` is UTC. Raises HTTPException 416 when no range that was
-    asked for is in the file, OSError when it is gone.
+    Raises HTTPException 416 when no range that was asked for is in the file, OSError when it is gone.
     """
-    tag = f'"{sha256}"'
+    tag = f'"{file.sha256}"'
     headers = {
         "ETag": tag,
-        "Last-Modified": format_datetime(modified.replace(tzinfo=UTC), usegmt=True),
+        "Last-Modified": format_datetime(file.modified.replace(tzinfo=UTC), usegmt=True),
         "Cache-Control": "private, no-cache",
-        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:",
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.sha256)).decode()}:",
     }
     if request.method in ("GET", "HEAD") and _is_known(request.headers.getlist("if-none-match"), tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    about = path.stat()
+    about = file.path.stat()
     given = request.headers.get("range")
     condition = request.headers.get("if-range")
     ranges = None
     if given is not None and request.method == "GET" and condition in (None, tag, headers["Last-Modified"]):
         ranges = _ranges(given, about.st_size)
     return _File(
-        path, ranges=ranges, headers=headers, media_type=media_type, filename=filename, stat_result=about
+        file.path,
+        ranges=ranges,
+        headers=headers,
+        media_type=file.media_type,
+        filename=filename,
+        stat_result=about,
     )
 
 

@@ -11,7 +11,7 @@ from datapruner.request.asked import Names
 from datapruner.request.config import DEFAULT_MODEL, Measuring
 from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
 from datapruner.schemas.common import Name, Request
-from datapruner.schemas.datasets import Retention
+from datapruner.schemas.datasets import NewDataset, Retention
 from datapruner.schemas.runs import RunRequest
 from datapruner.validation import matching
 
@@ -24,6 +24,10 @@ class DatasetForm(Retention):
     name: Name
     mapping: JsonMapping = _MAPPING
     sha256: Sha256 | None = _SHA256
+
+    def document(self) -> NewDataset:
+        """The request that a JSON body would be, but for the rows."""
+        return NewDataset(**self.model_dump(exclude={"sha256"}, exclude_unset=True))
 
 
 class VersionForm(Request):

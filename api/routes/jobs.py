@@ -8,13 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.answers import job_answer
 from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
-from api.waiting import changes
-from datapruner.catalog import jobs as known
+from api.job_answers import changes
 from datapruner.schemas.common import Page
 from datapruner.schemas.jobs import JobAnswer, JobKind, JobState
-from datapruner.service import queue
+from datapruner.service import jobs
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -28,31 +26,25 @@ def list_jobs(
     kind: Annotated[JobKind | None, Query(description="only jobs of this kind")] = None,
 ) -> Page[JobAnswer]:
     """Jobs, the newest first."""
-    with service.db.read() as session:
-        found = known.listing(
-            session, caller.project_id, limit=paging.limit + 1, before=paging.after, state=state, kind=kind
-        )
-    return page([job_answer(job) for job in found], paging.limit, lambda job: job.id)
+    found = jobs.listing(service, caller, limit=paging.limit + 1, before=paging.after, state=state, kind=kind)
+    return page(found, paging.limit, lambda job: job.id)
 
 
 @router.get("/{job}", operation_id="get_job")
 def get_job(service: ServiceDep, caller: Reader, job: str) -> JobAnswer:
     """A job: state, progress, attempts, error, and links to what came of it."""
-    with service.db.read() as session:
-        return job_answer(known.find(session, caller.project_id, job))
+    return jobs.show(service, caller, job)
 
 
 @router.post("/{job}/cancel", operation_id="cancel_job")
 def cancel_job(service: ServiceDep, caller: Writer, job: str) -> JobAnswer:
     """Stop a job: at once while it waits, within a shard while it runs. One that has ended stays as it is."""
-    with service.db.write() as session:
-        return job_answer(queue.request_cancel(session, known.find(session, caller.project_id, job)))
+    return jobs.cancel(service, caller, job)
 
 
 def _watched(service: ServiceDep, caller: Reader, job: str) -> str:
     """The job's id, looked up before the stream begins: once it has, there is no 404 to answer with."""
-    with service.db.read() as session:
-        return known.find(session, caller.project_id, job).id
+    return jobs.show(service, caller, job).id
 
 
 @router.get("/{job}/events", operation_id="watch_job", response_class=EventSourceResponse)
@@ -66,5 +58,5 @@ async def watch_job(
     Only the newest state is sent when several changes come at once. `Last-Event-ID` leaves out what was seen.
     """
     seen = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 19 else -1
-    async for job in changes(service, job_id, after=seen):
-        yield ServerSentEvent(event="job", id=str(job.sequence), data=job_answer(job))
+    async for number, job in changes(service, job_id, after=seen):
+        yield ServerSentEvent(event="job", id=str(number), data=job)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request, status
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.dependencies import ServiceDep, SqlUser
 from api.negotiation import preferred
-from api.waiting import while_wanted
-from datapruner.query.results import Format
-from datapruner.schemas.sql import SqlAnswer, SqlRequest, SqlSchema
+from datapruner.schemas.sql import SqlAnswer, SqlFormat, SqlRequest, SqlSchema
 from datapruner.service import sql
-from datapruner.service.instance import Service
-from datapruner.service.tokens import Caller
 
+T = TypeVar("T")
 router = APIRouter(prefix="/sql", tags=["sql"])
 
-_MEDIA_TYPES: dict[Format, str] = {
+_MEDIA_TYPES: dict[SqlFormat, str] = {
     "json": "application/json",
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
@@ -65,10 +66,8 @@ async def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: 
     A statement gives at most 4,096 columns; those of the same name get a number. It ends with the connection.
     """
     kind = _format(request, body)
-    ask, limits = _sql(service, caller), sql.limits(service.settings, body.max_rows)
-    document = await while_wanted(
-        request, lambda ending: ask.run(body.sql, body.parameters, limits, kind, ending)
-    )
+    statement = sql.Statement(service, caller, body, kind)
+    document = await while_wanted(request, statement.run, statement.end)
     headers = {
         "Datapruner-Truncated": str(document.truncated).lower(),
         "Datapruner-Seconds": f"{document.seconds:.6f}",
@@ -86,14 +85,33 @@ def describe_sql(
     ] = None,
 ) -> SqlSchema:
     """The tables that SQL can read, and what each column means."""
-    return _sql(service, caller).describe(schema)
+    return sql.describe(service, caller, schema)
 
 
-def _sql(service: Service, caller: Caller) -> sql.ProjectSql:
-    return sql.ProjectSql(service.db, service.storage, service.sql, caller.project_id)
+async def while_wanted(request: Request, run: Callable[[], T | None], end: Callable[[], None]) -> T:
+    """What `run` gives in a thread; `end` is called when the client goes away or the service stops, and lets
+    it return None.
+
+    The request's body has been read. Raises ClientDisconnect.
+    """
+    watching = asyncio.create_task(_end_when_gone(request, end))
+    try:
+        found = await run_in_threadpool(run)
+    finally:
+        watching.cancel()
+        end()  # this may be the end of the service, while the thread goes on
+    if found is None:
+        raise ClientDisconnect
+    return found
 
 
-def _format(request: Request, body: SqlRequest) -> Format:
+async def _end_when_gone(request: Request, end: Callable[[], None]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    end()
+
+
+def _format(request: Request, body: SqlRequest) -> SqlFormat:
     """What the rows are to be written as. Raises HTTPException 406."""
     if body.format is not None:
         return body.format

@@ -55,9 +55,9 @@ def find_project(session: Session, name_or_id: str) -> Project:
     return min(found, key=lambda one: one.id != name_or_id)  # one may be called by another's id
 
 
-def list_projects(session: Session, limit: int, before: str | None) -> list[Project]:
-    """Up to `limit + 1` projects, the newest first, from those made before the one with the id `before`."""
-    query = select(Project).order_by(Project.id.desc()).limit(limit + 1)
+def list_projects(session: Session, *, limit: int, before: str | None = None) -> list[Project]:
+    """The newest `limit` projects, those older than the id `before` if it is given."""
+    query = select(Project).order_by(Project.id.desc()).limit(limit)
     return list(session.scalars(query if before is None else query.where(Project.id < before)))
 
 
@@ -123,9 +123,9 @@ def create_token(
     return token
 
 
-def list_tokens(session: Session, limit: int, before: str | None) -> list[Token]:
-    """Tokens of all projects, paged as `list_projects`."""
-    query = select(Token).order_by(Token.id.desc()).limit(limit + 1)
+def list_tokens(session: Session, *, limit: int, before: str | None = None) -> list[Token]:
+    """The newest `limit` tokens of all projects, those older than the id `before` if it is given."""
+    query = select(Token).order_by(Token.id.desc()).limit(limit)
     return list(session.scalars(query if before is None else query.where(Token.id < before)))
 
 

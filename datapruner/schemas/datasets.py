@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -139,3 +140,8 @@ class Deleted(Answer):
 
     deleted: bool
     dependents: list[Dependent]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int], *, done: bool) -> Deleted:
+        """With what depends on it, by kind."""
+        return cls(deleted=done, dependents=[Dependent(kind=kind, count=n) for kind, n in counts.items()])

@@ -9,6 +9,8 @@ from pydantic import Field
 from datapruner.schemas.common import Answer, Request
 from datapruner.validation import of_kind
 
+SqlFormat = Literal["json", "arrow", "parquet", "csv"]
+
 
 class SqlRequest(Request):
     """One SELECT. `parameters` fill `?` and `$1` (a list) or `$name` (an object)."""
@@ -16,7 +18,7 @@ class SqlRequest(Request):
     sql: str = Field(min_length=1, max_length=100_000)
     parameters: Annotated[list[Any] | dict[str, Any], of_kind(list, tuple, dict)] | None = None
     max_rows: int | None = Field(None, ge=1, description="at most; the service's own limit stays")
-    format: Literal["json", "arrow", "parquet", "csv"] | None = Field(None, description="default: by Accept")
+    format: SqlFormat | None = Field(None, description="default: by Accept")
 
 
 class SqlColumn(Answer):

@@ -70,7 +70,7 @@ def apply(db: Database, storage: Storage, dataset_id: str) -> None:
             folders = _remove_runs(session, dataset) + _remove_versions(session, dataset)
     except IntegrityError:  # somebody has just begun to refer to one of them; the next job asks again
         return
-    _delete(storage, folders)
+    delete_files(storage, folders)
 
 
 def _remove_runs(session: Session, dataset: Dataset) -> list[str]:
@@ -158,7 +158,7 @@ def sweep(db: Database, storage: Storage, older_than: timedelta) -> Swept:
     with db.read() as session:
         keys, folders = _referred(session)
     orphans = [key for key in aged if key not in keys and not any(p in folders for p in _parents(key))]
-    _delete(storage, [*uploads, *orphans])
+    delete_files(storage, [*uploads, *orphans])
     return Swept(len(orphans), len(uploads))
 
 
@@ -203,7 +203,8 @@ def _parents(key: str) -> Iterable[str]:
     return ("/".join(parts[:length]) for length in range(1, len(parts)))
 
 
-def _delete(storage: Storage, keys: Iterable[str]) -> None:
+def delete_files(storage: Storage, keys: Iterable[str]) -> None:
+    """Delete files and folders that no row refers to; those that storage does not let go are the sweep's."""
     for key in keys:
         try:
             storage.delete(key)

@@ -27,7 +27,7 @@ import uvicorn
 
 from datapruner.catalog.database import Database
 from datapruner.errors import UsageError, WorkerError
-from datapruner.service import retention, schedules
+from datapruner.service import firing, retention
 from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from datapruner.system.panics import contained
@@ -130,7 +130,7 @@ def _schedule(db: Database, settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(pause):
         try:
             with contained():
-                schedules.tick(db, settings)
+                firing.tick(db, settings)
             pause = _TICK
         except Exception:  # the database may be away for a while; the schedules are still there afterwards
             _log.exception("scheduler failed, tries again")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,13 +23,15 @@ import structlog
 from datapruner.catalog import mounts
 from datapruner.catalog.database import Database
 from datapruner.errors import InputError, NotFoundError, StorageError, UsageError, WorkerError
-from datapruner.query.ending import Ending
+from datapruner.query.ending import EndedError, Ending
 from datapruner.query.pool import SandboxPool
 from datapruner.query.results import Format
 from datapruner.query.sandbox import Document, Parameters, QueryLimits
-from datapruner.schemas.sql import DocumentedColumn, SqlSchema, SqlTable
+from datapruner.schemas.sql import DocumentedColumn, SqlRequest, SqlSchema, SqlTable
+from datapruner.service.instance import Service
 from datapruner.service.sql_columns import CATALOG_TABLES, descriptions
 from datapruner.service.storage import Storage
+from datapruner.service.tokens import Caller
 from datapruner.settings import Settings
 
 #: Schemas that one statement may name, and datasets that a listing shows.
@@ -55,6 +58,32 @@ def limits(settings: Settings, max_rows: int | None = None) -> QueryLimits:
         seconds=settings.sql_seconds,
         memory_bytes=settings.sql_memory_bytes,
     )
+
+
+class Statement:
+    """One SELECT of a caller, which can be ended by another thread than the one in which it runs."""
+
+    def __init__(self, service: Service, caller: Caller, wanted: SqlRequest, kind: Format) -> None:
+        most = limits(service.settings, wanted.max_rows)
+        ask = ProjectSql(service.db, service.storage, service.sql, caller.project_id)
+        self._ending = Ending()
+        self._run = partial(ask.run, wanted.sql, wanted.parameters, most, kind, self._ending)
+
+    def run(self) -> Document | None:
+        """Its rows; None when it was ended before they were there. Raises as `ProjectSql.run`."""
+        try:
+            return self._run()
+        except EndedError:
+            return None
+
+    def end(self) -> None:
+        """End it, whether it waits for its turn, is at work, or has not begun."""
+        self._ending.end()
+
+
+def describe(service: Service, caller: Caller, schema: str | None = None) -> SqlSchema:
+    """What a caller can read, as `ProjectSql.describe`."""
+    return ProjectSql(service.db, service.storage, service.sql, caller.project_id).describe(schema)
 
 
 class ProjectSql:

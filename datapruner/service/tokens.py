@@ -1,4 +1,4 @@
-"""Bearer tokens: how they are made, kept as an HMAC only, and recognised.
+"""Bearer tokens: how they are made, kept as an HMAC only, recognised, listed and ended.
 
 Notable choices:
 - a token is looked up by its digest, which whoever guesses cannot steer, so the comparison leaks nothing;
@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import projects
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import DEFAULT_PROJECT, Project, Token, utcnow
+from datapruner.schemas.projects import NewToken, NewTokenAnswer, TokenAnswer
+from datapruner.service.instance import Service
 from datapruner.service.token_key import write_private
 from datapruner.settings import Settings
 
@@ -69,6 +71,37 @@ def _used(db: Database, token_id: str) -> None:
                 row.last_used_at = utcnow()
     except OperationalError:
         return  # a full disk is no reason to refuse a reader
+
+
+def create(service: Service, caller: Caller, wanted: NewToken) -> NewTokenAnswer:
+    """A token of a project, of the caller's unless another is wanted. Raises NotFoundError for none."""
+    secret = issue()
+    over = None if wanted.expires_in_days is None else utcnow() + timedelta(days=wanted.expires_in_days)
+    with service.db.write() as session:
+        project = projects.find_project(session, wanted.project or caller.project_id)
+        token = projects.create_token(
+            session,
+            project.id,
+            wanted.name,
+            digest(secret, service.key),
+            sorted(set(wanted.scopes), key=SCOPES.index),
+            max_jobs=wanted.max_jobs,
+            expires_at=over,
+        )
+    return NewTokenAnswer(**TokenAnswer.model_validate(token).model_dump(), secret=secret)
+
+
+def listing(service: Service, *, limit: int, before: str | None = None) -> list[TokenAnswer]:
+    """The newest `limit` tokens of all projects, those older than the id `before` if it is given."""
+    with service.db.read() as session:
+        found = projects.list_tokens(session, limit=limit, before=before)
+    return [TokenAnswer.model_validate(token) for token in found]
+
+
+def revoke(service: Service, token_id: str) -> TokenAnswer:
+    """End a token; ending it again changes nothing. Raises NotFoundError."""
+    with service.db.write() as session:
+        return TokenAnswer.model_validate(projects.revoke_token(session, token_id))
 
 
 def bootstrap(db: Database, settings: Settings, key: bytes) -> Path | None:

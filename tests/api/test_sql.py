@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +16,12 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
+from api.routes.sql import while_wanted
 from tests.served import Server, serving
+from tests.waiting import PATIENCE
 
 ROWS = [{"instruction": f"Say {word}.", "output": f"{word}!"} for word in ("one", "two", "three")]
 
@@ -208,3 +214,29 @@ def test_many_at_the_same_time_are_answered_or_told_to_come_again(analyst: httpx
     assert {answer.status_code for answer in answers} <= {200, 429}
     assert [answer.status_code for answer in answers].count(200) >= 2
     assert rows(analyst, "SELECT count(*) FROM words.samples") == [[3]]
+
+
+@pytest.mark.parametrize("why", ["the client went away", "the service stops"])
+def test_a_statement_that_nobody_waits_for_any_more_is_ended(why: str) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        ended.wait(PATIENCE)
+
+    async def receive() -> Message:
+        if why == "the service stops":
+            await asyncio.Event().wait()
+        await asyncio.to_thread(begun.wait)
+        return {"type": "http.disconnect"}
+
+    async def ask() -> None:
+        asking = asyncio.create_task(while_wanted(Request({"type": "http"}, receive), run, ended.set))
+        await asyncio.to_thread(begun.wait)
+        if why == "the service stops":
+            asking.cancel()
+        await asking
+
+    with pytest.raises((ClientDisconnect, asyncio.CancelledError)):
+        asyncio.run(ask())
+    assert ended.is_set()

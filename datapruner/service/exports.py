@@ -1,0 +1,85 @@
+"""Exports: what there is, their files, and their end. How they come about is in `service.submission`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from datapruner.catalog import exports, runs
+from datapruner.catalog.models import Dataset
+from datapruner.schemas.datasets import Deleted
+from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportAnswer
+from datapruner.service import retention
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """The file of a published export: where it is here, and what a download says of it.
+
+    `sha256` in hex, `modified` in UTC without a zone.
+    """
+
+    path: Path
+    sha256: str
+    modified: datetime
+    dataset: str
+    suffix: str
+    media_type: str
+
+
+def listing(
+    service: Service, caller: Caller, *, limit: int, before: str | None = None, run: str | None = None
+) -> list[ExportAnswer]:
+    """The newest `limit` exports, those older than the id `before` and those of a run if these are given.
+
+    Raises NotFoundError when there is no such run.
+    """
+    with service.db.read() as session:
+        only = None if run is None else runs.find(session, caller.project_id, run).id
+        found = exports.listing(session, caller.project_id, limit=limit, before=before, run_id=only)
+    return [_answer(shown) for shown in found]
+
+
+def show(service: Service, caller: Caller, export: str) -> ExportAnswer:
+    """Raises NotFoundError."""
+    with service.db.read() as session:
+        return _answer(exports.show(session, caller.project_id, export))
+
+
+def delete(service: Service, caller: Caller, export: str) -> Deleted:
+    """Delete an export and its file. Raises NotFoundError, ConflictError while its job is at work."""
+    with service.db.write() as session:
+        keys = exports.delete(session, exports.find(session, caller.project_id, export))
+    retention.delete_files(service.storage, keys)
+    return Deleted.of({}, done=True)
+
+
+def file(service: Service, caller: Caller, export: str) -> ExportFile:
+    """Raises NotFoundError, ConflictError when the export is not published, StorageError."""
+    with service.db.read() as session:
+        row = exports.find_published(session, caller.project_id, export)
+        run = runs.find(session, caller.project_id, row.run_id)
+        dataset = session.get_one(Dataset, run.dataset_id).name
+    assert row.key is not None, row.id
+    assert row.sha256 is not None, row.id
+    assert row.published_at is not None, row.id
+    return ExportFile(
+        path=service.storage.local(row.key),
+        sha256=row.sha256,
+        modified=row.published_at,
+        dataset=dataset,
+        suffix=SUFFIXES[row.format],
+        media_type=MEDIA_TYPES[row.format],
+    )
+
+
+def _answer(shown: exports.Shown) -> ExportAnswer:
+    export = shown.export
+    published = export.published_at is not None
+    return ExportAnswer.model_validate(
+        {name: getattr(export, name) for name in ExportAnswer.model_fields if hasattr(export, name)}
+        | {"state": shown.state, "download": f"/v1/exports/{export.id}/file" if published else None}
+    )

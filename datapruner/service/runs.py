@@ -1,0 +1,97 @@
+"""Runs: what there is, what they say, and their end. How they come about is in `service.submission`."""
+
+from __future__ import annotations
+
+from datapruner.catalog import jobs as job_rows
+from datapruner.catalog import runs
+from datapruner.catalog.datasets import find as find_dataset
+from datapruner.catalog.models import Run, Version
+from datapruner.schemas.datasets import Deleted
+from datapruner.schemas.jobs import JobAnswer
+from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, RunAnswer, SampleAnswer
+from datapruner.service import jobs, queue, results, retention
+from datapruner.service.instance import Service
+from datapruner.service.tokens import Caller
+
+
+def listing(
+    service: Service, caller: Caller, *, limit: int, before: str | None = None, dataset: str | None = None
+) -> list[RunAnswer]:
+    """The newest `limit` runs, those older than the id `before` and those of a dataset if these are given.
+
+    Raises NotFoundError when there is no such dataset.
+    """
+    with service.db.read() as session:
+        only = None if dataset is None else find_dataset(session, caller.project_id, dataset).id
+        found = runs.listing(session, caller.project_id, limit=limit, before=before, dataset_id=only)
+    return [_answer(shown) for shown in found]
+
+
+def show(service: Service, caller: Caller, run: str) -> RunAnswer:
+    """Raises NotFoundError."""
+    with service.db.read() as session:
+        return _answer(runs.show(session, caller.project_id, run))
+
+
+def delete(service: Service, caller: Caller, run: str, *, cascade: bool, dry_run: bool) -> Deleted:
+    """Delete a run and its files, with `cascade` its exports too; or only say what would go.
+
+    Raises NotFoundError, and ConflictError as `catalog.runs.delete`.
+    """
+    if dry_run:
+        with service.db.read() as session:
+            counts = runs.dependents(session, runs.find(session, caller.project_id, run))
+        return Deleted.of(counts, done=False)
+    with service.db.write() as session:
+        row = runs.find(session, caller.project_id, run, lock=True)
+        counts = runs.dependents(session, row)
+        keys = runs.delete(session, row, cascade=cascade)
+    retention.delete_files(service.storage, keys)
+    return Deleted.of(counts, done=True)
+
+
+def cancel(service: Service, caller: Caller, run: str) -> JobAnswer:
+    """Cancel the job that carries out the run; nothing happens when it has ended. Raises NotFoundError."""
+    with service.db.write() as session:
+        job_id = runs.find(session, caller.project_id, run).job_id
+        job = job_rows.find(session, caller.project_id, job_id)
+        return jobs.answer(queue.request_cancel(session, job))
+
+
+def report(service: Service, caller: Caller, run: str) -> ReportAnswer:
+    """Raises NotFoundError, and ConflictError when the run is not published, as all that follow."""
+    return results.report(_published(service, caller, run))
+
+
+def masks(
+    service: Service, caller: Caller, run: str, *, limit: int, after: int | None = None
+) -> list[MaskAnswer]:
+    """Masks of a run's samples, as `results.masks`."""
+    return results.masks(service.storage, _published(service, caller, run), limit=limit, after=after)
+
+
+def explain(service: Service, caller: Caller, run: str, sample: str) -> SampleAnswer:
+    """Why a sample of a run was kept or pruned, as `results.explanation`."""
+    with service.db.read() as session:
+        row = runs.find_published(session, caller.project_id, run)
+        corpus = session.get_one(Version, row.version_id).key
+    return results.explanation(service.storage, row, corpus, sample, service.settings.home)
+
+
+def compare(service: Service, caller: Caller, run: str, other: str) -> Comparison:
+    """What two runs make of the samples that both know, as `results.comparison`."""
+    first, second = (_published(service, caller, each) for each in (run, other))
+    return results.comparison(service.storage, first, second)
+
+
+def _published(service: Service, caller: Caller, run: str) -> Run:
+    with service.db.read() as session:
+        return runs.find_published(session, caller.project_id, run)
+
+
+def _answer(shown: runs.Shown) -> RunAnswer:
+    run = shown.run
+    return RunAnswer.model_validate(
+        {name: getattr(run, name) for name in RunAnswer.model_fields if hasattr(run, name)}
+        | {"dataset": shown.dataset, "version": shown.version, "state": shown.state}
+    )
