@@ -25,7 +25,6 @@ from api.routes import PREFIX
 from datapruner.errors import UsageError
 from datapruner.service.instance import Service
 from datapruner.settings import Settings
-from datapruner.system.panics import contained
 
 REQUEST_ID = "X-Request-ID"
 #: Largest body of an endpoint that takes no data, which is held in memory before the caller is known.
@@ -54,7 +53,7 @@ class RequestMiddleware:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        metrics = scope["app"].state.service.metrics
+        service: Service = scope["app"].state.service
         status, began = 0, time.perf_counter()
 
         async def answer(message: Message) -> None:
@@ -64,10 +63,9 @@ class RequestMiddleware:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        metrics.began()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                with contained():
+                with service.answering():
                     await self._app(scope, receive, answer)
             except ClientDisconnect:
                 status = _CLIENT_GONE

@@ -8,12 +8,10 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.exc import DataError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from datapruner.errors import BusyError, DataprunerError, NotReadyError, RepeatedKeyError, UsageError
-from datapruner.service.problems import MEDIA_TYPE, document, problem
+from datapruner.errors import BusyError, DataprunerError, NotReadyError, RepeatedKeyError
+from datapruner.service.problems import MEDIA_TYPE, OF_THE_DATABASE, document, of_request, problem
 from datapruner.validation import wording
 
 _MOST_ERRORS, _MOST_TEXT = 20, 500
@@ -111,10 +109,7 @@ def install(app: FastAPI) -> None:
         RequestValidationError,
         HTTPException,
         RecursionError,
-        OperationalError,
-        PoolTimeoutError,
-        DataError,
-        OverflowError,
+        *OF_THE_DATABASE,
     ):
         app.add_exception_handler(kind, _handle)
 
@@ -152,14 +147,7 @@ def _about(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
             return about, dict(error.headers or {})
         case RecursionError():
             return _about(HTTPException(400, _UNREADABLE))
-        case DataError() | OverflowError():  # a character with code 0, or an integer of more than 64 bits
-            return _about(
-                UsageError(
-                    "a value that cannot be stored", remedy="leave out control characters and huge numbers"
-                )
-            )
-        case OperationalError() | PoolTimeoutError():
-            return _about(NotReadyError("the database does not answer", remedy="try again in a while"))
+    error = of_request(error)
     again = next((seconds for kind, seconds in _RETRY_AFTER.items() if isinstance(error, kind)), None)
     return problem(error), {} if again is None else {"Retry-After": again}
 

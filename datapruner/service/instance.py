@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +21,7 @@ from datapruner.service.metrics import Metrics
 from datapruner.service.storage import Storage, open_storage
 from datapruner.service.token_key import load_key
 from datapruner.settings import Settings
+from datapruner.system.panics import contained
 
 _GOOD_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
@@ -55,6 +58,14 @@ class Service:
         self.stopping.set()
         self.sql.close()
         self.db.close()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While the block answers a request: that is counted, and a panic of a native library in it raised as
+        WorkerError."""
+        self.metrics.began()
+        with contained():
+            yield
 
     def check(self) -> None:
         """Raise NotReadyError unless the service can do its work. Good news is believed for a few seconds, as

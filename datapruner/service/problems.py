@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
+
 from datapruner import errors
 from datapruner.system import space
 
+#: What the metadata database raises when it does not answer, and for a value that it cannot hold: a character
+#: with code 0, an integer of more than 64 bits.
+_AWAY: tuple[type[Exception], ...] = (OperationalError, NoConnectionError)
+_UNFIT: tuple[type[Exception], ...] = (DataError, OverflowError)
+OF_THE_DATABASE = (*_AWAY, *_UNFIT)
 MEDIA_TYPE = "application/problem+json"
 _INTERNAL = ("internal", "The service failed", 500)
 _KINDS: dict[type[Exception], tuple[str, str, int]] = {
@@ -33,6 +41,17 @@ _KINDS: dict[type[Exception], tuple[str, str, int]] = {
     errors.ServiceError: ("service-failed", "Another service failed", 502),
     errors.DataprunerError: _INTERNAL,
 }
+
+
+def of_request(error: Exception) -> Exception:
+    """What an error while a request is answered means to whoever sent it: `OF_THE_DATABASE` in our words."""
+    if isinstance(error, _AWAY):
+        return errors.NotReadyError("the database does not answer", remedy="try again in a while")
+    if isinstance(error, _UNFIT):
+        return errors.UsageError(
+            "a value that cannot be stored", remedy="leave out control characters and huge numbers"
+        )
+    return error
 
 
 def problem(error: Exception) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from sqlalchemy import text
 
 from datapruner import errors
-from datapruner.service.problems import problem
+from datapruner.catalog.database import Database
+from datapruner.service.problems import OF_THE_DATABASE, of_request, problem
 
 
 def every_error() -> list[type[errors.DataprunerError]]:
@@ -68,3 +72,17 @@ def test_other_errors_do_not_tell_their_message() -> None:
     about = problem(KeyError("SECRET"))
     assert about["status"] == 500
     assert "SECRET" not in str(about)
+
+
+def test_what_the_database_raises_is_told_in_words_of_ours(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/no_tables.sqlite")
+    for statement, value, kind in (
+        ("SELECT * FROM nothing", 0, errors.NotReadyError),
+        ("SELECT :value", 2**70, errors.UsageError),
+    ):
+        with db.read() as session, pytest.raises(OF_THE_DATABASE) as caught:
+            session.execute(text(statement), {"value": value})
+        assert type(of_request(caught.value)) is kind
+    db.close()
+    other = errors.ConflictError("no error of a database")
+    assert of_request(other) is other
