@@ -11,26 +11,10 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.paging import IdPage, Paging, RowPage, page, paging
 from api.problems import MissingScopeError, UnauthorizedError
 from datapruner.service import tokens
 from datapruner.service.instance import Service
 from datapruner.service.tokens import Caller
-
-__all__ = [
-    "Admin",
-    "IdPage",
-    "Paging",
-    "Reader",
-    "RowPage",
-    "ServiceDep",
-    "SqlUser",
-    "Writer",
-    "admin",
-    "page",
-    "paging",
-    "reader",
-]
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="a token such as `dpr_…`")
 

@@ -9,10 +9,10 @@ from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.dependencies import IdPage, Paging, Reader, RowPage, ServiceDep, Writer, page
+from api.dependencies import Reader, ServiceDep, Writer
 from api.forms import DatasetForm, VersionForm
 from api.job_answers import started
-from api.paging import Cursor, row_paging
+from api.paging import Cursor, IdPage, Paging, RowPage, page, row_paging
 from api.uploads import received, two_bodies
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import (

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
+from api.dependencies import Reader, ServiceDep, Writer
 from api.downloads import download
 from api.job_answers import started
+from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.exports import MEDIA_TYPES, ExportAnswer, NewExport

@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
+from api.dependencies import Reader, ServiceDep, Writer
 from api.job_answers import changes
+from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.jobs import JobAnswer, JobKind, JobState
 from datapruner.service import jobs

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response, status
 
-from api.dependencies import IdPage, Reader, ServiceDep, Writer, page
+from api.dependencies import Reader, ServiceDep, Writer
 from api.job_answers import accepted
+from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
