@@ -90,10 +90,6 @@ class ChatRenderer:
         self._is_special = np.zeros(1 + max([len(tokenizer), *special]), dtype=np.bool_)
         self._is_special[special] = True
 
-    @property
-    def template_source(self) -> Literal["model", "fallback"]:
-        return self._template.source
-
     def render(self, conversations: Sequence[Conversation]) -> list[Encoded | RenderError]:
         """One result for each conversation, in order."""
         results: list[Encoded | RenderError | None] = []

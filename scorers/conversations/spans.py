@@ -85,21 +85,21 @@ class Response:
 
 
 class ChatTemplate:
-    """The template in force for a tokenizer. `text` is as the model has it; `source` says whose it is.
+    """The template in force for a tokenizer.
 
     Raises ModelSourceError when there is no usable one.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         try:
-            self.text, self.source = template.choose(tokenizer.chat_template)
+            text, source = template.choose(tokenizer.chat_template)
         except ValueError as error:
             raise ModelSourceError(str(error), remedy="save the one to use as chat_template.jinja") from error
-        self._marked = bool(_MARKERS.search(self.text))
-        self._program = _FIXED_DATE + self.text if "strftime_now" in self.text else self.text
-        self._prover = Prover(lambda given: self._render(given.messages, given.tools), self.text)
+        self._marked = bool(_MARKERS.search(text))
+        self._program = _FIXED_DATE + text if "strftime_now" in text else text
+        self._prover = Prover(lambda given: self._render(given.messages, given.tools), text)
         self._variables = {"bos_token": "", "eos_token": "", **tokenizer.special_tokens_map}
-        if self.source == "fallback" and tokenizer.bos_token_id not in tokenizer("").input_ids[:1]:
+        if source == "fallback" and tokenizer.bos_token_id not in tokenizer("").input_ids[:1]:
             self._variables["bos_token"] = ""  # ours writes it only for models that are trained with it
         special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
         special += [tokenizer.eos_token] if tokenizer.eos_token else []

@@ -9,7 +9,7 @@ a file with a JSON list, each batch's divergence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,6 @@ class Calibrator:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.proxy, _ = loaded(spec)
-
-    def ready(self) -> Mapping[str, Any]:
-        return {}
 
     def run(self, task: dict[str, Any]) -> Iterator[Event]:
         """Try every batch and write their divergences, yielding events."""

@@ -6,7 +6,7 @@ Of the specification it reads folder, max_length, device and threads; a task's s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,6 @@ class Embedder:
                 (SENTENCE_EMBEDDING, pa.list_(pa.float32(), self.encoder.width)),
             ]
         )
-
-    def ready(self) -> Mapping[str, Any]:
-        return {"width": self.encoder.width}
 
     def run(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Embed a task's texts and write its shard, yielding events."""

@@ -11,7 +11,7 @@ Estimates and gradients are safetensors with the one tensor of that name, sums i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,6 @@ class Influencer:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.proxy, self.renderer = loaded(spec)
-
-    def ready(self) -> Mapping[str, Any]:
-        return {}
 
     def run(self, task: dict[str, Any]) -> Iterator[Event]:
         """Do a task, yielding events."""

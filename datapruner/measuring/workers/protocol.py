@@ -3,7 +3,7 @@
 In: the specification (`WorkerSpec`), then one task a line: `{"task": 3, "out": "<path>", "samples": [...]}`,
 with a sample as `{"id": ..., "turns": [[role, content, calls], ...], "tools": ...}` where it is a
 conversation, and whatever else the task is about.
-Out: `{"event": "ready", ...}`, `{"event": "progress", "rows": 1, "tokens": 20}` after every batch,
+Out: `{"event": "ready"}`, `{"event": "progress", "rows": 1, "tokens": 20}` after every batch,
 `{"event": "done", "task": 3, "failed": [[id, reason], ...]}` once the result is on disk, `{"event":
 "refused", "message": ...}` when the model, or what a task asks for, cannot be used, `{"event": "broken",
 "message": ..., "errno": 28}` when a result cannot be written, with the system's number if it has one. Ends
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TextIO
 
 from datapruner.measuring.workers.spec import WorkerSpec
@@ -30,10 +30,6 @@ Event = dict[str, Any]
 
 class Runner(Protocol):
     """A loaded model and what it does with tasks."""
-
-    def ready(self) -> Mapping[str, Any]:
-        """What there is to know of the loaded model."""
-        ...
 
     def run(self, task: dict[str, Any]) -> Iterator[Event]:
         """Do a task, yielding events."""
@@ -63,7 +59,7 @@ def serve(start: Callable[[WorkerSpec], Runner], lines: Iterable[str], out: Text
     except (ModelSourceError, ProxyMismatchError) as error:
         send({"event": "refused", "message": str(error)})
         return
-    send({"event": "ready", **runner.ready()})
+    send({"event": "ready"})
     for line in source:
         for event in runner.run(json.loads(line)):
             send(event)

@@ -6,7 +6,7 @@ written to the shard and so remembered; running out of memory is reported in `fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,6 @@ class Worker:
             self.forward.head.weight.shape[1],
             lora=spec.lora,
         )
-
-    def ready(self) -> Mapping[str, Any]:
-        return {"template": self.renderer.template_source, "token_budget": self.forward.token_budget}
 
     def run(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Measure a task's samples and write its shard, yielding events."""

@@ -307,8 +307,6 @@ def test_only_the_last_answer_is_trained_on_when_asked_for() -> None:
 
 
 def test_a_model_without_a_template_gets_ours_and_its_own_start_token() -> None:
-    without = ChatRenderer(ct.byte_level(None))
-    assert without.template_source == "fallback"
     tokenizer = ct.byte_level(None, bos=True)
     encoded = encode(tokenizer, chat("hi", "fox"))
     assert tokenizer.decode(encoded.input_ids) == "<s>### Instruction:\nhi\n\n### Response:\nfox</s>"
