@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from datapruner.corpora.corpus import Corpus, Counts, Provenance
 from datapruner.errors import WorkerError
+from datapruner.rows.sql_text import literal
 from datapruner.system.space import needed
 
 _MEMORY = "512MB"
@@ -94,9 +95,9 @@ def _append(
         shutil.copyfile(base, out)
         with duckdb.connect(str(out)) as connection:
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
-            connection.execute(f"SET temp_directory = '{_escape(out.with_suffix('.spill'))}'")
+            connection.execute(f"SET temp_directory = {literal(out.with_suffix('.spill'))}")
             connection.execute("SET force_compression = 'zstd'")
-            connection.execute(f"ATTACH '{_escape(addition)}' AS fresh (READ_ONLY)")
+            connection.execute(f"ATTACH {literal(addition)} AS fresh (READ_ONLY)")
             connection.execute("BEGIN")
             connection.execute(_CHOOSE, {"offset": first.counts.rows, "only_new": only_new})
             [(taken,)] = connection.execute("SELECT count(*) FROM chosen").fetchall()
@@ -194,7 +195,3 @@ def _merged(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[s
 
 def _schema_bytes(provenance: Provenance) -> bytes | None:
     return None if provenance.schema is None else provenance.schema.serialize().to_pybytes()
-
-
-def _escape(path: Path) -> str:
-    return str(path).replace("'", "''")

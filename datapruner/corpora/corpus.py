@@ -32,6 +32,7 @@ from datapruner.rows.derived import Derivation
 from datapruner.rows.json_text import strict
 from datapruner.rows.originals import restore, restored_schema
 from datapruner.rows.row_files import Rows
+from datapruner.rows.sql_text import literal
 from scorers.conversations.conversation import Conversation, Turn
 
 FORMAT_VERSION = 2
@@ -195,7 +196,7 @@ class Corpus:
 
         A text is what the turns with these roles hold, a line break between them; "" where there are none.
         """
-        wanted = ", ".join(map(_literal, sorted(roles)))
+        wanted = ", ".join(map(literal, sorted(roles)))
         for chosen in self._chunks(None, batch):
             first, last = chosen["row"][0].as_py(), chosen["row"][-1].as_py()
             found = self._select(
@@ -331,7 +332,3 @@ def _told(turns: pa.Table) -> list[pa.ChunkedArray]:
     if any(column.null_count < turns.num_rows for column in rare[:-1]) or pc.any(rare[-1]).as_py():
         return list(turns.columns)
     return list(turns.columns[:4])
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

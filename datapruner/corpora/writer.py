@@ -31,7 +31,8 @@ import pyarrow as pa
 from datapruner.errors import StorageError, WorkerError
 from datapruner.input.shapes import Sample
 from datapruner.input.shapes.messages import RawTurn
-from datapruner.rows.originals import column_names, quote, store, stored_type
+from datapruner.rows.originals import column_names, store, stored_type
+from datapruner.rows.sql_text import identifier, literal
 from datapruner.system import blocks
 from datapruner.system.files import unfinished
 from datapruner.system.space import needed
@@ -198,7 +199,7 @@ class CorpusWriter:
             return
         self._begun = True
         self._connection.execute(
-            f"ATTACH '{_escape(self._path)}' AS corpus (ROW_GROUP_SIZE {_ROW_GROUP}, BLOCK_SIZE {block_size})"
+            f"ATTACH {literal(self._path)} AS corpus (ROW_GROUP_SIZE {_ROW_GROUP}, BLOCK_SIZE {block_size})"
         )
         self._connection.execute("USE corpus")
         self._connection.execute("BEGIN")
@@ -217,7 +218,7 @@ class CorpusWriter:
     def _create(self, table: str, schema: pa.Schema, names: list[str]) -> None:
         empty = pa.schema([item.with_name(f"c{i}") for i, item in enumerate(schema)]).empty_table()
         self._connection.register("empty", empty)
-        columns = ", ".join(f"c{i} AS {quote(name)}" for i, name in enumerate(names))
+        columns = ", ".join(f"c{i} AS {identifier(name)}" for i, name in enumerate(names))
         self._connection.execute(f"CREATE TABLE {table} AS SELECT {columns} FROM empty")  # noqa: S608
         self._connection.unregister("empty")
 
@@ -283,7 +284,7 @@ def _building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute("SET threads = 1")
             connection.execute("SET force_compression = 'zstd'")
-            connection.execute(f"SET temp_directory = '{_escape(spill)}'")
+            connection.execute(f"SET temp_directory = {literal(spill)}")
             yield CorpusWriter(connection, thread, path, schema)
             connection.execute("COMMIT")
             connection.execute("USE memory")
@@ -296,7 +297,3 @@ def _building(out: Path, schema: pa.Schema | None) -> Iterator[CorpusWriter]:
         path.unlink(missing_ok=True)
         path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
         shutil.rmtree(spill, ignore_errors=True)
-
-
-def _escape(path: Path) -> str:
-    return str(path).replace("'", "''")

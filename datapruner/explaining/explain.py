@@ -33,6 +33,7 @@ from datapruner.explaining.explanation import (
 )
 from datapruner.explaining.prompts import prompt_of, tokenizer_of
 from datapruner.request.config import RunConfig
+from datapruner.rows.sql_text import identifier
 from datapruner.runs import published
 from datapruner.runs.columns import COUNTS
 from scorers.conversations.conversation import Conversation
@@ -173,8 +174,7 @@ def _ranks(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> 
     """How many samples were measured, and the rank of each numeric score among them."""
     shown = _shown_scores(scores).items()
     names = [name for name, value in shown if isinstance(value, int | float) and name not in COUNTS]
-    quoted = (name.replace('"', '""') for name in names)
-    higher = "".join(f', count(*) FILTER ("{name}" > ?) + 1' for name in quoted)
+    higher = "".join(f", count(*) FILTER ({identifier(name)} > ?) + 1" for name in names)
     # Exact copies have no token list, so that each sample counts once.
     query = f"SELECT count(*){higher} FROM sample_scores WHERE row IN (SELECT row FROM token_lists)"  # noqa: S608
     found = connection.execute(query, [scores[name] for name in names]).fetchall()[0]

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner.rewriting.outcomes import Rewritten
+from datapruner.rows.sql_text import literal
 from datapruner.system.space import needed
 
 _SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
@@ -84,8 +85,7 @@ def write(
         connection.register("incoming", SCHEMA.empty_table())
         connection.execute("CREATE TABLE rewrites AS FROM incoming")
         for name, (_, description) in COLUMNS.items():
-            text = description.replace("'", "''")
-            connection.execute(f"COMMENT ON COLUMN rewrites.{name} IS '{text}'")
+            connection.execute(f"COMMENT ON COLUMN rewrites.{name} IS {literal(description)}")
         for batch in lines:
             connection.register("incoming", pa.Table.from_pylist(batch, schema=SCHEMA))
             connection.execute("INSERT INTO rewrites FROM incoming")

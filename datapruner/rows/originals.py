@@ -271,8 +271,3 @@ def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
 def column_names(schema: pa.Schema) -> list[str]:
     """Names for the table's columns, unique for DuckDB and none of them `row`."""
     return unique_names(schema.names, {"row"})
-
-
-def quote(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import polars as pl
 
+from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COUNTS
 from datapruner.runs.correlation import spearman
 from datapruner.schemas.runs import Comparison, OwnCorrelation, ScoreCorrelation
@@ -55,7 +56,7 @@ JOIN {first}.sample_scores a ON a.row = first_row
 JOIN {second}.sample_scores b ON b.row = second_row
 """
 _BOTH = """
-SELECT "first_{first}"::DOUBLE AS first, "second_{second}"::DOUBLE AS second
+SELECT {first}::DOUBLE AS first, {second}::DOUBLE AS second
 FROM scores WHERE NOT isnan(first) AND NOT isnan(second)
 """
 
@@ -86,7 +87,7 @@ def compare(first: Compared, second: Compared) -> Comparison:
         shared = [column for column in columns if column in others]
         wanted = dict.fromkeys([*shared, *own[0]]), dict.fromkeys([*shared, *own[1]])
         selected = [
-            f"{table}.{_quoted(column)} AS {_quoted(f'{side}_{column}')}"
+            f"{table}.{identifier(column)} AS {identifier(f'{side}_{column}')}"
             for table, side, each in zip("ab", ("first", "second"), wanted, strict=True)
             for column in each
         ]
@@ -128,7 +129,7 @@ def _own_correlations(
 
 def _values(connection: duckdb.DuckDBPyConnection, first: str, second: str) -> pl.DataFrame:
     """The samples with a number in both, (N,) each."""
-    query = _BOTH.format(first=first.replace('"', '""'), second=second.replace('"', '""'))
+    query = _BOTH.format(first=identifier(f"first_{first}"), second=identifier(f"second_{second}"))
     values = pl.from_arrow(connection.sql(query).to_arrow_table())
     assert isinstance(values, pl.DataFrame), type(values)
     return values
@@ -142,10 +143,6 @@ def _scores(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, None]
     )
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 @contextmanager
 def _attached(paths: list[Path]) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
     """A connection that sees these files, and their names in it. The same file twice has one name."""
@@ -156,6 +153,5 @@ def _attached(paths: list[Path]) -> Iterator[tuple[duckdb.DuckDBPyConnection, li
     ):
         connection.execute("SET enable_progress_bar = false")
         for path, name in names.items():
-            quoted = str(path).replace("'", "''")
-            connection.execute(f"ATTACH '{quoted}' AS {name} (READ_ONLY)")
+            connection.execute(f"ATTACH {literal(path)} AS {name} (READ_ONLY)")
         yield connection, [names[path] for path in paths]

@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.measuring.signal_cache import SignalCache, flatten
+from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts
 from datapruner.runs.selection import Scored
 from datapruner.system.space import needed
@@ -247,8 +248,8 @@ def write(
         connection.register("incoming", table)
         connection.execute("CREATE TABLE sample_scores AS FROM incoming")
         for name, description in sample_texts(scores.columns).items():
-            text = description.replace("'", "''")
-            connection.execute(f"COMMENT ON COLUMN sample_scores.\"{name}\" IS '{text}'")
+            column = f"sample_scores.{identifier(name)}"
+            connection.execute(f"COMMENT ON COLUMN {column} IS {literal(description)}")
         connection.execute(_TABLES)
         for lists, mask in chunks:
             for name in lists.columns:  # a method from outside may bring a token score of its own
