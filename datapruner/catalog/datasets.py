@@ -23,6 +23,7 @@ from datapruner.catalog.models import (
     Version,
     new_id,
 )
+from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.schemas.datasets import MADE_UP
 
@@ -99,9 +100,7 @@ def listing(
     query = select(Dataset).where(Dataset.project_id == project_id)
     if not unnamed:
         query = query.where(is_named())
-    if before is not None:
-        query = query.where(Dataset.id < before)
-    return list(session.scalars(query.order_by(Dataset.id.desc()).limit(limit)))
+    return list(session.scalars(newest(query, Dataset.id, limit, before)))
 
 
 def latest(session: Session, dataset_id: str) -> Version | None:
@@ -131,9 +130,7 @@ def of_job(session: Session, job_id: str) -> Version | None:
 def versions(session: Session, dataset_id: str, *, limit: int, before: int | None = None) -> list[Version]:
     """The newest `limit` versions, those with a number below `before` if it is given."""
     query = select(Version).where(Version.dataset_id == dataset_id)
-    if before is not None:
-        query = query.where(Version.number < before)
-    return list(session.scalars(query.order_by(Version.number.desc()).limit(limit)))
+    return list(session.scalars(newest(query, Version.number, limit, before)))
 
 
 def version(session: Session, dataset: Dataset, number: int) -> Version:

@@ -9,6 +9,7 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
 from datapruner.catalog.models import FINISHED, Export, Job, new_id, utcnow
+from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 
 
@@ -70,11 +71,9 @@ def listing(
 ) -> Sequence[Shown]:
     """Exports of the project, the newest first: at most `limit` of those older than the id `before`."""
     query = _shown(project_id)
-    if before is not None:
-        query = query.where(Export.id < before)
     if run_id is not None:
         query = query.where(Export.run_id == run_id)
-    return [_as_shown(found) for found in session.execute(query.order_by(Export.id.desc()).limit(limit))]
+    return [_as_shown(found) for found in session.execute(newest(query, Export.id, limit, before))]
 
 
 def published(session: Session, export: Export, *, key: str, rows: int, size: int, sha256: str) -> Export:

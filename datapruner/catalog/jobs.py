@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from datapruner.catalog.models import Job
+from datapruner.catalog.pages import newest
 from datapruner.errors import NotFoundError
 
 
@@ -29,10 +30,8 @@ def listing(
 ) -> list[Job]:
     """The newest `limit` jobs, those older than the id `before` if it is given."""
     query = select(Job).where(Job.project_id == project_id)
-    if before is not None:
-        query = query.where(Job.id < before)
     if state is not None:
         query = query.where(Job.state == state)
     if kind is not None:
         query = query.where(Job.kind == kind)
-    return list(session.scalars(query.order_by(Job.id.desc()).limit(limit)))
+    return list(session.scalars(newest(query, Job.id, limit, before)))

@@ -20,6 +20,7 @@ from datapruner.catalog.models import (
     new_id,
     utcnow,
 )
+from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError, QuotaError
 from datapruner.schemas.projects import ProjectUsage
 
@@ -57,8 +58,7 @@ def find_project(session: Session, name_or_id: str) -> Project:
 
 def list_projects(session: Session, *, limit: int, before: str | None = None) -> list[Project]:
     """The newest `limit` projects, those older than the id `before` if it is given."""
-    query = select(Project).order_by(Project.id.desc()).limit(limit)
-    return list(session.scalars(query if before is None else query.where(Project.id < before)))
+    return list(session.scalars(newest(select(Project), Project.id, limit, before)))
 
 
 def change_project(session: Session, project: Project, quotas: dict[str, int | None]) -> None:
@@ -125,8 +125,7 @@ def create_token(
 
 def list_tokens(session: Session, *, limit: int, before: str | None = None) -> list[Token]:
     """The newest `limit` tokens of all projects, those older than the id `before` if it is given."""
-    query = select(Token).order_by(Token.id.desc()).limit(limit)
-    return list(session.scalars(query if before is None else query.where(Token.id < before)))
+    return list(session.scalars(newest(select(Token), Token.id, limit, before)))
 
 
 def revoke_token(session: Session, token_id: str) -> Token:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from datapruner.catalog import exports
 from datapruner.catalog.models import FINISHED, Dataset, Export, Job, Run, Version, new_id, utcnow
+from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.request.config import RunConfig
 
@@ -106,11 +107,9 @@ def listing(
 ) -> Sequence[Shown]:
     """Runs of the project, the newest first: at most `limit` of those older than the id `before`."""
     query = _shown(project_id)
-    if before is not None:
-        query = query.where(Run.id < before)
     if dataset_id is not None:
         query = query.where(Run.dataset_id == dataset_id)
-    return [_as_shown(found) for found in session.execute(query.order_by(Run.id.desc()).limit(limit))]
+    return [_as_shown(found) for found in session.execute(newest(query, Run.id, limit, before))]
 
 
 def published(

@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from datapruner.catalog.models import Dataset, Delivery, Fire, Job, Schedule
+from datapruner.catalog.pages import newest
 from datapruner.errors import NotFoundError
 
 OPEN = ("queued", "running")
@@ -36,12 +37,9 @@ def listing(
         select(Schedule, Dataset)
         .join(Dataset, Dataset.id == Schedule.dataset_id)
         .where(Schedule.project_id == project_id)
-        .order_by(Schedule.id.desc())
-        .limit(limit)
     )
-    if before is not None:
-        query = query.where(Schedule.id < before)
-    return [(schedule, dataset) for schedule, dataset in session.execute(query)]
+    found = session.execute(newest(query, Schedule.id, limit, before))
+    return [(schedule, dataset) for schedule, dataset in found]
 
 
 def fires(
@@ -52,20 +50,14 @@ def fires(
         select(Fire, Job.state)
         .join(Job, Job.id == Fire.job_id, isouter=True)
         .where(Fire.schedule_id == schedule_id)
-        .order_by(Fire.id.desc())
-        .limit(limit)
     )
-    if before is not None:
-        query = query.where(Fire.id < before)
-    return [(fire, state) for fire, state in session.execute(query)]
+    return [(fire, state) for fire, state in session.execute(newest(query, Fire.id, limit, before))]
 
 
 def deliveries(session: Session, schedule_id: str, limit: int, before: str | None) -> Sequence[Delivery]:
     """Attempts to deliver the schedule's webhooks, the newest first."""
     query = select(Delivery).where(Delivery.schedule_id == schedule_id)
-    if before is not None:
-        query = query.where(Delivery.id < before)
-    return session.scalars(query.order_by(Delivery.id.desc()).limit(limit)).all()
+    return session.scalars(newest(query, Delivery.id, limit, before)).all()
 
 
 def due(session: Session, now: datetime) -> Sequence[str]:

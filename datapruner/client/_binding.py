@@ -56,16 +56,7 @@ class Call(Generic[P, T]):
     @overload
     def __get__(self, resource: None, owner: type) -> Call[P, T]: ...
     def __get__(self, resource: Resource[Any] | None, owner: type) -> Any:
-        if resource is None:
-            return self
-        bound = functools.partial(self._function, resource._session)
-        if not isinstance(resource._session.wire, _wire.BlockingWire):
-            return _named(bound, self._function)
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return _wire.run(bound(*args, **kwargs))
-
-        return _named(call, self._function)
+        return self if resource is None else _method(resource._session, self._function, _wire.run)
 
 
 class Iteration(Generic[P, T]):
@@ -82,16 +73,7 @@ class Iteration(Generic[P, T]):
     @overload
     def __get__(self, resource: None, owner: type) -> Iteration[P, T]: ...
     def __get__(self, resource: Resource[Any] | None, owner: type) -> Any:
-        if resource is None:
-            return self
-        bound = functools.partial(self._function, resource._session)
-        if not isinstance(resource._session.wire, _wire.BlockingWire):
-            return _named(bound, self._function)
-
-        def iterate(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-            return _wire.iterate(bound(*args, **kwargs))
-
-        return _named(iterate, self._function)
+        return self if resource is None else _method(resource._session, self._function, _wire.iterate)
 
 
 def ask(describe: Callable[P, Request[T]]) -> Call[P, T]:
@@ -122,8 +104,18 @@ def walk(describe: Callable[P, Request[Page[T]]]) -> Iteration[P, T]:
     return Iteration(function)
 
 
-def _named(bound: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`bound` with the name, documentation and parameters of what it calls, for people who ask for help."""
+def _method(
+    session: Session, function: Callable[..., Any], carried_out: Callable[[Any], Any]
+) -> Callable[..., Any]:
+    """`function` on the session, on a blocking wire `carried_out`. It has the name, documentation and
+    parameters of what it calls, for people who ask for help."""
+    bound: Callable[..., Any] = functools.partial(function, session)
+    if isinstance(session.wire, _wire.BlockingWire):
+        suspending = bound
+
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            return carried_out(suspending(*args, **kwargs))
+
     functools.update_wrapper(bound, function)
     described = inspect.unwrap(function)
     signature = inspect.signature(described)
