@@ -8,7 +8,7 @@ import typer
 
 from datapruner.commands import display
 from datapruner.commands import options as given
-from datapruner.commands.curate import Kept, Table, check_targets, finish
+from datapruner.commands.curate import Kept, Table, finish
 from datapruner.commands.display import Output
 from datapruner.commands.prune import DEFAULT_MODEL
 
@@ -40,7 +40,7 @@ def calibrate(
     smallest KL(original || compressed) on held-out samples (calibration-kl, arXiv 2509.14230).
     """
     mapping = given.assignments(map_, "--map")
-    check_targets(out, verdicts)
+    given.check_targets(out=out, verdicts=verdicts)
     from datapruner.curation import calibration
 
     output = Output(as_json=as_json, quiet=quiet)

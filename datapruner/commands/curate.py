@@ -52,7 +52,7 @@ def dedup(
     Words are compared, punctuation included, letter case not. Needs no model.
     """
     mapping = given.assignments(map_, "--map")
-    check_targets(out, verdicts)
+    given.check_targets(out=out, verdicts=verdicts)
     from datapruner.curation import duplicates
 
     output = Output(as_json=as_json, quiet=quiet)
@@ -90,7 +90,7 @@ def contamination(
     """Drop rows that hold text of evaluation sets, and show which. Needs no model."""
     mapping = given.assignments(map_, "--map")
     sets = _named(against)
-    check_targets(out, verdicts)
+    given.check_targets(out=out, verdicts=verdicts)
     from datapruner.curation import contamination as finding
 
     output = Output(as_json=as_json, quiet=quiet)
@@ -114,17 +114,6 @@ def _named(against: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"two evaluation sets are called {name}", remedy="write --against NAME=SET")
         sets[name] = where
     return sets
-
-
-def check_targets(out: Path | None, verdicts: Path | None) -> None:
-    """Refuse targets before anything is read. Raises UsageError."""
-    from datapruner.rows import row_files
-
-    for target in (out, verdicts):
-        if target is not None:
-            row_files.check_target(target)
-    if out is not None and out == verdicts:
-        raise UsageError("--out and --verdicts name the same file", remedy="name two")
 
 
 def finish(output: Output, result: Verdicts, out: Path | None, verdicts: Path | None) -> None:

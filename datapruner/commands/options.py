@@ -153,3 +153,17 @@ def _value(text: str, kind: Any) -> Any:
         except ValueError:
             continue
     return text
+
+
+def check_targets(**files: Path | None) -> None:
+    """Find out before the work starts that files, by their options, cannot be written. Raises UsageError."""
+    from datapruner.rows import row_files
+
+    named: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        row_files.check_target(path)
+        if path in named:
+            raise UsageError(f"--{named[path]} and --{option} name the same file", remedy="name two")
+        named[path] = option

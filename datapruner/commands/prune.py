@@ -57,7 +57,7 @@ def prune(
     given.check_keep(method, keep, keep_tokens, preset)
     options = given.method_options(method, given.assignments(option, "--option"))
     mapping = given.assignments(map_, "--map")
-    check_targets(out, plain)
+    given.check_targets(out=out, plain=plain)
     output = Output(as_json=as_json, quiet=quiet)
     if url is not None:
         from datapruner.commands import remote
@@ -144,10 +144,8 @@ def score(
         remote.score(url, source, wanted, output)
         return
     from datapruner import library
-    from datapruner.rows import row_files
 
-    if out is not None:
-        row_files.check_target(out)
+    given.check_targets(out=out)
     with output.progress() as progress:
         result = library.score(
             source,
@@ -185,7 +183,7 @@ def replay(
     quiet: given.Quiet = False,
 ) -> None:
     """Do again what a run file says, with all its settings."""
-    check_targets(out, plain)
+    given.check_targets(out=out, plain=plain)
     from datapruner import library
 
     output = Output(as_json=as_json, quiet=quiet)
@@ -226,18 +224,6 @@ def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str,
             raise UsageError(f"--option {name}: method {method} is not among {', '.join(methods)}")
         grouped.setdefault(method, {})[rest] = value
     return {method: given.method_options(method, values) for method, values in grouped.items()}
-
-
-def check_targets(out: Path | None, plain: Path | None) -> None:
-    """Find out before the work starts that the files cannot be written. Raises UsageError."""
-    from datapruner.rows import row_files
-
-    if out is not None:
-        row_files.check_target(out)
-    if plain is not None:
-        row_files.check_target(plain)
-    if out is not None and out == plain:
-        raise UsageError("--out and --plain name the same file", remedy="name two")
 
 
 def _export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tuple[Path, int]]:

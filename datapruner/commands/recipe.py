@@ -9,7 +9,7 @@ import typer
 
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
-from datapruner.commands.prune import check_targets, finish
+from datapruner.commands.prune import finish
 from datapruner.errors import UsageError
 
 
@@ -31,7 +31,7 @@ def run(
     that it names. With --url, DATA is a file to send to the service or one of its datasets, as are the target
     and the evaluation sets.
     """
-    check_targets(out, plain)
+    given.check_targets(out=out, plain=plain)
     from datapruner import library
     from datapruner.runs import recipes
 

@@ -174,10 +174,8 @@ def _run(
     output: Output,
 ) -> None:
     from datapruner.rewriting import library
-    from datapruner.rows import row_files
 
-    if out is not None:
-        row_files.check_target(out)
+    given.check_targets(out=out)
     with output.progress() as progress:
         result = library.rewrite(source, method, progress=progress, **settings)
     written = None if out is None else (out, result.export(out))
