@@ -39,3 +39,19 @@ class Silent:
 
     def note(self, text: str) -> None:
         pass
+
+
+class Count:
+    """Adds up what the workers of a stage report, and passes it on."""
+
+    def __init__(self, progress: Progress, note: str = "") -> None:
+        self.progress, self.note = progress, note
+        self.done = 0
+
+    def __call__(self, rows: int, tokens: int = 0) -> None:
+        self.done += rows
+        self.tell()
+
+    def tell(self) -> None:
+        """Report again how far it is: listeners that want to stop the work can do so only when asked."""
+        self.progress.at(self.done, note=self.note)

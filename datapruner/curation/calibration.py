@@ -33,7 +33,7 @@ from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine, Pass, find_devices, measure, proxy_for, worker_spec
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
-from datapruner.progress import Progress, Silent
+from datapruner.progress import Count, Progress, Silent
 from datapruner.request.config import DEFAULT_MODEL, Measuring
 from datapruner.request.parts import Calibrate
 from datapruner.system.panics import contained
@@ -187,19 +187,11 @@ def divergences(
     }
     samples = chosen.rename({"sample_id": "id"}).to_dicts()
     progress.stage("trying batches", draw.batches, "batches")
-    done = 0
-
-    def count(rows: int, _: int) -> None:
-        nonlocal done
-        done += rows
-        progress.at(done)
-
+    count = Count(progress)
     with tempfile.TemporaryDirectory(prefix="datapruner-") as folder:
         task = local.Task(samples, Path(folder), about=about, name="divergence.json", whole=True)
         spec, devices = worker_spec(wanted, machine), machine.devices[:1]
-        for _ in local.measure(
-            spec, devices, [task], count, WORKER, idle=machine.idle, on_wait=lambda: progress.at(done)
-        ):
+        for _ in local.measure(spec, devices, [task], count, WORKER, idle=machine.idle, on_wait=count.tell):
             raise AssertionError("a task succeeds as a whole or ends the measuring")
         found: list[float] = json.loads(task.out.read_bytes())
     return found

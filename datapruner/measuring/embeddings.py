@@ -27,7 +27,7 @@ from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
-from datapruner.progress import Progress
+from datapruner.progress import Count, Progress
 from datapruner.request.config import Measuring
 from scorers.models import encoders
 from scorers.models.encoders import EncoderFolder
@@ -116,13 +116,7 @@ def embed(
     )
     progress.stage("embedding", len(missing), "samples")
     wordless: dict[str, str] = {}
-    done = 0
-
-    def count(rows: int, _: int) -> None:
-        nonlocal done
-        done += rows
-        progress.at(done)
-
+    count = Count(progress)
     failed: dict[str, str] = {}
     if len(missing):
         tasks = _tasks(corpus, known, cache.folder, wordless)
@@ -134,7 +128,7 @@ def embed(
                 count,
                 WORKER,
                 idle=machine.idle,
-                on_wait=lambda: progress.at(done),
+                on_wait=count.tell,
             )
         )
     return Embedded(SignalCache(home, key), failed | wordless)

@@ -33,7 +33,7 @@ from datapruner.measuring.measure import Machine, Pass, cut, worker_spec
 from datapruner.measuring.signal_cache import shard_name
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
-from datapruner.progress import Progress
+from datapruner.progress import Count, Progress
 from datapruner.system.files import publishing
 
 VERSION = 1
@@ -162,7 +162,7 @@ class _Fit:
                     count(len(batch))
 
         self.progress.stage(stage, len(rows), "samples")
-        count = _Count(self.progress)
+        count = Count(self.progress)
         self._run(tasks(), self.machine.devices, count)
         return files
 
@@ -175,7 +175,7 @@ class _Fit:
         drawn = np.random.default_rng(seed).integers(len(ids), size=steps)
         done = max((int(path.stem) for path in folder.glob("[!.]*.safetensors")), default=0)
         self.progress.stage("LiSSA", steps, "steps")
-        count = _Count(self.progress)
+        count = Count(self.progress)
         count(done)
 
         def tasks() -> Iterator[local.Task]:
@@ -202,7 +202,7 @@ class _Fit:
         self._run(tasks(), self.machine.devices[:1], count)
         return folder / _at(steps)
 
-    def _run(self, tasks: Iterator[local.Task], devices: Sequence[str], count: _Count) -> None:
+    def _run(self, tasks: Iterator[local.Task], devices: Sequence[str], count: Count) -> None:
         failed = list(
             local.measure(
                 self.spec, devices, tasks, count, WORKER, idle=self.machine.idle, on_wait=count.tell
@@ -214,19 +214,3 @@ class _Fit:
 def _at(step: int) -> str:
     """Name of the file with the estimate after so many steps."""
     return f"{step:08d}.safetensors"
-
-
-class _Count:
-    """Passes on how far a phase is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._done = 0
-
-    def __call__(self, rows: int, tokens: int = 0) -> None:
-        self._done += rows
-        self.tell()
-
-    def tell(self) -> None:
-        """Report again: listeners that want to stop the work can do so only when asked."""
-        self._progress.at(self._done)

@@ -25,7 +25,7 @@ from datapruner.errors import ModelError, UsageError
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
-from datapruner.progress import Progress
+from datapruner.progress import Count, Progress
 from datapruner.request.config import Measuring
 from scorers.conversations.conversation import Conversation
 from scorers.interpreter import PYTHON
@@ -65,7 +65,6 @@ class Measurement:
     cache: SignalCache
     errors: dict[str, str]
     measured: int
-    tokens: int
     seconds: float
 
 
@@ -179,7 +178,7 @@ def measure(
     missing = index.join(known, on="sample_id", how="anti", maintain_order="left")
     planned = None if plan is None else plan.rows()
     if missing.is_empty():
-        return Measurement(proxy, cache, errors, len(planned or ()), 0, 0.0)
+        return Measurement(proxy, cache, errors, len(planned or ()), 0.0)
     # With rows that were measured when the plan was made, too: signals may be lost with a machine.
     rows = sorted({*(planned or ()), *missing["row"]})
     if rows != planned and plan is not None:
@@ -187,12 +186,10 @@ def measure(
     cache.create()
     spec = worker_spec(wanted, machine)
     progress.stage(stage, len(missing), "samples")
-    counter = _Counter(progress)
+    count = _Measured(progress)
     started = time.monotonic()
     tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]))
-    failed = dict(
-        local.measure(spec, machine.devices, tasks, counter, idle=machine.idle, on_wait=counter.tell)
-    )
+    failed = dict(local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell))
     seconds = time.monotonic() - started
     # All samples anew, as a task that lacked one did the others again and replaced its shard. Another run on
     # the same home may have measured meanwhile what failed in this one.
@@ -202,7 +199,7 @@ def measure(
     errors = {sample_id: reason for sample_id, reason in found.items() if reason is not None} | failed
     lost = len(index) - len(found) - len(failed)
     assert lost == 0, f"{lost} samples were neither measured nor reported as failed"
-    return Measurement(proxy, cache, errors, len(rows), counter.tokens, seconds)
+    return Measurement(proxy, cache, errors, len(rows), seconds)
 
 
 def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
@@ -225,26 +222,19 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
     )
 
 
-class _Counter:
-    """Adds up what the workers report and passes it on."""
+class _Measured(Count):
+    """Counts samples and tokens that went through the model, and says how fast."""
 
     def __init__(self, progress: Progress) -> None:
-        self.rows = self.tokens = 0
-        self._note = "loading the model"
-        self._progress = progress
+        super().__init__(progress, "loading the model")
+        self._tokens = 0
         self._started = time.monotonic()
 
-    def __call__(self, rows: int, tokens: int) -> None:
-        self.rows += rows
-        self.tokens += tokens
-        self._progress.measured(self.rows, self.tokens)
-        rate = self.tokens / max(time.monotonic() - self._started, 1e-9)
-        self._note = f"{rate:,.0f} tokens/s"
-        self.tell()
-
-    def tell(self) -> None:
-        """Report again how far it is: listeners that want to stop the work can do so only when asked."""
-        self._progress.at(self.rows, note=self._note)
+    def __call__(self, rows: int, tokens: int = 0) -> None:
+        self._tokens += tokens
+        self.progress.measured(self.done + rows, self._tokens)
+        self.note = f"{self._tokens / max(time.monotonic() - self._started, 1e-9):,.0f} tokens/s"
+        super().__call__(rows)
 
 
 def _threads(devices: Sequence[str]) -> int | None:
