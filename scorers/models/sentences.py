@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from scorers.models.encoders import Pooling
@@ -77,13 +78,9 @@ class SentenceEncoder:
     @torch.inference_mode()
     def _embed(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Unit vectors (B, width)."""
-        width = max(map(len, ids))
-        tokens = torch.zeros((len(ids), width), dtype=torch.long)
-        mask = torch.zeros((len(ids), width), dtype=torch.long)
-        for row, each in enumerate(ids):
-            tokens[row, : len(each)] = torch.tensor(each)
-            mask[row, : len(each)] = 1
-        tokens, mask = tokens.to(self._device), mask.to(self._device)
+        rows = [torch.tensor(each, dtype=torch.long) for each in ids]
+        tokens = pad_sequence(rows, batch_first=True).to(self._device)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self._device)
         hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (B, L, width)
         if self._pooling == "cls":
             pooled = hidden[:, 0]

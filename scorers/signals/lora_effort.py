@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scorers.signals.backward import run_from
 from scorers.signals.head import Head, residuals
 
 RANK, ALPHA, SEED = 8, 16, 240117197
@@ -73,21 +74,7 @@ def lora_effort(
     input_ids (B, L) right-padded; `where` = (sample, position) of the R states that predict `targets`;
     `lengths` says how many of them each sample has. At most `chunk_rows` rows of (V) logits exist at a time.
     """
-    inputs: list[Tensor] = []
-    deltas: list[Tensor] = []
-
-    def add_delta(_module: Any, arguments: tuple[Tensor], output: Tensor) -> Tensor:
-        inputs.append(arguments[0].detach())
-        deltas.append(torch.zeros_like(output, requires_grad=True))
-        return output + deltas[-1]
-
-    hook = adapter.v_proj.register_forward_hook(add_delta)
-    try:
-        with torch.enable_grad():
-            states = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-            hidden = states[where]  # (R, D)
-    finally:
-        hook.remove()
+    hidden, at_output, entered = run_from(model, adapter.v_proj, input_ids, where)
     sample_of, _ = where
     count = torch.tensor(lengths, device=hidden.device, dtype=torch.float32)
     by_state = torch.empty(hidden.shape, device=hidden.device)  # d loss / d h, (R, D)
@@ -97,8 +84,8 @@ def lora_effort(
             rows = slice(low, low + chunk_rows)
             g = residuals(head, hidden[rows].detach(), targets[rows]).g
             by_state[rows] = g @ weight / count[sample_of[rows], None]
-    (delta,) = torch.autograd.grad(hidden, deltas, by_state.to(hidden.dtype))  # (B, L, out)
+    (delta,) = torch.autograd.grad(hidden, at_output, by_state.to(hidden.dtype))  # (B, L, out)
     with torch.no_grad():
-        low_rank = inputs[0].float() @ adapter.down.T  # (B, L, r)
+        low_rank = entered.float() @ adapter.down.T  # (B, L, r)
         grad = torch.einsum("blo,blr->bor", delta.float(), low_rank) * (ALPHA / RANK)
         return grad.double().square().sum((1, 2)).sqrt().cpu()

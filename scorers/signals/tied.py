@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorers.signals.backward import run_from
 from scorers.signals.head import Head, residuals
 
 
@@ -38,20 +39,7 @@ def tied_terms(
     input_ids (B, L) right-padded; `where` = (sample, position) of the R states that predict `targets`.
     """
     embedding = model.get_input_embeddings()
-    deltas: list[Tensor] = []
-
-    def add_delta(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        delta = torch.zeros_like(output, requires_grad=True)
-        deltas.append(delta)
-        return output + delta
-
-    hook = embedding.register_forward_hook(add_delta)
-    try:
-        with torch.enable_grad():
-            states = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-            hidden = states[where]  # (R, D)
-    finally:
-        hook.remove()
+    hidden, delta, _ = run_from(model, embedding, input_ids, where)
     sample_of, _ = where
     count = torch.tensor(lengths, device=hidden.device, dtype=torch.float32)
     by_state = torch.empty(hidden.shape, device=hidden.device)  # d loss / d h, (R, D)
@@ -63,7 +51,7 @@ def tied_terms(
             g = residuals(head, hidden[rows], targets[rows]).g
             by_state[rows] = g @ weight / count[sample_of[rows], None]
             at_inputs[rows] = g.gather(1, input_ids[sample_of[rows]])
-    (e,) = torch.autograd.grad(hidden, deltas, by_state.to(hidden.dtype))
+    (e,) = torch.autograd.grad(hidden, delta, by_state.to(hidden.dtype))
     with torch.no_grad():
         e = e.float() * _lookup_scale(embedding)  # (B, L, D)
         if embedding.padding_idx is not None:
