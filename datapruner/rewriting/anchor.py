@@ -17,7 +17,6 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio.to_thread import run_sync
@@ -72,22 +71,6 @@ class _FailedTryError(Exception):
     """A try came to nothing; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Coarse:
-    """A trace after the coarse stage.
-
-    text: the reasoning to go on with. removed: character spans of the original reasoning that are not in
-    `text`, empty where some step is in the teacher's words. steps: of the original. reason: what was done,
-    or why not. tries: times that the teacher was asked to shorten.
-    """
-
-    text: str
-    removed: tuple[Span, ...]
-    steps: tuple[Step, ...]
-    reason: str
-    tries: int
-
-
 class AnchorRewriter:
     """The coarse stage alone as a rewriter. Stateless: any number of rows at once."""
 
@@ -95,38 +78,28 @@ class AnchorRewriter:
         self._options = options
 
     async def rewrite(self, row: ReasoningRow, teacher: Teacher) -> Rewritten:
-        """What becomes of the row: "rewritten", or "original" with the reason. Raises as `coarse` does."""
-        found = await coarse(row, teacher, self._options)
-        return Rewritten(
-            "original" if found.text == row.reasoning else "rewritten",
-            row.response(found.text),
-            found.reason,
-            removed=found.removed,
-            steps=found.steps,
-        )
+        """The trace without what its answer does not need, or as it was, with the reason.
 
-
-async def coarse(row: ReasoningRow, teacher: Teacher, options: AnchorOptions) -> Coarse:
-    """The trace without what its answer does not need, or as it was.
-
-    Raises TeacherError when the teacher does not answer, LimitReachedError and TeacherUnavailableError as the
-    teacher does.
-    """
-    spans = split_steps(row.reasoning)
-    why = ""
-    thought: str | None = None
-    for attempt in range(options.tries):
-        try:
-            if thought is None:
-                thought = await _direct_thought(row, teacher, options, attempt)
-            shortened = await _shorten(row, thought, teacher, options, attempt)
-            return await run_sync(_validated, row, spans, shortened, options, attempt + 1)
-        except UnreadableAnswerError:
-            why = Rejection.UNREADABLE.value
-        except (_FailedTryError, UnmatchedError) as error:
-            why = str(error)
-    steps = tuple(Step(start, end, None, True, f"not shortened: {why}") for start, end in spans)
-    return Coarse(row.reasoning, (), steps, f"not shortened: {why}", options.tries)
+        Raises TeacherError when the teacher does not answer, LimitReachedError and TeacherUnavailableError as
+        the teacher does.
+        """
+        options = self._options
+        spans = split_steps(row.reasoning)
+        why = ""
+        thought: str | None = None
+        for attempt in range(options.tries):
+            try:
+                if thought is None:
+                    thought = await _direct_thought(row, teacher, options, attempt)
+                shortened = await _shorten(row, thought, teacher, options, attempt)
+                return await run_sync(_validated, row, spans, shortened, options)
+            except UnreadableAnswerError:
+                why = Rejection.UNREADABLE.value
+            except (_FailedTryError, UnmatchedError) as error:
+                why = str(error)
+        reason = f"not shortened: {why}"
+        steps = tuple(Step(start, end, None, True, reason) for start, end in spans)
+        return Rewritten("original", row.response(row.reasoning), reason, steps=steps)
 
 
 async def _direct_thought(row: ReasoningRow, teacher: Teacher, options: AnchorOptions, attempt: int) -> str:
@@ -158,9 +131,7 @@ async def _ask(teacher: Teacher, question: Question, fields: type[Fields]) -> Fi
     return parse_structured(answer.text, fields)
 
 
-def _validated(
-    row: ReasoningRow, spans: Sequence[Span], shortened: str, options: AnchorOptions, tries: int
-) -> Coarse:
+def _validated(row: ReasoningRow, spans: Sequence[Span], shortened: str, options: AnchorOptions) -> Rewritten:
     """The outcome of a shortened trace that stands every check. Raises UnmatchedError and _FailedTryError."""
     pieces = [shortened[start:end] for start, end in split_steps(shortened)]
     originals = [row.reasoning[start:end] for start, end in spans]
@@ -180,8 +151,9 @@ def _validated(
         Step(start, end, None, stays, _why(similarity.get(index), options))
         for index, ((start, end), stays) in enumerate(zip(spans, kept, strict=True))
     )
-    reason = ALL_NEEDED if text == row.reasoning else SHORTENED
-    return Coarse(text, removed, steps, reason, tries)
+    if text == row.reasoning:
+        return Rewritten("original", row.response(text), ALL_NEEDED, removed=removed, steps=steps)
+    return Rewritten("rewritten", row.response(text), SHORTENED, removed=removed, steps=steps)
 
 
 def _why(similarity: float | None, options: AnchorOptions) -> str:

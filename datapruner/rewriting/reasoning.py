@@ -23,7 +23,6 @@ from datapruner.errors import UsageError
 from scorers.conversations.conversation import Conversation, think_block
 
 GROUP = "reasoning"
-_OPEN, _CLOSE = "<think>", "</think>"
 _WHOLE = "datapruner_match"
 _MAX_PATTERN = 1000
 _PATTERN_HELP = (
@@ -35,22 +34,19 @@ _PATTERN_HELP = (
 class ReasoningRow:
     """A row whose chain of thought was found.
 
-    row: 0-based index in the input. sample_id: the conversation's content hash. messages: the turns before
-    the response, each {"role": ..., "content": ...}. question: the last user turn among them. reasoning: the
-    chain of thought, verbatim. answer: what follows it, verbatim. reference: the known right answer, where
-    the row has one. opening, closing: the response's text before the reasoning, and between it and the
-    answer: `opening + reasoning + closing + answer` is the response.
+    sample_id: the conversation's content hash. messages: the turns before the response, each {"role": ...,
+    "content": ...}. reasoning: the chain of thought, verbatim. answer: what follows it, verbatim. opening,
+    closing: the response's text before the reasoning, and between it and the answer: `opening + reasoning +
+    closing + answer` is the response. reference: the known right answer, where the row has one.
     """
 
-    row: int
     sample_id: str
     messages: Sequence[Mapping[str, str]]
-    question: str
+    opening: str
     reasoning: str
+    closing: str
     answer: str
-    reference: str | None = None
-    opening: str = f"{_OPEN}\n"
-    closing: str = f"\n{_CLOSE}\n"
+    reference: str | None
 
     def response(self, reasoning: str) -> str:
         """The response with this reasoning in place of its own."""
@@ -116,7 +112,7 @@ class ReasoningFinder:
         return Parts(response[:start], response[start:end], response[end:answer], response[answer:])
 
     def find(
-        self, row: int, sample_id: str, conversation: Conversation, reference: str | None = None
+        self, sample_id: str, conversation: Conversation, reference: str | None = None
     ) -> ReasoningRow | None:
         """The reasoning of a conversation's last assistant turn, None when it has none."""
         at = last_assistant(conversation)
@@ -125,15 +121,13 @@ class ReasoningFinder:
             return None
         before = conversation.turns[:at]
         return ReasoningRow(
-            row=row,
             sample_id=sample_id,
             messages=tuple({"role": turn.role, "content": turn.content} for turn in before),
-            question=next((turn.content for turn in reversed(before) if turn.role == "user"), ""),
+            opening=parts.opening,
             reasoning=parts.reasoning,
+            closing=parts.closing,
             answer=parts.answer,
             reference=reference,
-            opening=parts.opening,
-            closing=parts.closing,
         )
 
     def _matched(self, response: str) -> tuple[int, int, int] | None:

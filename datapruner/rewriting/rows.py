@@ -89,7 +89,7 @@ def _find(
     for batch in corpus.conversations(rows):
         known = _references(corpus, [row for row, _, _ in batch], answers)
         yield [
-            (row, sample_id, conversation, finder.find(row, sample_id, conversation, right))
+            (row, sample_id, conversation, finder.find(sample_id, conversation, right))
             for (row, sample_id, conversation), right in zip(batch, known, strict=True)
         ]
 

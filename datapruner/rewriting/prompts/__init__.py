@@ -24,9 +24,8 @@ _USER = "\n---\n"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt: its id, and its two messages before anything is filled in."""
+    """The two messages of a prompt before anything is filled in."""
 
-    id: str
     system: str
     user: str
 
@@ -42,7 +41,7 @@ class Prompt:
 def prompt(name: str) -> Prompt:
     """The prompt with this id, such as "dap-single@1"."""
     system, user = text(name).split(_USER)
-    return Prompt(name, system, user)
+    return Prompt(system, user)
 
 
 @cache

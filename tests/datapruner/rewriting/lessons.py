@@ -39,9 +39,9 @@ class Rewriter(Protocol):
 
 def lesson(number: int = 0, **changes: Any) -> ReasoningRow:
     question = changes.pop("question", "What is 3 * 4 + 2?")
-    given = {"reasoning": THINKING, "answer": "The result is \\boxed{14}."} | changes
-    messages = ({"role": "user", "content": question},)
-    return ReasoningRow(number, f"{number:064x}", messages, question, **given)
+    parts = {"opening": "<think>\n", "reasoning": THINKING, "closing": "\n</think>\n"}
+    given = {**parts, "answer": "The result is \\boxed{14}.", "reference": None} | changes
+    return ReasoningRow(f"{number:064x}", ({"role": "user", "content": question},), **given)
 
 
 def judged(level: str, rewrite: str) -> str:

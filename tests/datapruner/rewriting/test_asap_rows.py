@@ -14,6 +14,7 @@ from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import MeasuredReasoning
 from scorers.reasoning.steps import split_steps
+from tests.datapruner.rewriting.lessons import lesson
 
 TEXTS = st.lists(st.sampled_from(["a", "b c", "\n\n", "\n\n\n", "\n\n  ", ". ", "é!", "\n"]), max_size=24)
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]+")
@@ -24,7 +25,7 @@ def count(text: str) -> int:
 
 
 def row(reasoning: str) -> ReasoningRow:
-    return ReasoningRow(0, "x", [{"role": "user", "content": "Why?"}], "Why?", reasoning, "Blue.")
+    return lesson(question="Why?", reasoning=reasoning, answer="Blue.")
 
 
 def measured(

@@ -234,7 +234,7 @@ def test_on_real_traces_a_rewrite_is_accepted_where_its_answer_is_the_traces(
 ) -> None:
     """A teacher that solves every second problem: real questions, traces and answers, real mathematics."""
     rows = real_rows(12)
-    answers = {row.question: row.answer for row in rows}
+    answers = {row.messages[0]["content"]: row.answer for row in rows}
 
     def teaches(handler: Handler) -> None:
         user = asked(handler.seen)["messages"][1]["content"]

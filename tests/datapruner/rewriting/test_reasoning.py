@@ -54,29 +54,29 @@ def test_a_reasoning_column_is_found_as_the_block_that_ingest_makes_of_it() -> N
     row = {"question": "Why?", "thinking": "I see.\n\nSo.", "answer": "Blue."}
     sample = RowParser().parse(row)
     assert isinstance(sample, Sample)
-    found = THINK.find(7, sample.sample_id, sample.conversation, "blue")
+    found = THINK.find(sample.sample_id, sample.conversation, "blue")
     assert found is not None
-    assert (found.row, found.question, found.reasoning) == (7, "Why?", "I see.\n\nSo.")
+    assert found.reasoning == "I see.\n\nSo."
     assert (found.answer, found.reference) == ("Blue.", "blue")
     assert found.response("So.") == "<think>\nSo.\n</think>\nBlue."
 
 
 def test_reasoning_is_that_of_the_last_assistant_turn() -> None:
     earlier = (Turn("user", "Hm?"), Turn("assistant", "<think>old</think>No."), Turn("user", "Why?"))
-    found = THINK.find(0, "x", Conversation((*earlier, Turn("assistant", "<think>new</think>Yes."))))
+    found = THINK.find("x", Conversation((*earlier, Turn("assistant", "<think>new</think>Yes."))))
     assert found is not None
     assert found.reasoning == "new"
     assert [message["role"] for message in found.messages] == ["user", "assistant", "user"]
-    assert THINK.find(0, "x", Conversation((*earlier, Turn("assistant", "Yes.")))) is None
+    assert THINK.find("x", Conversation((*earlier, Turn("assistant", "Yes.")))) is None
 
 
 def test_a_pattern_says_where_reasoning_is_in_characters_whatever_their_bytes() -> None:
     finder = ReasoningFinder(r"(?s)Gedanken:(?P<reasoning>.*?)Antwort:")
-    found = finder.find(0, "x", conversation("é🎉 Gedanken: über\n\nx Antwort: ja é"))
+    found = finder.find("x", conversation("é🎉 Gedanken: über\n\nx Antwort: ja é"))
     assert found is not None
     assert (found.opening, found.reasoning, found.closing) == ("é🎉 Gedanken: ", "über\n\nx", " Antwort:")
     assert found.answer == " ja é"
-    assert finder.find(0, "x", conversation("nothing of the kind")) is None
+    assert finder.find("x", conversation("nothing of the kind")) is None
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def training(
     finder, lines = ReasoningFinder(), []
     for batch in corpus.conversations():
         for row, sample_id, conversation in batch:
-            found = finder.find(row, sample_id, conversation)
+            found = finder.find(sample_id, conversation)
             outcome = (
                 Rewritten("original", conversation.turns[-1].content, "no reasoning found")
                 if found is None
