@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -28,6 +27,17 @@ def fire_times(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
 
     Raises UsageError for a cron expression or time zone that is not one, and for one that never fires.
     """
+    last = after
+    for moment in _moments(cron, timezone, after):
+        if moment > last:  # else the clock showed it before, or skipped several at once
+            last = moment
+            yield moment
+    if last == after:
+        raise _bad_cron(cron, "never fires")
+
+
+def _moments(cron: str, timezone: str, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+    """Fire times from about `start` on, or back from there; some perhaps twice. Raises UsageError."""
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError) as error:
@@ -35,24 +45,14 @@ def fire_times(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
     fields = cron.split()
     if len(fields) != 5:
         raise _bad_cron(cron, "not five fields")
-    start = after.replace(tzinfo=UTC).astimezone(zone)
+    local = start.replace(tzinfo=UTC).astimezone(zone)
     try:
-        times = CronSim(cron, start.replace(tzinfo=None))
+        times = CronSim(cron, local.replace(tzinfo=None), reverse)
         if times.hours == _EVERY_HOUR:
-            times = CronSim(" ".join([fields[0], "*", *fields[2:]]), start)
+            times = CronSim(" ".join([fields[0], "*", *fields[2:]]), local, reverse)
     except CronSimError as error:
         raise _bad_cron(cron, str(error).lower()) from error
-    return _later(after, (_moment(time, zone) for time in times), cron)
-
-
-def _later(after: datetime, moments: Iterator[datetime], cron: str) -> Iterator[datetime]:
-    last = after
-    for moment in moments:
-        if moment > last:  # else the clock showed it before, or skipped several at once
-            last = moment
-            yield moment
-    if last == after:
-        raise _bad_cron(cron, "never fires")
+    return (_moment(time, zone) for time in times)
 
 
 def _moment(time: datetime, zone: ZoneInfo) -> datetime:
@@ -100,15 +100,7 @@ def _bad_cron(cron: str, what: str) -> UsageError:
 
 
 def latest_fire(cron: str, timezone: str, due: datetime, now: datetime) -> datetime:
-    """The last fire time in [due, now], of which `due` is one.
-
-    Looks back further and further: years of minutes may lie between.
-    """
-    lookback = timedelta(hours=1)
-    while (start := now - lookback) > due:
-        missed = list(takewhile(lambda t: t <= now, fire_times(cron, timezone, start)))
-        if missed:
-            return missed[-1]
-        lookback *= 8
-    missed = list(takewhile(lambda t: t <= now, fire_times(cron, timezone, due)))
-    return missed[-1] if missed else due
+    """The last fire time in [due, now], of which `due` is one."""
+    later = now + timedelta(days=1)  # the clock may have shown later times than now, and been put back
+    back = _moments(cron, timezone, later, reverse=True)
+    return next((max(due, moment) for moment in back if moment <= now), due)
