@@ -44,7 +44,6 @@ class IngestReport:
     before is among the rows, and the break itself a rejected one.
     """
 
-    path: Path
     corpus_hash: str
     rows: int
     accepted: int
@@ -53,7 +52,6 @@ class IngestReport:
     shapes: dict[str, int]
     columns: dict[str, list[str]]
     rejects: dict[str, int]
-    sources: list[str]
     truncated_sources: dict[str, str]
 
 
@@ -94,13 +92,11 @@ def ingest(
         run.check(sources)
         counts = Counts(run.rows, run.accepted, run.rows - run.accepted, writer.finish())
         report = IngestReport(
-            path=out,
             corpus_hash=run.hash.hexdigest(),
             **asdict(counts),
             shapes=dict(sorted(run.shapes.items())),
             columns=run.columns(),
             rejects=dict(run.rejects.most_common()),
-            sources=[item.name for item in sources],
             truncated_sources=run.truncated,
         )
         writer.put_provenance(

@@ -125,7 +125,7 @@ def test_a_cut_archive_of_any_format_gives_what_was_whole_and_says_so_in_the_rep
     assert source == path.name
     assert "truncated" in where
     assert "line " in where
-    with Corpus(report.path) as corpus:
+    with Corpus(tmp_path / "corpus.duckdb") as corpus:
         assert corpus.truncated_sources() == report.truncated_sources
 
 
