@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import utcnow
 from datapruner.progress import Progress
@@ -98,14 +97,6 @@ def test_a_sweep_minds_folders_alone_and_needs_none(tmp_path: Path) -> None:
 @pytest.fixture
 def settings(sqlite_url: str, tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, database_url=sqlite_url, devices="cpu", lease_seconds=0.6)
-
-
-@pytest.fixture
-def db(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.database)
-    db = Database(settings.database)
-    yield db
-    db.close()
 
 
 def test_a_worker_that_starts_sweeps_what_a_killed_one_left_before_its_job_is_taken_again(

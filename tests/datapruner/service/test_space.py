@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from datapruner.catalog import datasets, migrations
+from datapruner.catalog import datasets
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Upload, utcnow
 from datapruner.progress import Progress
@@ -64,14 +64,6 @@ def settings(how: str, small_disk: Disk, sqlite_url: str, tiny_folder: Path, tmp
         devices="cpu",
         threads=1,
     )
-
-
-@pytest.fixture
-def db(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.database)
-    db = Database(settings.database)
-    yield db
-    db.close()
 
 
 def submitted(db: Database, settings: Settings, model: Path, mode: str, attempts: int) -> str:

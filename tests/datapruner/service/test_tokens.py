@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
 from datapruner.service import tokens
 from datapruner.settings import Settings
@@ -17,14 +15,6 @@ from datapruner.settings import Settings
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
-
-
-@pytest.fixture
-def db(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.database)
-    database = Database(settings.database)
-    yield database
-    database.close()
 
 
 def test_an_empty_database_gets_one_token_and_a_used_one_none(settings: Settings, db: Database) -> None:

@@ -50,14 +50,6 @@ def settings(sqlite_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def db(settings: Settings) -> Iterator[Database]:
-    migrations.upgrade(settings.database)
-    db = Database(settings.database)
-    yield db
-    db.close()
-
-
-@pytest.fixture
 def working(settings: Settings) -> Iterator[Callable[[Perform], threading.Event]]:
     """Start a worker in a thread; the event that stops it."""
     stop = threading.Event()
