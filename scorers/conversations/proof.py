@@ -229,11 +229,12 @@ class Prover:
                 continue
             tried += 1
             try:
-                text = self._whole(shape, form)
+                given = give(shape, form)
+                text = Text(self._render(given))
             except RefusedError as refusal:
                 yield refusal
                 continue
-            lacking = text.missing(wanted) or self._garbled(shape, form, text)
+            lacking = text.missing(wanted) or self._garbled(given, text.text)
             if not lacking:
                 yield form
                 continue
@@ -248,28 +249,24 @@ class Prover:
         for key in REASONING_KEYS:
             if re.search(rf"\b{key}\b", self._template):
                 with suppress(RefusedError):
-                    text = self._whole(Conversation(turns), Form(reasoning=key)).text
+                    text = self._render(give(Conversation(turns), Form(reasoning=key)))
                     found += [key] if "zq2qz" in text and "zq3qz" in text else []
         return found
 
-    def _whole(self, conversation: Conversation, form: Form) -> Text:
-        return Text(self._render(give(conversation, form)))
-
-    def _garbled(self, shape: Conversation, form: Form, text: Text) -> list[Piece]:
+    def _garbled(self, given: Given, text: str) -> list[Piece]:
         """The calls whose arguments or content the template writes as no model should."""
-        given = give(shape, form)
-        found = _misquoted(given, text.text)
+        found = _misquoted(given, text)
         empty = [
             {**message, "content": ""} if message["content"] is None else message
             for message in given.messages
         ]
-        if empty == given.messages or "None" not in text.text:
+        if empty == given.messages or "None" not in text:
             return found
         try:
             without = self._render(replace(given, messages=empty))
         except RefusedError:
             without = self._template
-        printed = text.text.count("None") > without.count("None")
+        printed = text.count("None") > without.count("None")
         return [*found, Piece("calls", "null content", "None")] if printed else found
 
 

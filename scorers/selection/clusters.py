@@ -22,19 +22,13 @@ def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, NDArray[np.float
 
     rows: (N, D) of length 1. count >= 1 groups are looked for, at most N; some may end up empty, and the
     centroid of an empty one is NaN. The same rows in the same order and the same seed give the same groups.
-    Raises ValueError when scikit-learn is not installed.
     """
     count = min(count, len(rows))
     if count <= 1:
         group = np.zeros(len(rows), dtype=np.int64)
     else:
-        try:
-            from sklearn.cluster import MiniBatchKMeans
-        except ImportError as error:
-            raise ValueError(
-                "grouping samples by k-means takes scikit-learn, which is not installed; "
-                "install scikit-learn, or ask for a single group"
-            ) from error
+        from sklearn.cluster import MiniBatchKMeans
+
         fitted = rows
         if len(rows) > _SAMPLES_PER_CENTROID * count:
             rng = np.random.Generator(np.random.Philox(seed))

@@ -21,6 +21,8 @@ from datapruner.input.shapes.rejections import reject
 
 _SWITCHES = ("train", "training", "trainable")
 _MASKS = ("mask", "masks", "loss_mask", "loss_masks", "assistant_masks", "completion_mask")
+_TRAIN = "remove the row, or the column to train on it all the same"
+_WEIGH = "give the messages of the assistant weight 0 or 1 instead"
 FLAG_COLUMNS = frozenset((*_SWITCHES, *_MASKS, "weight", "label", "chosen"))
 
 
@@ -33,20 +35,17 @@ def check_flags(row: Mapping[str, Any], *, mapped: bool) -> None:
     label = row.get("label")
     if label is False or ("completion" in row and _says_no(label)):
         reason = "'label' is false: the answer is an example of what not to write (KTO)"
-        reject("not_to_train", "label", reason, "remove the row, or the column to train on it all the same")
+        reject("not_to_train", "label", reason, _TRAIN)
     for name in (*_SWITCHES, "weight"):
         if _says_no(row.get(name)):
-            reason = f"'{name}' says not to train on the row"
-            reject("not_to_train", name, reason, "remove the row, or the column to train on it all the same")
+            reject("not_to_train", name, f"'{name}' says not to train on the row", _TRAIN)
     if not mapped and row.get("chosen") is not None and row.get("rejected") is not None:
         reason = "the row is a pair of answers, 'chosen' and 'rejected', of which one is not to be trained on"
         reject("preference_pair", "chosen", reason, "map the answer: prompt=prompt and response=chosen, say")
     for name in _MASKS:
         if isinstance(row.get(name), list):
             reason = f"'{name}' masks parts of the row, and does not say which number means trained"
-            reject(
-                "unsupported_mask", name, reason, "give the messages of the assistant weight 0 or 1 instead"
-            )
+            reject("unsupported_mask", name, reason, _WEIGH)
 
 
 def _says_no(value: object) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -54,11 +52,3 @@ def test_more_groups_than_different_rows_leave_some_empty() -> None:
     found, centroids = kmeans(rows, 8, seed=0)
     assert len(set(found.tolist())) == 3
     assert np.isnan(centroids).all(axis=1).sum() == 5
-
-
-def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    rows, _ = directions([20])
-    with pytest.raises(ValueError, match="scikit-learn, which is not installed; install"):
-        kmeans(rows, 2, seed=0)
-    assert kmeans(rows, 1, seed=0)[0].tolist() == [0] * 20
