@@ -54,6 +54,14 @@ class IngestReport:
     rejects: dict[str, int]
     truncated_sources: dict[str, str]
 
+    def understood(self) -> str:
+        """How the rows were read, in a line."""
+        shapes = "; ".join(
+            f"{count:,} {shape} ({', '.join(self.columns.get(shape, []))})"
+            for shape, count in self.shapes.items()
+        )
+        return f"{self.rows:,} rows: {shapes}; {self.rejected:,} rejected"
+
 
 @contained()
 def ingest(

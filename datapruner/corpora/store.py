@@ -28,11 +28,7 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
             mapping=mapping or None,
             progress=lambda count, done, total: progress.at(done, total, f"{count:,} rows"),
         )
-        columns = "; ".join(
-            f"{count:,} {shape} ({', '.join(report.columns.get(shape, []))})"
-            for shape, count in report.shapes.items()
-        )
-        progress.note(f"{report.rows:,} rows: {columns}; {report.rejected:,} rejected")
+        progress.note(report.understood())
         path = folder / f"{corpus_name(temporary)}.duckdb"
         temporary.replace(path)
     finally:

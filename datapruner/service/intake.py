@@ -19,7 +19,7 @@ from datapruner.catalog.models import Dataset, Project, Version, new_id
 from datapruner.corpora import store
 from datapruner.corpora.append import append
 from datapruner.corpora.corpus import Corpus
-from datapruner.corpora.ingest import IngestReport, ingest
+from datapruner.corpora.ingest import ingest
 from datapruner.errors import DeniedError, InputError, StorageError
 from datapruner.input.readers import DATA_SUFFIXES, PACKED_SUFFIXES, Files
 from datapruner.input.readers import Dataset as HubDataset
@@ -64,7 +64,9 @@ def bring_in(
             max_rows=room,
             progress=lambda rows, done, total: progress.at(done, total, f"{rows:,} rows"),
         )
-    _note(progress, report)
+    progress.note(report.understood())
+    for name, where in report.truncated_sources.items():
+        progress.note(f"{name} is truncated, {where}")
     while True:
         with context.db.read() as session:
             base = datasets.latest(session, dataset.id)
@@ -87,16 +89,6 @@ def bring_in(
 def _size(rows: Any) -> int:
     """Bytes of files, which may be mapped into memory while they are read."""
     return sum(path.stat().st_size for path, _ in rows.files) if isinstance(rows, Files) else 0
-
-
-def _note(progress: Progress, report: IngestReport) -> None:
-    shapes = "; ".join(
-        f"{count:,} {shape} ({', '.join(report.columns.get(shape, []))})"
-        for shape, count in report.shapes.items()
-    )
-    progress.note(f"{report.rows:,} rows: {shapes}; {report.rejected:,} rejected")
-    for source, where in report.truncated_sources.items():
-        progress.note(f"{source} is truncated, {where}")
 
 
 def _publish(
