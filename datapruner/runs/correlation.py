@@ -12,6 +12,5 @@ def spearman(values: pl.DataFrame) -> float | None:
     """
     if any(values[column].n_unique() < 2 for column in values.columns):
         return None
-    first, second = (values[column].rank("average") for column in values.columns)
-    coefficient = pl.select(pl.corr(first, second)).item()
+    coefficient = values.select(pl.corr(*values.columns, method="spearman")).item()
     return max(-1.0, min(1.0, float(coefficient)))
