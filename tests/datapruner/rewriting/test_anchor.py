@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,12 @@ from datapruner.rewriting.matching import EMPTY, FOREIGN
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.teacher import TeacherError
 from scorers.reasoning.steps import split_steps
-from tests.datapruner.client.unruly import Unruly, unruly_server
+from tests.datapruner.client.unruly import Unruly
 from tests.datapruner.rewriting.lessons import THINKING, lesson, one, run, sent
 from tests.datapruner.teacher.scripted import fails, says
 
 STEPS = THINKING.split("\n\n")
 DIRECT = says("<thought>3 * 4 is 12, plus 2 is 14.</thought>")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Unruly]:
-    with unruly_server() as unruly:
-        yield unruly
-
-
-@pytest.fixture
-def script(server: Unruly) -> Unruly:
-    server.will()
-    return server
 
 
 def shortened(*steps: str) -> Any:

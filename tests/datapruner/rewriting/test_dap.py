@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from datapruner.rewriting.dap import ACCEPTED, UNCHECKABLE, DapOptions
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.teacher import LimitReachedError, Teacher, TeacherError, load
-from tests.datapruner.client.unruly import Handler, Unruly, unruly_server
+from tests.datapruner.client.unruly import Handler, Unruly
 from tests.datapruner.rewriting.lessons import (
     EASY,
     THINKING,
@@ -43,18 +42,6 @@ HARD_TO_ACCEPT = [
     (says(judged("easy", EASY.replace("3 * 4 = 12", THINKING))), Rejection.LENGTH),
     (says(judged("easy", EASY.replace("Multiply", "<think>Multiply"))), Rejection.MARKUP),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Unruly]:
-    with unruly_server() as unruly:
-        yield unruly
-
-
-@pytest.fixture
-def script(server: Unruly) -> Unruly:
-    server.will()
-    return server
 
 
 def test_an_accepted_rewrite_takes_the_place_of_trace_and_answer(script: Unruly, tmp_path: Path) -> None:

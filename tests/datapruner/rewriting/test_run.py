@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from datapruner.rewriting import run as rewriting
 from datapruner.rewriting.outcomes import STATUSES
 from datapruner.runs import published
 from datapruner.teacher import LimitReachedError, Teacher, load
-from tests.datapruner.client.unruly import Unruly, unruly_server
+from tests.datapruner.client.unruly import Unruly
 from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
 from tests.datapruner.teacher.scripted import says
 
@@ -288,12 +287,6 @@ LESSONS: list[dict[str, Any]] = [
     }
     for name, gold in (("Ann", "14"), ("Bob", "15"), ("Eve", None))
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Unruly]:
-    with unruly_server() as unruly:
-        yield unruly
 
 
 def teacher(server: Unruly, store: Path, **limits: Any) -> Teacher:

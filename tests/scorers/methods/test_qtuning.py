@@ -16,8 +16,6 @@ from scorers.selection.ranking import draws
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder, sample_ids, sample_signals
 
-KEPT_WORDS = ("Q2", "Q4", "added")
-
 
 def run(signals: Signals, share: float, options: QTuningOptions | None = None, seed: int = 0) -> Selection:
     options = options or QTuningOptions()
