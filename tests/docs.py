@@ -27,9 +27,11 @@ from datapruner.teacher import settings as teacher
 from scorers.column import Column
 from scorers.method import Method, Option
 from scorers.methods.registry import OWN
+from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, VIEWS
 from tests.compose import ROOT
 
 DOCS = ROOT / "docs"
+_ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 _MARKED = re.compile(r"(?<=^<!-- table: )(\w+) -->$.*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
@@ -72,6 +74,24 @@ def _variables(kind: type[BaseSettings], variable: Callable[[str], str]) -> Iter
 
 
 # Methods
+
+
+def _overview() -> Iterator[str]:
+    rows = []
+    for method in OWN:
+        keeps = (inspect.getdoc(type(method)) or "").split("\n\n")[0]
+        needs = ", ".join(map(code, sorted(method.needs(method.options()))))
+        paper = _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<0>)", method.paper)
+        rows.append((code(method.name), keeps, needs or "nothing", paper))
+    yield from table("Method", "What it does", "Reads", "Paper", rows=rows)
+
+
+def _signals() -> Iterator[str]:
+    plain = (*SAMPLE_SIGNALS.values(), *VECTOR_SIGNALS.values())
+    rows = [(code(each.name), each.text) for each in plain]
+    rows += [(code(f"token:{each.name}"), f"of a token: {each.text}") for each in TOKEN_SIGNALS.values()]
+    rows += [(code(f"{view}:…"), f"a signal of {text}") for view, text in VIEWS.items()]
+    yield from table("Signal", "What it is", rows=rows)
 
 
 def _methods() -> Iterator[str]:
@@ -241,6 +261,8 @@ def _routes() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "settings": lambda: _variables(settings.Settings, settings.variable),
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
+    "overview": _overview,
+    "signals": _signals,
     "methods": _methods,
     "sample_scores": lambda: _columns(columns.sample_texts(columns.COLUMNS)),
     "token_scores": lambda: _columns(columns.token_texts(columns.TOKEN_COLUMNS)),

@@ -22,11 +22,11 @@ _STATES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One method, with its options.")
+        str | None, typer.Argument(metavar="[NAME]", help="One method, with its options and columns.")
     ] = None,
     as_json: given.Json = False,
 ) -> None:
-    """List the pruning methods, or the options and presets of one."""
+    """List the pruning methods, or the options, presets and columns of one."""
     from datapruner.request.config import find
     from scorers.methods import registry
 
@@ -62,6 +62,7 @@ def _about(method: Method[Any]) -> dict[str, Any]:
             for each in fields(method.options)
         ],
         "presets": {name: dict(preset) for name, preset in method.presets.items()},
+        "columns": [asdict(column) for column in method.columns],
     }
 
 
@@ -80,6 +81,10 @@ def _show_method(output: Output, method: Method[Any]) -> None:
         for name, preset in about["presets"].items():
             made.add_row(name, ", ".join(f"{key} {_written(value)}" for key, value in preset.items()))
         output.show(made)
+    made = display.table("column", "of", "what it is", title="Columns and thresholds")
+    for column in method.columns:
+        made.add_row(*map(display.clean, (column.name, column.of, column.text)))
+    output.show(made)
 
 
 def _written(value: object) -> str:

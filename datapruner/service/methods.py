@@ -1,12 +1,12 @@
-"""The pruning methods that this service knows, ours and those of installed packages, with their options."""
+"""The pruning methods that this service knows, ours and those of installed packages."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from datapruner.errors import NotFoundError
-from datapruner.schemas.methods import MethodAnswer
+from datapruner.schemas.methods import ColumnAnswer, MethodAnswer
 from scorers.method import Method, Option
 from scorers.methods import registry
 
@@ -40,6 +40,7 @@ def _answer(method: Method[Any]) -> MethodAnswer:
         prunes_tokens="token_keep" in properties,
         options={"type": "object", "properties": properties, "additionalProperties": False},
         presets={name: dict(preset) for name, preset in method.presets.items()},
+        columns=[ColumnAnswer(**asdict(column)) for column in method.columns],
     )
 
 

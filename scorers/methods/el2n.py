@@ -38,7 +38,7 @@ class El2n:
 
     name = "el2n"
     title = "EL2N: hardest samples by the error norm of the prediction"
-    paper = "arXiv 2407.17533"
+    paper = "arXiv 2107.07075, 2407.17533"
     options = El2nOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
     columns: tuple[Column, ...] = (

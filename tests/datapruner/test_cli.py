@@ -288,14 +288,17 @@ def test_methods_are_listed_with_papers_and_presets(command: Command) -> None:
     assert [method["name"] for method in listed][:2] == ["qtuning", "donod"]
 
 
-def test_a_method_shows_its_options_and_presets(command: Command) -> None:
+def test_a_method_shows_its_options_presets_and_columns(command: Command) -> None:
     said = command("methods", "qtuning")
     assert "token_keep" in said.out
     assert "paper-25x50" in said.out
+    assert "nominal_quadrant" in said.out
     about = command("methods", "qtuning", "--json").json
     option = {option["name"]: option for option in about["options"]}["token_keep"]
     assert (option["default"], option["allowed"]) == (0.5, "a number over 0 and at most 1")
     assert about["presets"]["paper-12.5x50"] == {"keep": 0.125, "token_keep": 0.5}
+    alpha = {column["name"]: column for column in about["columns"]}["alpha"]
+    assert (alpha["of"], alpha["at_least"], alpha["at_most"]) == ("threshold", 0, 0.49)
 
 
 def test_models_say_whether_they_are_here(command: Command) -> None:
