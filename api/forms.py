@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from api.uploads import JsonMapping, JsonObject, valid
-from datapruner.request.asked import Names
 from datapruner.request.config import DEFAULT_MODEL, Measuring
 from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
+from datapruner.request.settings import Names
 from datapruner.schemas.common import Name, Request
 from datapruner.schemas.datasets import NewDataset, Retention
 from datapruner.schemas.runs import RunRequest

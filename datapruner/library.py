@@ -17,7 +17,7 @@ from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine, find_devices
 from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
-from datapruner.request import asked
+from datapruner.request import settings as asked
 from datapruner.request.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.rows import row_files

@@ -31,7 +31,6 @@ from pydantic import BaseModel, Field, ValidationError
 from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
-from datapruner.request.asked import MOST_METHODS, amount
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import LARGEST, Amount
 from datapruner.request.parts import (
@@ -46,6 +45,7 @@ from datapruner.request.parts import (
     Place,
     Rewrite,
 )
+from datapruner.request.settings import MOST_METHODS, amount
 from datapruner.rows import row_files
 from datapruner.runs import stages
 from datapruner.runs.filters import Ask

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from datapruner import validation
-from datapruner.request import asked
-from datapruner.request.asked import Names
+from datapruner.request import settings as asked
 from datapruner.request.config import Measuring, RunConfig
 from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
 from datapruner.request.needs import check_views
+from datapruner.request.settings import Names
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 from datapruner.validation import of_kind

@@ -21,8 +21,8 @@ from datapruner.catalog import datasets, exports, runs
 from datapruner.catalog.models import Dataset, Job, Upload, Version, new_id
 from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
-from datapruner.request.asked import how_much_is_missing
 from datapruner.request.config import RunConfig
+from datapruner.request.settings import how_much_is_missing
 from datapruner.schemas.datasets import (
     HubSource,
     NewDataset,

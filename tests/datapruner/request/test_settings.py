@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.request import asked
+from datapruner.request import settings as asked
 from datapruner.request.config import MethodChoice
 from datapruner.request.keep import Keep
 
