@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
-from api.uploads import JsonMapping, JsonObject, valid
-from datapruner.request.config import DEFAULT_MODEL, Measuring
-from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
-from datapruner.request.settings import Names
+from api.uploads import JsonMapping, JsonObject
+from datapruner.request.config import Measuring
+from datapruner.request.settings import beside
 from datapruner.schemas.common import Name, Request
 from datapruner.schemas.datasets import NewDataset, Retention
 from datapruner.schemas.runs import RunRequest
@@ -35,35 +35,28 @@ class VersionForm(Request):
     sha256: Sha256 | None = _SHA256
 
 
-class PruneForm(Request):
+class PruneForm(RunRequest):
     """What `schemas.prune.NewPrune` has, with the fields of `measuring` beside the others."""
 
-    method: Names | None = None
-    methods: Names | None = None
-    keep: Amount | None = Field(None, description=DESCRIPTION)
-    keep_tokens: int | None = Field(None, ge=1, le=LARGEST, description="or: a budget of trained tokens")
-    token_keep: float | None = Field(None, description="share of the response tokens to keep")
-    preset: str | None = None
     options: JsonObject = Field({}, description="of the method, as a JSON object")
-    seed: int = Field(0, ge=0, le=LARGEST)
+    recipe: str | None = Field(None, description="instead of all these but name and mapping: a recipe, YAML")
     name: Name | None = Field(None, description="of the dataset that is made; without, no listing shows it")
     mapping: JsonMapping = _MAPPING
     sha256: Sha256 | None = _SHA256
-    model: str = Field(DEFAULT_MODEL, description="the proxy model")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_length: int | None = Field(None, ge=2, le=2**31 - 1, description="tokens; longer samples are cut")
-    overflow: Literal["truncate", "error"] = "truncate"
-    train_on: Literal["all", "last"] = "all"
-    reference: str | None = Field(None, description="a second model, for methods that compare the two")
-    embedder: str | None = Field(
-        None, description="sentence-embedding model, for methods that read its vectors"
-    )
-    target: str | None = Field(None, max_length=200, description="dataset to select towards, or dataset@3")
-    recipe: str | None = Field(None, description="instead of all these but name and mapping: a recipe, YAML")
 
-    def run(self) -> RunRequest:
-        """The request that a JSON body would be. Raises RequestValidationError."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        measuring = {name: value for name, value in given.items() if name in Measuring.model_fields}
-        wanted = {name: value for name, value in given.items() if name in RunRequest.model_fields}
-        return valid(RunRequest, wanted | ({"measuring": measuring} if measuring else {}))
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_a_body(cls, given: Any) -> Any:
+        return beside(given)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler.resolve_ref_schema(handler(schema))
+        fields = dict(found["properties"])
+        del fields["measuring"]
+        found["properties"] = (
+            fields | handler.resolve_ref_schema(handler(Measuring.__pydantic_core_schema__))["properties"]
+        )
+        return found

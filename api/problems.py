@@ -171,6 +171,7 @@ def _invalid(error: RequestValidationError) -> dict[str, Any]:
 def _path(error: dict[str, Any]) -> str:
     """`("body", "run", "keep")` as `run.keep`: where the field stands in its part of the request."""
     parts = () if error["type"] == "json_invalid" else error["loc"][1:]  # there, it is a place in the text
+    parts = parts or error.get("ctx", {}).get("at", ())
     path = ".".join(str(part)[:100] for part in parts)
     return path.encode(errors="replace").decode()  # JSON may name fields by what is no text
 

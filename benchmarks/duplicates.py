@@ -33,6 +33,7 @@ from datapruner.corpora.ingest import ingest  # noqa: E402
 from datapruner.curation import contamination, duplicates  # noqa: E402
 from datapruner.curation.contamination import Convention  # noqa: E402
 from datapruner.progress import Silent  # noqa: E402
+from datapruner.request.parts import Dedup  # noqa: E402
 
 EVALUATION_ROWS = 1000
 BASELINE = "equal texts only, a Python set (baseline)"
@@ -72,7 +73,7 @@ def equal_texts(corpus: Corpus) -> int:
 
 
 def near_duplicates(corpus: Corpus) -> int:
-    return duplicates.find(corpus, progress=Silent()).counts["dropped"]
+    return duplicates.find(corpus, Dedup(), progress=Silent()).counts["dropped"]
 
 
 def contaminated(corpus: Corpus, convention: Convention) -> int:

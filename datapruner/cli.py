@@ -34,6 +34,7 @@ from datapruner.commands import (
     rewrite,
     serve,
     service,
+    settings,
 )
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.system import outlets
@@ -56,14 +57,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command("prune")(prune.prune)
-app.command("score")(prune.score)
+app.command("prune", cls=settings.of_pruning())(prune.prune)
+app.command("score", cls=settings.of_run("seed", "target"))(prune.score)
 app.command("run")(recipe.run)
 app.command("replay")(prune.replay)
 app.add_typer(rewrite.rewrite_app, name="rewrite", help="Shorten the reasoning of a corpus.")
-app.command("dedup")(curate.dedup)
+app.command("dedup", cls=settings.of_dedup())(curate.dedup)
 app.command("contamination")(curate.contamination)
-app.command("calibrate")(calibrate.calibrate)
+app.command("calibrate", cls=settings.of_calibration())(calibrate.calibrate)
 app.command("explain")(explain.explain)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)
@@ -126,7 +127,8 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     print(f"error: {display.clean(message)}", file=sys.stderr)
     if as_json:
         about: dict[str, Any] = {"type": type(known).__name__, "message": str(known), "remedy": known.remedy}
-        print(display.as_json({"error": about | {"exit_code": known.exit_code}}))
+        about |= {"field": known.field, "exit_code": known.exit_code}
+        print(display.as_json({"error": about}))
     return known.exit_code
 
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import duckdb
 import polars as pl
 
-from datapruner import settings, validation
+from datapruner import settings
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine, find_devices
 from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
-from datapruner.request import settings as asked
-from datapruner.request.config import DEFAULT_MODEL, Measuring, MethodChoice, RunConfig
+from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, RunConfig
 from datapruner.request.keep import Keep
+from datapruner.request.settings import check_prunes, config_for, name_of
 from datapruner.rows import row_files
 from datapruner.runs import pipeline, published
 from datapruner.system import files
@@ -27,8 +27,6 @@ from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
     import datasets
-
-    from datapruner.runs.recipes import Recipe
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,18 +146,12 @@ def prune(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
-    model: str = DEFAULT_MODEL,
-    dtype: str = "auto",
-    max_length: int | None = None,
-    overflow: str = "truncate",
-    train_on: str = "all",
-    reference: str | None = None,
-    embedder: str | None = None,
     target: Any = None,
     device: str = "auto",
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    **measuring: Unpack[MeasuringSettings],
 ) -> Result:
     """Keep the part of a corpus worth training on.
 
@@ -168,29 +160,26 @@ def prune(
     rounded up, or a count of them (500; one is {"count": 1}, for a plain 1 may mean either and is refused);
     or `keep_tokens`, a budget of trained tokens; a `preset` brings its own.
     `token_keep` and `options` are the method's options. `mapping` names the columns, such as
-    `{"prompt": "q", "response": "a"}`, when they are not recognised. `reference` is a second model and
-    `target` rows to select towards (as `source`, their columns recognised), for methods that read them.
-    `device` is "auto", "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens).
-    `home` is where models, signals and runs are kept.
+    `{"prompt": "q", "response": "a"}`, when they are not recognised. `target` is rows to select towards (as
+    `source`, their columns recognised), for methods that read them. `device` is "auto", "cpu", "cuda:0" or a
+    list of them; `token_budget` bounds a batch (padded tokens). `home` is where models, signals and runs are
+    kept. `measuring`: `model`, `max_length` and the other fields of `datapruner.request.config.Measuring`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
     """
-    names = asked.one_spelling(method, methods, default="qtuning")
-    choices, share = asked.choices(names, options, token_keep=token_keep, preset=preset)
-    wanted = asked.amount(keep, keep_tokens, share)
-    if wanted is None:
-        raise asked.how_much_is_missing()
-    measuring = Measuring.of(
-        model=model,
-        dtype=dtype,
-        max_length=max_length,
-        overflow=overflow,
-        train_on=train_on,
-        reference=reference,
-        embedder=embedder,
-    )
-    config = _config(source, target, mapping, measuring, choices, wanted, seed)
-    return _run(config, source, target, device, token_budget, home, progress)
+    given = {
+        **measuring,
+        **_methods(method, methods),
+        "keep": keep,
+        "keep_tokens": keep_tokens,
+        "token_keep": token_keep,
+        "preset": preset,
+        "options": options or {},
+        "seed": seed,
+    }
+    config = config_for(source, given, mapping=mapping, target=target)
+    check_prunes(config)
+    return run(config, source, target, device=device, token_budget=token_budget, home=home, progress=progress)
 
 
 def score(
@@ -201,36 +190,26 @@ def score(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
-    model: str = DEFAULT_MODEL,
-    dtype: str = "auto",
-    max_length: int | None = None,
-    overflow: str = "truncate",
-    train_on: str = "all",
-    reference: str | None = None,
-    embedder: str | None = None,
     target: Any = None,
     device: str = "auto",
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    **measuring: Unpack[MeasuringSettings],
 ) -> Result:
     """Score every sample by one or more methods, by default "qtuning", pruning nothing.
 
     `options` are those of the one method or, of several, by method name. The other arguments are those of
     `prune`, and so are the errors raised.
     """
-    choices, _ = asked.choices(asked.one_spelling(method, methods, default="qtuning"), options)
-    measuring = Measuring.of(
-        model=model,
-        dtype=dtype,
-        max_length=max_length,
-        overflow=overflow,
-        train_on=train_on,
-        reference=reference,
-        embedder=embedder,
-    )
-    config = _config(source, target, mapping, measuring, choices, None, seed)
-    return _run(config, source, target, device, token_budget, home, progress)
+    given = {**measuring, **_methods(method, methods), "options": options or {}, "seed": seed}
+    config = config_for(source, given, mapping=mapping, target=target)
+    return run(config, source, target, device=device, token_budget=token_budget, home=home, progress=progress)
+
+
+def _methods(method: Any, methods: Any) -> dict[str, Any]:
+    """What is given in the two spellings, by default the method that is taken when none is named."""
+    return {"method": DEFAULT_METHOD if method is None and methods is None else method, "methods": methods}
 
 
 def run_recipe(
@@ -251,26 +230,15 @@ def run_recipe(
     from datapruner.runs import recipes  # which needs more libraries than the rest
 
     wanted = recipes.read(recipe)
-    result = carry_out(wanted, source, device=device, token_budget=token_budget, home=home, progress=progress)
-    result.write(wanted.export.files())
-    return result
-
-
-def carry_out(
-    recipe: Recipe,
-    source: Any = None,
-    *,
-    device: str = "auto",
-    token_budget: int | None = None,
-    home: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """`run_recipe` of a recipe that was read, without its files."""
-    rows = source if source is not None else recipe.data
+    rows = source if source is not None else wanted.data
     if rows is None:
         raise UsageError("the recipe names no data", remedy="add data: FILE, or give the rows", field="data")
-    config = recipe.config.model_copy(update={"source": _named(rows)})
-    return _run(config, rows, config.target, device, token_budget, home, progress)
+    config = wanted.config.model_copy(update={"source": name_of(rows)})
+    result = run(
+        config, rows, config.target, device=device, token_budget=token_budget, home=home, progress=progress
+    )
+    result.write(wanted.export.files())
+    return result
 
 
 def replay(
@@ -300,45 +268,21 @@ def replay(
         raise UsageError(
             f"{run_file} does not name its target set: the rows came from Python", remedy="give the target"
         )
-    return _run(config, rows, aims, device, token_budget, home, progress)
-
-
-def _config(
-    source: Any,
-    target: Any,
-    mapping: Mapping[str, str] | None,
-    measuring: Measuring,
-    methods: list[MethodChoice],
-    keep: Keep | None,
-    seed: int,
-) -> RunConfig:
-    return validation.made(
-        RunConfig,
-        source=_named(source),
-        target=_named(target),
-        mapping=dict(mapping or {}),
-        measuring=measuring,
-        methods=methods,
-        keep=keep,
-        seed=seed,
-    )
-
-
-def _named(rows: Any) -> str | None:
-    """The path or Hub name that rows are found by, None when they come from Python or standard input."""
-    return str(rows) if isinstance(rows, str | Path) and str(rows) != "-" else None
+    return run(config, rows, aims, device=device, token_budget=token_budget, home=home, progress=progress)
 
 
 @contained()
-def _run(
+def run(
     config: RunConfig,
     source: Any,
-    target: Any,
-    device: str,
-    token_budget: int | None,
-    home: str | Path | None,
-    progress: Progress | None,
+    target: Any = None,
+    *,
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Result:
+    """Do what a configuration says to these rows, and towards these; the arguments are those of `prune`."""
     place = settings.made_home(home)
     machine = Machine(find_devices(device), token_budget)
     return Result(pipeline.execute(config, source, place, machine, progress or Silent(), target), place)

@@ -15,7 +15,6 @@ from api.uploads import received, two_bodies
 from datapruner.schemas.exports import MEDIA_TYPES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
-from datapruner.schemas.runs import RunRequest
 from datapruner.service import exports, submission, uploads
 from datapruner.service.instance import Service
 from datapruner.service.submission import Submitted
@@ -74,14 +73,9 @@ def _submit(
     service: Service, caller: Caller, body: NewPrune | PruneForm, file: Incoming | None, wanted: ExportFormat
 ) -> Submitted:
     if isinstance(body, NewPrune):
-        request: RunRequest = body
-        data = uploads.inline(body.rows)
-    else:
-        assert file is not None, "a form without a file"
-        request, data = body.run(), file
-    return submission.prune(
-        service, caller, request, data, name=body.name, mapping=body.mapping, format=wanted
-    )
+        file = uploads.inline(body.rows)
+    assert file is not None, "a form without a file"
+    return submission.prune(service, caller, body, file, name=body.name, mapping=body.mapping, format=wanted)
 
 
 def _subset(service: Service, caller: Caller, request: Request, export: str) -> Response:

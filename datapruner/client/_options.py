@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from datapruner.request.config import Measuring
+from datapruner.request.config import Measuring, MeasuringSettings
 from datapruner.request.keep import Keep
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
 from datapruner.schemas.exports import ExportFormat
@@ -24,7 +24,7 @@ class RunOptions(TypedDict, total=False):
     token_keep: float | None
     preset: str | None
     options: Mapping[str, Any]
-    measuring: Measuring | Mapping[str, Any]
+    measuring: Measuring | MeasuringSettings
     target: str | None
     seed: int
     recipe: str | Mapping[str, Any] | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from datapruner.commands import display
+from datapruner.commands import display, settings
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import NothingSurvivedError, UsageError
@@ -32,15 +32,8 @@ Table = Annotated[
 
 
 def dedup(
+    context: typer.Context,
     source: given.Source,
-    threshold: Annotated[
-        float, typer.Option(help="Least Jaccard similarity of a duplicate; 1: the same n-grams.")
-    ] = 0.7,
-    shingle: Annotated[int, typer.Option(min=1, help="Words of the n-grams that are compared.")] = 3,
-    part: Annotated[
-        Literal["all", "prompt", "response"],
-        typer.Option(help="What is compared; system prompts never are."),
-    ] = "all",
     map_: given.Mapped = None,
     out: Kept = None,
     verdicts: Table = None,
@@ -57,9 +50,7 @@ def dedup(
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
-        result = duplicates.deduplicate(
-            source, threshold=threshold, shingle=shingle, part=part, mapping=mapping, progress=progress
-        )
+        result = duplicates.deduplicate(source, mapping=mapping, progress=progress, **settings.given(context))
     finish(output, result, out, verdicts)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from datapruner.commands import answers, display
+from datapruner.commands import answers, display, settings
 from datapruner.commands import options as given
 from datapruner.commands.datasets import At, Hub, Store, source_of
 from datapruner.commands.display import Output
+from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
@@ -123,15 +124,13 @@ def show_schedule(schedule: Schedule, url: given.Url = None, as_json: given.Json
         _show_schedule(Output(as_json=as_json), client.schedules.get(schedule))
 
 
-@schedules_app.command("create")
+@schedules_app.command("create", cls=settings.of_pruning())
 def create_schedule(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name or id.")],
     cron: Annotated[str, typer.Argument(metavar="CRON", help="Such as '0 2 * * *': each night at two.")],
-    method: Annotated[str, typer.Option("--method", "-m", help="See: datapruner methods.")] = "qtuning",
-    keep: given.Keep = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings of the method.")] = None,
+    method: given.Method = None,
     option: given.Option = None,
-    model: given.Model = "smollm2-135m",
     recipe: Annotated[
         Path | None,
         typer.Option(metavar="RECIPE.yaml", help="Or all of it in a file, as for `datapruner run`."),
@@ -149,15 +148,20 @@ def create_schedule(
     as_json: given.Json = False,
 ) -> None:
     """Prune a dataset again and again, after reading its new rows."""
+    from datapruner.request.settings import beside, check_prunes, config_for
+
+    run: RunOptions
     if recipe is None:
-        given.check_keep(method, keep, None, preset)
-    options = given.method_options(method, given.assignments(option, "--option"))
-    run: RunOptions = {"method": method, "keep": keep, "options": options, "measuring": {"model": model}}
-    if preset is not None:
-        run["preset"] = preset
-    if recipe is not None:
+        asked = given.pruning(context, method, option)
+        check_prunes(config_for(None, asked, target=asked.get("target")))
+        run = cast("RunOptions", beside(asked))
+    else:
         from datapruner.runs import recipes
 
+        if method is not None or option or settings.given(context):
+            raise UsageError(
+                "a recipe says all of the run", remedy="leave out the other settings", field="recipe"
+            )
         run = {"recipe": recipes.as_request(recipes.read(recipe).config)}
     output = Output(as_json=as_json)
     from datapruner.commands import remote, sets

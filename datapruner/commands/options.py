@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import typer
 
+from datapruner.commands import settings
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,13 +18,8 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="File, folder, Hub name, or - for standard input.")
 ]
-Keep = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SHARE|COUNT",
-        help="Share of the measured samples, rounded up (0.25, 25%), or a count of them (500). "
-        "All: 100%; one: count=1.",
-    ),
+Method = Annotated[
+    str | None, typer.Option("--method", "-m", show_default="qtuning", help="See: datapruner methods.")
 ]
 Option = Annotated[
     list[str] | None,
@@ -32,35 +28,6 @@ Option = Annotated[
 Mapped = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="ROLE=COLUMN", help="Column for a role, as in prompt=q; repeatable."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")]
-Model = Annotated[str, typer.Option(help="Proxy model: alias, folder, .gguf file or Hub name.")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="Precision of the proxy model; auto: float32 on CPU, bfloat16 on GPU."),
-]
-MaxLength = Annotated[
-    int | None, typer.Option(min=2, show_default="the model's", help="Longest sample, in tokens.")
-]
-Overflow = Annotated[Literal["truncate", "error"], typer.Option(help="What becomes of a longer one.")]
-TrainOn = Annotated[Literal["all", "last"], typer.Option(help="Which assistant turns are trained on.")]
-Reference = Annotated[
-    str | None,
-    typer.Option(metavar="MODEL", help="A second model with the same tokens, for methods that compare."),
-]
-Embedder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        show_default="all-minilm-l6-v2",
-        help="Sentence-embedding model, for methods set to read its vectors.",
-    ),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA", help="Rows to select towards, as SOURCE; with --url, a file or a dataset there."
-    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -107,32 +74,27 @@ def assignments(given: Sequence[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def check_keep(method: str, keep: str | None, keep_tokens: int | None, preset: str | None) -> None:
-    """Say what is wrong with how much to keep before anything is read. Raises UsageError."""
-    from datapruner.request.config import find
-    from datapruner.request.keep import parse_keep
+def pruning(context: typer.Context, method: str | None, option: Sequence[str] | None) -> dict[str, Any]:
+    """What a run that prunes was given, the settings of measuring beside the others. Raises UsageError."""
+    from datapruner.request.config import DEFAULT_METHOD
 
-    presets = find(method).presets
-    unknown = (
-        preset is not None and preset not in presets
-    )  # which is refused later, with those that are known
-    if keep is not None or keep_tokens is not None:
-        parse_keep(keep, tokens=keep_tokens)
-    elif not unknown and "keep" not in presets.get(preset or "", {}):
-        known = f", or --preset ({', '.join(presets)})" if presets else ""
-        raise UsageError(
-            "how much to keep is missing", remedy=f"give --keep 0.25, 25% or 500, --keep-tokens N{known}"
-        )
+    chosen = DEFAULT_METHOD if method is None else method
+    options = method_options(chosen, assignments(option, "--option"))
+    return {**settings.given(context), "method": chosen, "options": options}
 
 
 def method_options(method: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Option values of a method, from text to the types that they have. Raises UsageError.
+    """Option values of a method, from text to the types that they have.
 
-    What the method does not know, or cannot be read, stays text for the method's own check to refuse.
+    What the method does not know, or cannot be read, stays text for the method's own check to refuse; so does
+    all of it when there is no such method.
     """
     from datapruner.request.config import find
 
-    options = find(method).options
+    try:
+        options = find(method).options
+    except UsageError:
+        return dict(given)
     kinds = get_type_hints(options)
     known = {each.name for each in fields(options)}
     return {name: _value(text, kinds[name]) if name in known else text for name, text in given.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from datapruner.commands import options as given
+from datapruner.commands import settings
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
@@ -15,32 +16,13 @@ if TYPE_CHECKING:
     from datapruner.client import RunOptions
     from datapruner.library import Result
 
-DEFAULT_MODEL = "smollm2-135m"  # the same as in config, which takes half a second to import; a test compares
-
 
 def prune(
+    context: typer.Context,
     source: given.Source,
-    method: Annotated[str, typer.Option("--method", "-m", help="See: datapruner methods.")] = "qtuning",
-    keep: given.Keep = None,
-    keep_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Or: as many samples as fit N trained tokens.")
-    ] = None,
-    token_keep: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Response tokens to keep in samples whose tokens are pruned."),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings of the method.")] = None,
+    method: given.Method = None,
     option: given.Option = None,
-    seed: given.Seed = 0,
     map_: given.Mapped = None,
-    model: given.Model = DEFAULT_MODEL,
-    dtype: given.Dtype = "auto",
-    max_length: given.MaxLength = None,
-    overflow: given.Overflow = "truncate",
-    train_on: given.TrainOn = "all",
-    reference: given.Reference = None,
-    embedder: given.Embedder = None,
-    target: given.Target = None,
     device: given.Device = "auto",
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
@@ -54,49 +36,29 @@ def prune(
     file to send to the service, or the name of one of its datasets. There, each project uses signals of its
     own only, not those of commands on that machine: run times tell nobody what others have measured.
     """
-    given.check_keep(method, keep, keep_tokens, preset)
-    options = given.method_options(method, given.assignments(option, "--option"))
+    from datapruner.request.settings import beside, check_prunes, config_for
+
+    asked = given.pruning(context, method, option)
     mapping = given.assignments(map_, "--map")
+    config = config_for(source, asked, mapping=mapping, target=asked.get("target"))
+    check_prunes(config)
     given.check_targets(out=out, plain=plain)
     output = Output(as_json=as_json, quiet=quiet)
     if url is not None:
         from datapruner.commands import remote
 
         remote.only_here(device=device != "auto")
-        measuring = _measuring(model, dtype, max_length, overflow, train_on, reference, embedder)
-        wanted: RunOptions = {"method": method, "options": options, "seed": seed, "measuring": measuring}
-        wanted |= {"keep": keep, "keep_tokens": keep_tokens, "token_keep": token_keep, "preset": preset}
-        wanted |= {} if target is None else {"target": target}
-        remote.prune(url, source, mapping, wanted, out, plain, output)
+        remote.prune(url, source, mapping, cast("RunOptions", beside(asked)), out, plain, output)
         return
     from datapruner import library
 
     with output.progress() as progress:
-        result = library.prune(
-            source,
-            method,
-            keep,
-            keep_tokens=keep_tokens,
-            token_keep=token_keep,
-            preset=preset,
-            options=options,
-            seed=seed,
-            mapping=mapping,
-            model=model,
-            dtype=dtype,
-            max_length=max_length,
-            overflow=overflow,
-            train_on=train_on,
-            reference=reference,
-            embedder=embedder,
-            target=target,
-            device=device,
-            progress=progress,
-        )
+        result = library.run(config, source, config.target, device=device, progress=progress)
     finish(output, result, _export(result, out, plain))
 
 
 def score(
+    context: typer.Context,
     source: given.Source,
     method: Annotated[
         list[str] | None,
@@ -108,16 +70,7 @@ def score(
             "--option", "-o", metavar="[METHOD.]NAME=VALUE", help="An option of a method; repeatable."
         ),
     ] = None,
-    seed: given.Seed = 0,
     map_: given.Mapped = None,
-    model: given.Model = DEFAULT_MODEL,
-    dtype: given.Dtype = "auto",
-    max_length: given.MaxLength = None,
-    overflow: given.Overflow = "truncate",
-    train_on: given.TrainOn = "all",
-    reference: given.Reference = None,
-    embedder: given.Embedder = None,
-    target: given.Target = None,
     device: given.Device = "auto",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the scores: .parquet, .csv or .jsonl.")
@@ -130,40 +83,26 @@ def score(
 
     With --url, SOURCE is the name of a dataset of the service.
     """
-    methods = method or ["qtuning"]
+    from datapruner.request.config import DEFAULT_METHOD
+    from datapruner.request.settings import beside, config_for
+
+    methods = method or [DEFAULT_METHOD]
     options = _options_by_method(methods, given.assignments(option, "--option"))
+    asked: dict[str, Any] = {**settings.given(context), "methods": methods, "options": options}
     mapping = given.assignments(map_, "--map")
+    config = config_for(source, asked, mapping=mapping, target=asked.get("target"))
     output = Output(as_json=as_json, quiet=quiet)
     if url is not None:
         from datapruner.commands import remote
 
         remote.only_here(device=device != "auto", out=out is not None, map=bool(mapping))
-        measuring = _measuring(model, dtype, max_length, overflow, train_on, reference, embedder)
-        wanted: RunOptions = {"methods": methods, "options": options, "seed": seed, "measuring": measuring}
-        wanted |= {} if target is None else {"target": target}
-        remote.score(url, source, wanted, output)
+        remote.score(url, source, cast("RunOptions", beside(asked)), output)
         return
     from datapruner import library
 
     given.check_targets(out=out)
     with output.progress() as progress:
-        result = library.score(
-            source,
-            methods,
-            options=options,
-            seed=seed,
-            mapping=mapping,
-            model=model,
-            dtype=dtype,
-            max_length=max_length,
-            overflow=overflow,
-            train_on=train_on,
-            reference=reference,
-            embedder=embedder,
-            target=target,
-            device=device,
-            progress=progress,
-        )
+        result = library.run(config, source, config.target, device=device, progress=progress)
     written = {"scores": (out, result.export_scores(out))} if out is not None else {}
     finish(output, result, written)
 
@@ -190,22 +129,6 @@ def replay(
     with output.progress() as progress:
         result = library.replay(run, source, target=target, device=device, progress=progress)
     finish(output, result, _export(result, out, plain))
-
-
-def _measuring(
-    model: str,
-    dtype: str,
-    max_length: int | None,
-    overflow: str,
-    train_on: str,
-    reference: str | None,
-    embedder: str | None,
-) -> dict[str, object]:
-    """How to measure, as a service is asked."""
-    about: dict[str, object] = {"model": model, "dtype": dtype, "max_length": max_length}
-    about |= {} if reference is None else {"reference": reference}
-    about |= {} if embedder is None else {"embedder": embedder}
-    return about | {"overflow": overflow, "train_on": train_on}
 
 
 def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`run`: the command that carries out a recipe."""
+"""`run`: the command that does what a recipe says."""
 
 from __future__ import annotations
 
@@ -36,23 +36,26 @@ def run(
     from datapruner.runs import recipes
 
     output = Output(as_json=as_json, quiet=quiet)
-    wanted = recipes.read(recipe)
+    wanted = recipes.read(recipe, source)
     files = wanted.export.files() | {
         what: path for what, path in (("subset", out), ("plain", plain)) if path is not None
     }
-    data = source if source is not None else wanted.data
+    if wanted.data is None:
+        raise UsageError("the recipe names no data", remedy="add data: FILE, or name it in the command")
     if url is not None:
         from datapruner.commands import remote
 
         remote.only_here(device=device != "auto")
-        if data is None:
-            raise UsageError("the recipe names no data", remedy="add DATA to the command")
         asked = recipes.as_request(wanted.config)
         mapping = wanted.config.mapping
-        remote.prune(url, data, mapping, {"recipe": asked}, files.get("subset"), files.get("plain"), output)
+        remote.prune(
+            url, wanted.data, mapping, {"recipe": asked}, files.get("subset"), files.get("plain"), output
+        )
         return
     with output.progress() as progress:
-        result = library.carry_out(wanted, source, device=device, progress=progress)
+        result = library.run(
+            wanted.config, wanted.data, wanted.config.target, device=device, progress=progress
+        )
         rows = result.write(files)
     named = {"plain": "plain rows"}
     finish(output, result, {named.get(what, what): (files[what], count) for what, count in rows.items()})

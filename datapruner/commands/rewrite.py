@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from datapruner.commands import display
+from datapruner.commands import display, settings
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
-from datapruner.commands.prune import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from datapruner.rewriting.library import Rewrites
@@ -39,8 +38,9 @@ Tries = Annotated[
 ]
 
 
-@rewrite_app.command("asap")
+@rewrite_app.command("asap", cls=settings.of_reading())
 def asap(
+    context: typer.Context,
     source: given.Source,
     max_tokens: Annotated[
         int | None,
@@ -52,11 +52,6 @@ def asap(
     ] = None,
     pattern: Pattern = None,
     map_: given.Mapped = None,
-    model: given.Model = DEFAULT_MODEL,
-    dtype: given.Dtype = "auto",
-    max_length: given.MaxLength = None,
-    overflow: given.Overflow = "truncate",
-    train_on: given.TrainOn = "all",
     device: given.Device = "auto",
     out: OutFile = None,
     as_json: given.Json = False,
@@ -67,15 +62,15 @@ def asap(
     A step's surprisal is that of its first token. Rows that were measured before are not measured again. This
     is ASAP's fine stage; `rewrite anchor` is the coarse one, on whose result this goes on.
     """
-    measuring = {"model": model, "dtype": dtype, "max_length": max_length, "overflow": overflow}
     budget = {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
-    settings: dict[str, Any] = {**measuring, **budget, "train_on": train_on, "device": device}
-    settings |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
-    _run("asap", source, out, settings, Output(as_json=as_json, quiet=quiet))
+    asked: dict[str, Any] = {**settings.given(context), **budget, "device": device}
+    asked |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
+    _run("asap", source, out, asked, Output(as_json=as_json, quiet=quiet))
 
 
-@rewrite_app.command("anchor")
+@rewrite_app.command("anchor", cls=settings.of_reading("model"))
 def anchor(
+    context: typer.Context,
     source: given.Source,
     tries: Tries = 5,
     similarity: Annotated[
@@ -89,7 +84,6 @@ def anchor(
     ] = False,
     pattern: Pattern = None,
     map_: given.Mapped = None,
-    model: given.Model = DEFAULT_MODEL,
     out: OutFile = None,
     dry_run: DryRun = False,
     as_json: given.Json = False,
@@ -100,16 +94,17 @@ def anchor(
     The teacher is set by DATAPRUNER_TEACHER_BASE_URL, _MODEL and _API_KEY. Run `rewrite asap` on the result.
     """
     options = {"tries": tries, "similarity": similarity, "autojunk": autojunk, "verbatim": verbatim}
-    settings = {"options": options, "pattern": pattern, "mapping": given.assignments(map_, "--map")}
+    asked = {"options": options, "pattern": pattern, "mapping": given.assignments(map_, "--map")}
     if dry_run:
-        _rehearse("anchor", source, settings, Output(as_json=as_json, quiet=quiet))
+        _rehearse("anchor", source, asked, Output(as_json=as_json, quiet=quiet))
         return
-    settings |= {"model": model, "teacher": _teacher()}
-    _run("anchor", source, out, settings, Output(as_json=as_json, quiet=quiet))
+    asked |= {**settings.given(context), "teacher": _teacher()}
+    _run("anchor", source, out, asked, Output(as_json=as_json, quiet=quiet))
 
 
-@rewrite_app.command("dap")
+@rewrite_app.command("dap", cls=settings.of_reading("model"))
 def dap(
+    context: typer.Context,
     source: given.Source,
     mode: Annotated[
         Literal["single_call", "two_call"], typer.Option(help="Judge and rewrite in one answer, or in two.")
@@ -128,7 +123,6 @@ def dap(
     ] = None,
     pattern: Pattern = None,
     map_: given.Mapped = None,
-    model: given.Model = DEFAULT_MODEL,
     out: OutFile = None,
     dry_run: DryRun = False,
     as_json: given.Json = False,
@@ -140,21 +134,21 @@ def dap(
     by DATAPRUNER_TEACHER_BASE_URL, _MODEL and _API_KEY.
     """
     options = {"mode": mode, "retries": retries, "otherwise": otherwise}
-    settings = {"options": options, "pattern": pattern, "mapping": given.assignments(map_, "--map")}
-    settings |= {"answers": answers}
+    asked = {"options": options, "pattern": pattern, "mapping": given.assignments(map_, "--map")}
+    asked |= {"answers": answers}
     if dry_run:
-        _rehearse("dap", source, settings, Output(as_json=as_json, quiet=quiet))
+        _rehearse("dap", source, asked, Output(as_json=as_json, quiet=quiet))
         return
-    settings |= {"model": model, "teacher": _teacher()}
-    _run("dap", source, out, settings, Output(as_json=as_json, quiet=quiet))
+    asked |= {**settings.given(context), "teacher": _teacher()}
+    _run("dap", source, out, asked, Output(as_json=as_json, quiet=quiet))
 
 
-def _rehearse(method: str, source: str, settings: Mapping[str, Any], output: Output) -> None:
+def _rehearse(method: str, source: str, asked: Mapping[str, Any], output: Output) -> None:
     from datapruner.rewriting import library
     from datapruner.teacher.settings import load
 
     with output.progress() as progress:
-        found = library.estimate_rewrite(source, method, teacher=load(), progress=progress, **settings)
+        found = library.estimate_rewrite(source, method, teacher=load(), progress=progress, **asked)
     output.document(asdict(found))
     output.show(str(found))
 
@@ -170,14 +164,14 @@ def _run(
     method: str,
     source: str,
     out: Path | None,
-    settings: Mapping[str, Any],
+    asked: Mapping[str, Any],
     output: Output,
 ) -> None:
     from datapruner.rewriting import library
 
     given.check_targets(out=out)
     with output.progress() as progress:
-        result = library.rewrite(source, method, progress=progress, **settings)
+        result = library.rewrite(source, method, progress=progress, **asked)
     written = None if out is None else (out, result.export(out))
     _finish(output, result, written)
 

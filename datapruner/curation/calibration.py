@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
@@ -34,8 +34,8 @@ from datapruner.measuring.measure import Machine, Pass, find_devices, measure, p
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
 from datapruner.progress import Count, Progress, Silent
-from datapruner.request.config import DEFAULT_MODEL, Measuring
-from datapruner.request.parts import Calibrate
+from datapruner.request.config import Reading, ReadingSettings
+from datapruner.request.parts import Calibrate, Seed
 from datapruner.system.panics import contained
 from scorers.column import Column
 from scorers.selection.ranking import draws
@@ -62,6 +62,12 @@ WORKER = ("-m", "datapruner.measuring.workers.calibrator")
 _ROOM_FOR_FAILURES = 1.1
 
 
+class Draw(Calibrate):
+    """What may be set where nothing but the calibration is wanted."""
+
+    seed: Seed = 0
+
+
 @contained()
 def calibrate(
     source: Any,
@@ -72,34 +78,30 @@ def calibrate(
     sparsity: float = 0.5,
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
-    model: str = DEFAULT_MODEL,
-    dtype: str = "auto",
-    max_length: int | None = None,
-    overflow: str = "truncate",
-    train_on: str = "all",
     device: str = "auto",
     home: str | Path | None = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingSettings],
 ) -> Verdicts:
     """The best of `batches` candidate batches of `size` samples to calibrate compression with.
 
     Compression zeroes the share `sparsity` of each layer's weights (Wanda); what that changes is measured on
     `held_out` samples. The verdicts' table has, of samples in a batch, its number `calibration_batch` and
     `calibration_kl` in nats a token; rows of the best batch are kept. The other arguments are those of
-    `prune`. Raises UsageError, also when there are too few samples, InputError, ModelError, WorkerError.
+    `prune`; `reading`: the fields of `datapruner.request.config.Reading`.
+
+    Raises UsageError, also when there are too few samples, InputError, ModelError, WorkerError.
     """
-    draw = validation.made(Calibrate, batches=batches, size=size, held_out=held_out, sparsity=sparsity)
-    measuring = Measuring.of(
-        model=model, dtype=dtype, max_length=max_length, overflow=overflow, train_on=train_on
-    )
+    draw = validation.made(Draw, batches=batches, size=size, held_out=held_out, sparsity=sparsity, seed=seed)
+    measuring = validation.made(Reading, **reading)
     place, listener = settings.made_home(home), progress or Silent()
     machine = Machine(find_devices(device))
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         listener.stage("finding the proxy model", None, "steps")
         wanted = proxy_for(measuring, place, machine.devices)
-        chosen, unfit = _chosen(corpus, draw, seed, wanted, place, machine, listener)
+        chosen, unfit = _chosen(corpus, draw, draw.seed, wanted, place, machine, listener)
         found = divergences(chosen, draw, wanted, machine, listener)
-        about = {**draw.model_dump(), "seed": seed, "proxy": wanted.key.document()}
+        about = {**draw.model_dump(), "proxy": wanted.key.document()}
         return _settled(corpus, chosen["sample_id"].to_list(), unfit, draw, found, about)
 
 

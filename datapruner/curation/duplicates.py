@@ -32,16 +32,14 @@ import polars as pl
 import rensa
 from numpy.typing import NDArray
 
-from datapruner import settings
+from datapruner import settings, validation
 from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ints, Part, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
-from datapruner.errors import UsageError
 from datapruner.progress import Progress, Silent
+from datapruner.request.parts import Dedup
 from datapruner.system.panics import contained
-
-THRESHOLD, SHINGLE = 0.7, 3
 
 _SLOTS, _SEED = 128, 1
 _MISSED = 0.01
@@ -66,8 +64,8 @@ class Near:
 def deduplicate(
     source: Any,
     *,
-    threshold: float = THRESHOLD,
-    shingle: int = SHINGLE,
+    threshold: float = 0.7,
+    shingle: int = 3,
     part: Part = "all",
     mapping: Mapping[str, str] | None = None,
     home: str | Path | None = None,
@@ -81,33 +79,25 @@ def deduplicate(
     """
     listener = progress or Silent()
     place = Path(home) if home is not None else settings.home()
-    _check(threshold, shingle)
+    about = validation.made(Dedup, threshold=threshold, shingle=shingle, part=part)
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
-        return find(corpus, threshold=threshold, shingle=shingle, part=part, progress=listener)
+        return find(corpus, about, progress=listener)
 
 
-def find(
-    corpus: Corpus,
-    *,
-    threshold: float = THRESHOLD,
-    shingle: int = SHINGLE,
-    part: Part = "all",
-    progress: Progress,
-) -> Verdicts:
+def find(corpus: Corpus, about: Dedup, *, progress: Progress) -> Verdicts:
     """`deduplicate` on a published corpus."""
-    _check(threshold, shingle)
     index = corpus.sample_index()
     copies = index.filter(pl.col("duplicate_of").is_not_null())
     progress.stage("reading", len(index) - len(copies), "samples")
     rows: list[int] = []
     parts: list[Ragged] = []
-    for chunk, _, chunk_texts in texts.sample_texts(corpus, part):
+    for chunk, _, chunk_texts in texts.sample_texts(corpus, about.part):
         rows += chunk
         words = texts.hashed(texts.split(chunk_texts, symbols=True))
-        parts.append(texts.ngrams(words, shingle, short=True))
+        parts.append(texts.ngrams(words, about.shingle, short=True))
         progress.at(len(rows))
     shingles = texts.joined(parts)
-    found = near_duplicates(shingles, threshold, progress)
+    found = near_duplicates(shingles, about.threshold, progress)
     at = np.flatnonzero(found.of >= 0)
     numbers = np.array(rows, dtype=np.int64)
     near = pl.DataFrame(
@@ -126,7 +116,7 @@ def find(
         "dedup",
         corpus,
         dropped,
-        {"threshold": threshold, "shingle": shingle, "part": part},
+        about.model_dump(),
         {
             "exact duplicates": len(exact),
             "near duplicates": len(near),
@@ -245,12 +235,3 @@ def _commonest(table: Ints) -> Ints:
         better = run > longest
         best[better], longest[better] = table[better, column], run[better]
     return best
-
-
-def _check(threshold: float, shingle: int) -> None:
-    if not 0 < threshold <= 1:
-        raise UsageError(
-            f"threshold {threshold} is out of range", remedy="over 0 and at most 1", field="threshold"
-        )
-    if shingle < 1:
-        raise UsageError(f"shingle {shingle} is out of range", remedy="at least 1 word", field="shingle")

@@ -26,7 +26,7 @@ from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
 from datapruner.progress import Count, Progress
-from datapruner.request.config import Measuring
+from datapruner.request.config import Reading
 from scorers.conversations.conversation import Conversation
 from scorers.interpreter import PYTHON
 from scorers.models.sources import ModelSourceError, ProxyFolder, resolve
@@ -103,7 +103,7 @@ class Pass:
 
 
 def proxy_for(
-    measuring: Measuring,
+    measuring: Reading,
     home: Path,
     devices: Sequence[str],
     *,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from datapruner import validation
 from datapruner.errors import UsageError
-from datapruner.request.keep import LARGEST, Keep
+from datapruner.request.keep import Keep
 from datapruner.request.parts import (
     Calibrate,
     Contamination,
@@ -20,12 +19,18 @@ from datapruner.request.parts import (
     Filter,
     Name,
     Part,
+    Place,
     Rewrite,
+    Seed,
 )
 from scorers.method import Method
 from scorers.methods import registry
 
 DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_METHOD = "qtuning"
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Overflow = Literal["truncate", "error"]
+TrainOn = Literal["all", "last"]
 
 
 def _is_none(value: object) -> bool:
@@ -33,31 +38,50 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Measuring(Part):
-    """Which proxy model measures, and what of a sample it sees. These decide the signals' values."""
+class Reading(Part):
+    """Which proxy model reads the samples, and what of them it sees. These decide the signals' values."""
 
-    model: str = DEFAULT_MODEL
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_length: int | None = Field(
-        None, ge=2, le=2**31 - 1, description="tokens; longer samples are cut (default: model's)"
+    model: Place = Field(DEFAULT_MODEL, description="proxy model: alias, folder, .gguf file or Hub name")
+    dtype: Dtype = Field(
+        "auto", description="precision of the proxy model; auto: float32 on CPU, bfloat16 on GPU"
     )
-    overflow: Literal["truncate", "error"] = "truncate"
-    train_on: Literal["all", "last"] = "all"
-    embedder: str | None = Field(
+    max_length: int | None = Field(
+        None, ge=2, le=2**31 - 1, description="longest sample, in tokens (default: the model's)"
+    )
+    overflow: Overflow = Field("truncate", description="what becomes of a longer one")
+    train_on: TrainOn = Field("all", description="which assistant turns are trained on")
+
+
+class ReadingSettings(TypedDict, total=False):
+    """The fields of `Reading` as keyword arguments."""
+
+    model: str
+    dtype: Dtype
+    max_length: int | None
+    overflow: Overflow
+    train_on: TrainOn
+
+
+class Measuring(Reading):
+    """How samples are measured: what reads them, and the further models that some methods read with."""
+
+    embedder: Place | None = Field(
         None,
-        exclude_if=lambda value: value is None,
+        exclude_if=_is_none,
         description="sentence-embedding model, for methods that read its vectors (default: all-minilm-l6-v2)",
     )
-    reference: str | None = Field(
+    reference: Place | None = Field(
         None,
         exclude_if=_is_none,
         description="a second model, with the same tokens, for methods that compare the two",
     )
 
-    @classmethod
-    def of(cls, **settings: Any) -> Self:
-        """These settings, checked. Raises UsageError."""
-        return validation.made(cls, **settings)
+
+class MeasuringSettings(ReadingSettings, total=False):
+    """The fields of `Measuring` as keyword arguments."""
+
+    embedder: str | None
+    reference: str | None
 
 
 class MethodChoice(Part):
@@ -133,7 +157,7 @@ class RunConfig(Part):
     keep: Keep | None = Field(None, description="null: scores only, nothing is pruned")
     calibrate: Calibrate | None = Field(None, exclude_if=_is_none)
     rewrite: Rewrite | None = Field(None, exclude_if=_is_none)
-    seed: int = Field(0, ge=0, le=LARGEST)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

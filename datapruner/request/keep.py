@@ -27,9 +27,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from pydantic_core import PydanticCustomError
 
 from datapruner.errors import UsageError
-from datapruner.request.parts import Part
+from datapruner.request.parts import LARGEST, Part
 
-LARGEST = 2**63 - 1  # of counts and seeds: what files and databases hold
 HELP = "a share over 0 and at most 1, as in 0.25 or 25%, or a count of samples, as in 500"
 _ROUNDED = "a share is of the measured samples and rounds up"
 _AMBIGUOUS = 'one: count=1, or {"count": 1} in JSON and recipes; all: 100% or 1.0, or {"share": 1}'

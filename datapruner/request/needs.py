@@ -20,6 +20,14 @@ def needs(methods: list[MethodChoice], combine: Combine | None = None) -> frozen
     return read | {name for name in combine or {} if method_of(name, names) is None}
 
 
+def check(config: RunConfig, *, has_target: bool) -> None:
+    """Raise UsageError, naming the setting, when the methods lack something that they read, or something is
+    given that nothing reads, or combined that is no score."""
+    check_views(config, has_target=has_target)
+    if config.combine is not None:
+        check_combine(config.methods, config.combine)
+
+
 def check_combine(methods: list[MethodChoice], combine: Combine) -> None:
     """Raise UsageError for a criterion that is no score of these methods and no signal."""
     names = {choice.name for choice in methods}

@@ -31,8 +31,8 @@ from pydantic import BaseModel, Field, ValidationError
 from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
-from datapruner.request.config import Measuring, MethodChoice, RunConfig
-from datapruner.request.keep import LARGEST, Amount
+from datapruner.request.config import Measuring, RunConfig
+from datapruner.request.keep import Amount
 from datapruner.request.parts import (
     Calibrate,
     Contamination,
@@ -44,11 +44,13 @@ from datapruner.request.parts import (
     Part,
     Place,
     Rewrite,
+    Seed,
 )
-from datapruner.request.settings import MOST_METHODS, amount
+from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
 from datapruner.rows import row_files
 from datapruner.runs import stages
 from datapruner.runs.filters import Ask
+from datapruner.schemas.runs import RunRequest
 from scorers.models.sources import ALIASES
 
 MAX_CHARACTERS = 1 << 16
@@ -82,14 +84,6 @@ class Export(Part):
 _MODEL_SETTINGS = ("model", "reference", "embedder")
 
 
-class _Asked(Part):
-    """A method of a recipe."""
-
-    name: Name
-    options: dict[str, Any] = Field({})
-    preset: Name | None = None
-
-
 class _Document(Part):
     """A recipe as it is written."""
 
@@ -97,11 +91,11 @@ class _Document(Part):
     mapping: dict[str, str] = Field({})
     target: Place | None = None
     measuring: Measuring = Measuring()
-    seed: int = Field(0, ge=0, le=LARGEST)
+    seed: Seed = 0
     dedup: Dedup | None = None
     contamination: Contamination | None = None
     filter: Filter | None = None
-    methods: list[_Asked] = Field(min_length=1, max_length=MOST_METHODS)
+    methods: list[Asked] = Field(min_length=1, max_length=MOST_METHODS)
     combine: dict[Name, Criterion] | None = Field(None, min_length=1, max_length=50)
     coverage: Coverage | None = None
     keep: Amount | None = None
@@ -114,7 +108,7 @@ _MODELS: Mapping[str, type[BaseModel]] = {
     "measuring": Measuring,
     "dedup": Dedup,
     "contamination": Contamination,
-    "methods": _Asked,
+    "methods": Asked,
     "combine": Criterion,
     "coverage": Coverage,
     "calibrate": Calibrate,
@@ -209,7 +203,17 @@ def read(path: str | Path, data: str | Path | None = None) -> Recipe:
     return Recipe(config, found.data, found.export)
 
 
-def of_request(
+def of_request(request: RunRequest, mapping: Mapping[str, str], ask: Ask | None = None) -> RunConfig:
+    """The configuration of what a service is asked for, by settings or by a recipe, for a dataset with this
+    mapping; `ask` is who parses a recipe's filter. Raises UsageError naming what is wrong."""
+    if request.recipe is None:
+        config = run_config(request, mapping=mapping)
+        stages.check(config, has_target=config.target is not None, ask=ask or run_sql)
+        return config
+    return of_recipe(request.recipe, mapping, ask)
+
+
+def of_recipe(
     recipe: str | Mapping[str, Any], mapping: Mapping[str, str], ask: Ask | None = None
 ) -> RunConfig:
     """The configuration that a service is asked for, as YAML text or as the same fields, for a dataset
@@ -234,7 +238,7 @@ def of_request(
 
 
 def as_request(config: RunConfig) -> dict[str, Any]:
-    """The recipe that a service is asked for, of a configuration: `of_request` makes that of it again."""
+    """The recipe that a service is asked for, of a configuration: `of_recipe` makes that of it again."""
     return config.model_dump(mode="json", exclude={"source", "mapping"}, exclude_none=True)
 
 
@@ -379,35 +383,29 @@ def _problem(error: Any) -> Problem:
 
 def _config(found: _Document, lines: _Lines, problems: list[Problem], ask: Ask) -> RunConfig:
     """The configuration, checked as a whole. Raises UsageError with the `problems` that are known already."""
-    choices: list[MethodChoice] = []
-    share: float | None = None
-    for index, asked in enumerate(found.methods):
-        where = f"methods.{index}"
-        if any(asked.name == other.name for other in found.methods[:index]):
-            problems.append(Problem(where, f"method {asked.name} comes twice (leave one out)"))
-        try:
-            choice, share = MethodChoice.of(asked.name, asked.options, asked.preset)
-            choices.append(choice)
-        except UsageError as error:
-            option = _OPTION.search(error.message)
-            inner = {"method": ".name", "preset": ".preset", "options": ".options"}[error.field or "method"]
-            if option is not None and inner == ".options":
-                inner += f".{option[1]}"
-            problems.append(Problem(where + inner, str(error)))
-    keep = amount(found.keep, None, share if len(choices) == 1 else None)
+    given = {name: getattr(found, name) for name in RunConfig.model_fields.keys() & _Document.model_fields}
+    given |= {"source": None if found.data == "-" else found.data}  # rows from standard input have no name
+    try:
+        config = assembled(given.pop("methods"), given.pop("keep"), **given)
+        if not problems:
+            stages.check(config, has_target=config.target is not None, ask=ask)
+    except RefusedError as error:
+        problems += [_of_method(index, each) for index, each in error.problems]
+    except UsageError as error:
+        where = error.field or ""
+        problems.append(Problem(where, str(error).removeprefix(f"{where}: ")))
     if problems:
         raise lines.refusal(problems)
-    given = {name: getattr(found, name) for name in RunConfig.model_fields.keys() & _Document.model_fields}
-    source = None if found.data == "-" else found.data  # rows from standard input have no name
-    given |= {"source": source, "methods": choices, "keep": keep}
-    try:
-        config = RunConfig.model_validate(given)
-        stages.check(config, has_target=config.target is not None, ask=ask)
-    except ValidationError as error:
-        raise lines.refusal(map(_problem, error.errors(include_url=False))) from error
-    except UsageError as error:
-        raise lines.refusal([Problem(error.field or "", str(error))]) from error
     return config
+
+
+def _of_method(index: int, error: UsageError) -> Problem:
+    """What is wrong with a method of the list, at its name, its preset or the option at fault."""
+    inner = {"method": ".name", "preset": ".preset", "options": ".options"}.get(error.field or "", "")
+    option = _OPTION.search(error.message)
+    if inner == ".options" and option is not None:
+        inner += f".{option[1]}"
+    return Problem(f"methods.{index}{inner}", str(error))
 
 
 def _beside(found: _Document, folder: Path) -> _Document:

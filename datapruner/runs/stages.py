@@ -31,8 +31,8 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.measuring.measure import Machine, Measurement, Pass
 from datapruner.progress import Progress
 from datapruner.query.sandbox import run_sql
+from datapruner.request import needs
 from datapruner.request.config import RunConfig, find
-from datapruner.request.needs import check_combine, check_views
 from datapruner.runs import filters
 from datapruner.runs.columns import COLUMNS, MEASURED
 from datapruner.runs.selection import Scored
@@ -56,9 +56,7 @@ Evaluations = Callable[[str], Any]
 def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) -> None:
     """Raise UsageError, naming the setting, for what can be known to be wrong before anything is read."""
     _check_columns(find(choice.name) for choice in config.methods)
-    check_views(config, has_target=has_target)
-    if config.combine is not None:
-        check_combine(config.methods, config.combine)
+    needs.check(config, has_target=has_target)
     if config.rewrite is not None:
         from datapruner.rewriting import rows  # few runs do, and its libraries take time
 
@@ -112,11 +110,7 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
     """Judge the samples of a corpus by `dedup` and `contamination`. Raises InputError, UsageError."""
     dropped = Dropped()
     if config.dedup is not None:
-        about = config.dedup
-        found = duplicates.find(
-            corpus, threshold=about.threshold, shingle=about.shingle, part=about.part, progress=progress
-        )
-        _add(dropped, corpus, found)
+        _add(dropped, corpus, duplicates.find(corpus, config.dedup, progress=progress))
     if config.contamination is not None:
         progress.stage("reading evaluation sets", len(config.contamination.against), "sets")
         convention = config.contamination.convention

@@ -77,7 +77,7 @@ def unfit(value: Any, at: Place = ()) -> Iterator[tuple[Place, PydanticCustomErr
         case str() if _SURROGATE.search(value):
             yield at, PydanticCustomError("unfit", "the text has half of a surrogate pair")
         case float() if not math.isfinite(value):
-            yield at, PydanticCustomError("unfit", "the number is not finite")
+            yield at, PydanticCustomError("unfit", "must be a finite number")
 
 
 class Answer(BaseModel):

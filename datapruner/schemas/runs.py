@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from datapruner import validation
-from datapruner.request import settings as asked
-from datapruner.request.config import Measuring, RunConfig
-from datapruner.request.keep import DESCRIPTION, LARGEST, Amount
-from datapruner.request.needs import check_views
-from datapruner.request.settings import Names
+from datapruner.request.settings import RunSettings
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 from datapruner.validation import of_kind
 
-if TYPE_CHECKING:
-    from datapruner.runs.filters import Ask
 
-
-class RunRequest(Request):
+class RunRequest(Request, RunSettings):
     """What to run: methods and how much to keep, or a recipe, which says all of it.
 
     What says how much to keep prunes, by one method; what does not scores, by one method or several.
     """
 
-    method: Names | None = None
-    methods: Names | None = None
-    keep: Amount | None = Field(None, description=f"{DESCRIPTION}; nothing: the methods only score")
-    keep_tokens: int | None = Field(None, ge=1, le=LARGEST, description="or: a budget of trained tokens")
-    token_keep: float | None = Field(None, description="share of the response tokens to keep")
-    preset: str | None = Field(None, description="published settings of the method; may say how much to keep")
-    options: dict[str, Any] = Field({}, description="of the method; of several: by method name")
-    measuring: Measuring = Measuring()
-    target: str | None = Field(
-        None,
-        max_length=200,
-        description="for methods that select towards other rows: a dataset of the project, by name or id, at "
-        "its latest version or, as in name@3, at another",
-    )
-    seed: int = Field(0, ge=0, le=LARGEST)
     recipe: Annotated[str | dict[str, Any], of_kind(str, dict)] | None = Field(
         None,
         description="instead of the other fields: a recipe as YAML text, or the same as an object, without "
@@ -48,42 +26,12 @@ class RunRequest(Request):
     )
 
     @model_validator(mode="after")
-    def _methods_or_recipe(self) -> Self:
-        if self.recipe is not None:
-            beside = sorted(self.model_fields_set & RunRequest.model_fields.keys() - {"recipe"})
-            if beside:
-                raise ValueError(f"a recipe says all of it: leave out {', '.join(beside)}")
-        elif self.method is None and self.methods is None:
-            raise ValueError("give a method, or several, or a recipe")
-        elif self.method is not None and self.methods is not None:
-            raise ValueError("method and methods are two spellings of one setting: give one of them")
+    def _recipe_or_settings(self) -> Self:
+        beside = sorted(self.model_fields_set & RunSettings.model_fields.keys())
+        if self.recipe is not None and beside:
+            said = {"text": f"it says all of the run: leave out {', '.join(beside)}", "at": ["recipe"]}
+            raise PydanticCustomError("configuration", "{text}", said)
         return self
-
-    def config(self, mapping: dict[str, str], ask: Ask | None = None) -> RunConfig:
-        """The validated configuration; `ask` is who parses a recipe's filter.
-
-        Raises UsageError naming what is wrong.
-        """
-        if self.recipe is not None:
-            from datapruner.runs import recipes  # which few requests need
-
-            return recipes.of_request(self.recipe, mapping, ask)
-        names = asked.one_spelling(self.method, self.methods)
-        choices, share = asked.choices(names, self.options, token_keep=self.token_keep, preset=self.preset)
-        keep = asked.amount(self.keep, self.keep_tokens, share)
-        if keep is None and (self.token_keep is not None or "keep" in self.model_fields_set):
-            raise asked.how_much_is_missing()
-        config = validation.made(
-            RunConfig,
-            measuring=self.measuring,
-            target=self.target,
-            methods=choices,
-            keep=keep,
-            seed=self.seed,
-            mapping=mapping,
-        )
-        check_views(config, has_target=self.target is not None)
-        return config
 
 
 class NewRun(RunRequest):

@@ -16,6 +16,7 @@ from datapruner.catalog import datasets, schedules
 from datapruner.catalog.models import Dataset, Schedule, new_id, utcnow
 from datapruner.errors import ConflictError, UsageError, WorkerError
 from datapruner.request.config import RunConfig
+from datapruner.runs import recipes
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.schedules import (
@@ -50,7 +51,7 @@ def create(service: Service, caller: Caller, wanted: NewSchedule) -> NewSchedule
 
 def _checked(service: Service, wanted: NewSchedule) -> RunConfig:
     """What may take long, and so is done before the transaction: the checks, and the configuration."""
-    config = wanted.run.config({}, service.sql.run)
+    config = recipes.of_request(wanted.run, {}, service.sql.run)
     check_models(service.settings, config.measuring)
     if wanted.source is not None:
         check_source(service.settings, wanted.source)

@@ -22,7 +22,8 @@ from datapruner.catalog.models import Dataset, Job, Upload, Version, new_id
 from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
 from datapruner.request.config import RunConfig
-from datapruner.request.settings import how_much_is_missing
+from datapruner.request.settings import check_prunes
+from datapruner.runs import recipes
 from datapruner.schemas.datasets import (
     HubSource,
     NewDataset,
@@ -116,7 +117,7 @@ def run(service: Service, caller: Caller, wanted: NewRun) -> Submitted:
     Raises NotFoundError, ConflictError when the dataset has no version yet, UsageError for what is wrong with
     the request, and as `check_models` and `comparison_sets.pinned`.
     """
-    config = wanted.config({}, service.sql.run)
+    config = recipes.of_request(wanted, {}, service.sql.run)
     check_models(service.settings, config.measuring)
     with service.db.write() as session:
         found = datasets.find(session, caller.project_id, wanted.dataset, lock=True)
@@ -171,10 +172,8 @@ def prune(
     Without a name no listing shows the dataset. Raises as `dataset` and `run`, and UsageError when nothing
     says how much to keep.
     """
-    RowParser(mapping)  # raises UsageError for a role that there is not
-    config = wanted.config(mapping, service.sql.run)
-    if config.keep is None:
-        raise how_much_is_missing()
+    config = recipes.of_request(wanted, mapping, service.sql.run)
+    check_prunes(config)
     check_models(service.settings, config.measuring)
     name = name or new_id("prune")
     with service.db.read() as session:

@@ -138,8 +138,8 @@ def test_what_is_wrong_with_a_recipe_is_told_before_there_is_a_job(
 @pytest.mark.parametrize(
     ("asked", "status", "field"),
     [
-        ({"method": "ppl"}, 422, None),
-        ({"seed": 3}, 422, None),
+        ({"method": "ppl"}, 422, "recipe"),
+        ({"seed": 3}, 422, "recipe"),
         (
             {"recipe": {"methods": ["ppl"], "keep": 0.5, "measuring": {"model": "/etc"}}},
             403,

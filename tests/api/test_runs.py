@@ -240,7 +240,7 @@ def test_runs_are_listed_the_newest_first_page_by_page(server: Server, pruned: R
         ({"options": {"no_such": 1}}, 422, "options"),
         ({"options": {"token_keep": "many"}}, 422, "options"),
         ({"method": None, "methods": ["ppl"], "options": {"ppl": 3}}, 422, "options"),
-        ({"methods": ["ppl"]}, 422, None),
+        ({"methods": ["ppl"]}, 422, "methods"),
         ({"seed": -1}, 422, "seed"),
         ({"measuring": {"model": "/etc"}}, 403, "measuring.model"),
         ({"measuring": {"model": "../../etc/passwd"}}, 403, "measuring.model"),

@@ -118,20 +118,24 @@ def mapped_columns(mapping: Mapping[str, str]) -> Columns:
     for target, column in mapping.items():
         if target not in MAPPING_TARGETS:
             raise UsageError(
-                f"unknown part '{target}' in the column mapping", remedy=f"the parts are {valid}"
+                f"unknown part '{target}' in the column mapping",
+                remedy=f"the parts are {valid}",
+                field="mapping",
             )
         if not isinstance(column, str) or not column:
-            raise UsageError(f"the column mapping gives no column name for '{target}'")
+            raise UsageError(f"the column mapping gives no column name for '{target}'", field="mapping")
     named = set(mapping)
     if "messages" in named:
         if clash := named & {"prompt", "input", "response", "history", "reasoning"}:
             raise UsageError(
                 f"the column mapping names 'messages' and also {', '.join(sorted(clash))}",
                 remedy="messages hold the whole conversation; drop one or the other",
+                field="mapping",
             )
     elif not {"prompt", "response"} <= named:
         raise UsageError(
             "the column mapping must name either 'messages' or both 'prompt' and 'response'",
             remedy=f"the parts are {valid}",
+            field="mapping",
         )
     return Columns("mapped", **mapping)

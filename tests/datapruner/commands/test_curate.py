@@ -79,7 +79,7 @@ def test_nothing_kept_is_exit_code_3_after_the_report(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dedup", "ROWS", "--threshold", "2"], "threshold 2.0 is out of range"),
+        (["dedup", "ROWS", "--threshold", "2"], "threshold: must be at most 1, not '2'"),
         (["dedup", "ROWS", "--out", "kept.txt"], "cannot write .txt"),
         (["dedup", "ROWS", "--out", "k.jsonl", "--verdicts", "k.jsonl"], "name the same file"),
         (["contamination", "ROWS"], "Missing option"),

@@ -253,27 +253,27 @@ def test_other_data_goes_before_what_the_recipe_names(folder: Path) -> None:
 
 def test_a_service_takes_the_text_or_the_same_as_an_object() -> None:
     text = "methods: [{name: qtuning, options: {token_keep: 0.5}}]\nkeep: 40%\ndedup: {part: prompt}\n"
-    found = recipes.of_request(text, {"prompt": "q"})
+    found = recipes.of_recipe(text, {"prompt": "q", "response": "a"})
     document = {"methods": ["qtuning"], "keep": "40%", "dedup": {"part": "prompt"}}
-    assert found.mapping == {"prompt": "q"}
-    same = recipes.of_request(
+    assert found.mapping == {"prompt": "q", "response": "a"}
+    same = recipes.of_recipe(
         document | {"methods": [{"name": "qtuning", "options": {"token_keep": 0.5}}]}, {}
     )
     assert same == found.model_copy(update={"mapping": {}})
-    assert recipes.of_request(recipes.as_request(found), {"prompt": "q"}) == found
+    assert recipes.of_recipe(recipes.as_request(found), {"prompt": "q", "response": "a"}) == found
 
 
 @pytest.mark.parametrize("name", ["data", "mapping", "export"])
 def test_a_services_recipe_does_not_say_where_rows_are(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^recipe:3:1: {name}: a service's dataset"):
-        recipes.of_request(METHODS + f"{name}: {{}}\n", {})
+        recipes.of_recipe(METHODS + f"{name}: {{}}\n", {})
     with pytest.raises(UsageError, match=rf"^recipe: {name}: a service's dataset"):
-        recipes.of_request({"methods": ["ppl"], "keep": 0.5, name: {}}, {})
+        recipes.of_recipe({"methods": ["ppl"], "keep": 0.5, name: {}}, {})
 
 
 def test_an_object_is_checked_like_a_text() -> None:
     with pytest.raises(UsageError, match=r"^recipe: dedup\.threshold: must be at most 1"):
-        recipes.of_request(json.loads('{"methods": ["ppl"], "keep": 0.5, "dedup": {"threshold": 3}}'), {})
+        recipes.of_recipe(json.loads('{"methods": ["ppl"], "keep": 0.5, "dedup": {"threshold": 3}}'), {})
 
 
 def test_the_example_is_a_recipe() -> None:

@@ -59,7 +59,7 @@ def test_a_command_ends_with_one_line(
     command: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "completion": "c"}')
-    monkeypatch.setattr(library, "prune", lambda *_, **__: panic())
+    monkeypatch.setattr(library, "run", lambda *_, **__: panic())
     answer = command("prune", tmp_path / "rows.jsonl", "--keep", "0.5")
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("error: a native library panicked: ")
