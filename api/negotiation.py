@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+from fastapi import Request, status
+from starlette.exceptions import HTTPException
+
+T = TypeVar("T")
 _QUALITY = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+
+
+def negotiated(request: Request, offers: Mapping[str, T], what: str) -> T:
+    """What is offered under the media type that the request likes best. Raises HTTPException 406."""
+    found = preferred(accepted(request), list(offers))
+    if found is None:
+        raise HTTPException(status.HTTP_406_NOT_ACCEPTABLE, f"{what} as {' or '.join(offers)}")
+    return offers[found]
+
+
+def accepted(request: Request) -> str:
+    """The Accept header of a request, however many lines it has."""
+    return ",".join(request.headers.getlist("accept"))
 
 
 def preferred(accept: str, offers: Sequence[str]) -> str | None:

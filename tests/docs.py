@@ -136,7 +136,7 @@ def _columns(meanings: Mapping[str, str]) -> Iterator[str]:
 
 def _rewriting() -> Iterator[str]:
     for method in REWRITING.values():
-        yield from (f"### `{method.name}`", "", f"{method.stage.capitalize()}.", "")
+        yield from (f"### `{method.name}`", "", f"{method.title}. Paper: {method.paper}.", "")
         yield from table("Option", "Default", "Allowed", "What it is", rows=list(_fields(method.options)))
         yield ""
 

@@ -6,26 +6,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Request, status
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.dependencies import ServiceDep, SqlUser
-from api.negotiation import preferred
-from datapruner.schemas.sql import SqlAnswer, SqlFormat, SqlRequest, SqlSchema
+from api.negotiation import negotiated
+from datapruner.schemas.sql import MEDIA_TYPES, SqlAnswer, SqlRequest, SqlSchema
 from datapruner.service import sql
 
 T = TypeVar("T")
 router = APIRouter(prefix="/sql", tags=["sql"])
 
-_MEDIA_TYPES: dict[SqlFormat, str] = {
-    "json": "application/json",
-    "arrow": "application/vnd.apache.arrow.stream",
-    "parquet": "application/vnd.apache.parquet",
-    "csv": "text/csv",
-}
+_FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _HEADERS = {
     "Datapruner-Truncated": {
         "description": "true when there were more rows than the limits allow, else false",
@@ -47,7 +41,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
         200: {
             "description": "The rows, as `format` or else `Accept` says",
             "headers": _HEADERS,
-            "content": {media_type: _BINARY for kind, media_type in _MEDIA_TYPES.items() if kind != "json"},
+            "content": {media_type: _BINARY for media_type, name in _FORMATS.items() if name != "json"},
         },
         406: {"description": "No such representation"},
     },
@@ -59,13 +53,14 @@ async def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: 
     `sample_scores`, `token_scores`, `masks` of its latest run. `{dataset}_v2` is version 2, the id of a run a
     schema of that run. `datasets` and `runs` list what there is; `GET /v1/sql/schema` explains every column.
 
-    JSON: whole numbers from 2^53 on and decimals of more than 15 digits are text, so are "NaN", "Infinity"
-    and "-Infinity"; dates and times are ISO 8601, blobs base64, maps arrays of key and value.
-    CSV: UTF-8, text in double quotes, null an empty field, lists and structs as JSON.
+    JSON: numbers have all their digits, which JavaScript rounds beyond 2^53: cast those to VARCHAR for it.
+    "NaN", "Infinity" and "-Infinity" are text, dates and times ISO 8601, blobs base64, maps arrays of key and
+    value. JSON lines: an object for each row. CSV: UTF-8, in a field what JSON has in its place, text in
+    double quotes, null an empty field, lists and structs as JSON.
 
     A statement gives at most 4,096 columns; those of the same name get a number. It ends with the connection.
     """
-    kind = _format(request, body)
+    kind = negotiated(request, _FORMATS, "rows come") if body.format is None else body.format
     statement = sql.Statement(service, caller, body, kind)
     document = await while_wanted(request, statement.run, statement.end)
     headers = {
@@ -73,7 +68,7 @@ async def run_sql(request: Request, service: ServiceDep, caller: SqlUser, body: 
         "Datapruner-Seconds": f"{document.seconds:.6f}",
         "Vary": "Accept",
     }
-    return Response(document.content, headers=headers, media_type=_MEDIA_TYPES[kind])
+    return Response(document.content, headers=headers, media_type=MEDIA_TYPES[kind])
 
 
 @router.get("/schema", operation_id="describe_sql")
@@ -109,14 +104,3 @@ async def _end_when_gone(request: Request, end: Callable[[], None]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     end()
-
-
-def _format(request: Request, body: SqlRequest) -> SqlFormat:
-    """What the rows are to be written as. Raises HTTPException 406."""
-    if body.format is not None:
-        return body.format
-    offers = {media_type: kind for kind, media_type in _MEDIA_TYPES.items()}
-    accept = ",".join(request.headers.getlist("accept"))
-    if (found := preferred(accept, list(offers))) is None:
-        raise HTTPException(status.HTTP_406_NOT_ACCEPTABLE, f"rows come as {' or '.join(offers)}")
-    return offers[found]

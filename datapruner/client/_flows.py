@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +40,13 @@ class Subset:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SqlResult:
-    """Rows of a statement; `truncated` when there were more than the service sends."""
+    """Rows of a statement; `truncated` when there were more than the service sends. `types` are the columns'
+    types as DuckDB names them."""
 
     table: pa.Table
     truncated: bool
     seconds: float
+    types: Sequence[str]
 
     def __repr__(self) -> str:
         more = ", and there are more" if self.truncated else ""
@@ -157,18 +158,17 @@ async def sql(
 
     Needs a token with the scope sql. Raises UsageError for a statement that the service refuses.
     """
-    import pyarrow as pa
+    from datapruner.query import results
 
     async with session.opened(operations.run_sql(query, parameters, max_rows=max_rows)) as response:
         await session.wire.read(response)
-        try:
-            with pa.ipc.open_stream(io.BytesIO(response.content)) as stream:
-                table = stream.read_all()
-        except pa.ArrowInvalid as error:
-            raise ServiceError("the answer of the service is no Arrow stream") from error
         seconds = float(response.headers.get("Datapruner-Seconds", "nan"))
         truncated = response.headers.get("Datapruner-Truncated") == "true"
-    return SqlResult(table, truncated, seconds)
+        try:
+            found = results.read(response.content, truncated=truncated, seconds=seconds)
+        except ValueError as error:
+            raise ServiceError("the answer of the service is no Arrow stream of a statement") from error
+    return SqlResult(found.table, found.truncated, found.seconds, found.types)
 
 
 def _came(job: JobAnswer, name: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 from rich.text import Text
@@ -19,14 +18,12 @@ from datapruner.commands import answers, display
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.rows.formats import ANSWERS, FORMATS, AnswerFormat, listed, suffixes
 
 if TYPE_CHECKING:
-    from datapruner.client import SqlResult
     from datapruner.query.results import QueryResult
 
-    Found = QueryResult | SqlResult
-
-Format = Literal["table", "csv", "json", "parquet"]
+Shape = Literal["table", AnswerFormat]
 _SHOWN_ROWS = 100
 _SHOWN_ID = 12  # characters
 
@@ -35,9 +32,11 @@ def sql(
     query: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT statement, in DuckDB's SQL.")],
     run: Annotated[str, typer.Option(metavar="ID", help="A run's id, or the start of it.")] = "latest",
     format_: Annotated[
-        Format | None, typer.Option("--format", show_default="by the suffix of --out, or table")
+        Shape | None, typer.Option("--format", show_default="by the suffix of --out, or table")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Write the rows: {listed(ANSWERS)}.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="The most rows to fetch.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.001, help="The longest that the query may take.")] = 10.0,
     memory: Annotated[int, typer.Option(min=64, metavar="MIB", help="The most memory it may take.")] = 1024,
@@ -49,8 +48,8 @@ def sql(
     At a service (--url), each dataset is a schema with these tables, as in alpaca.sample_scores; the limits
     are its own.
     """
-    chosen = _format(format_, out, as_json)
-    output = Output(as_json=as_json or (chosen == "json" and out is None))
+    chosen = _shape(format_, out, as_json)
+    output = Output(as_json=as_json)
     if url is not None:
         from datapruner.commands import remote
 
@@ -69,10 +68,13 @@ def sql(
     _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out, output)
 
 
-def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | None, output: Output) -> None:
+def _answer(
+    result: QueryResult, origin: dict[str, str], chosen: Shape, out: Path | None, output: Output
+) -> None:
     """Say or write what was found; `origin` is where."""
     if out is not None:
-        _write(out, chosen, result, origin)
+        assert chosen != "table", out
+        _write(out, chosen, result)
         written = {"rows": {"path": str(out), "rows": result.table.num_rows}}
         about = {
             "columns": result.table.column_names,
@@ -81,89 +83,68 @@ def _answer(result: Found, origin: dict[str, str], chosen: Format, out: Path | N
         }
         output.document({**origin, **about, "written": written})
         output.note(f"{display.plural(result.table.num_rows, 'row')} written to {out}")
-    elif chosen == "csv":
-        sys.stdout.write(_csv(result))
-    else:
-        output.document(_document(result, origin))
+    elif chosen == "table":
         _show(output, result)
+    else:
+        sys.stdout.flush()
+        _put(sys.stdout.buffer, chosen, result)
+        sys.stdout.buffer.flush()
     if result.truncated:
         output.note(f"only the first {display.plural(result.table.num_rows, 'row')}: raise --rows for more")
 
 
-def _format(given_format: Format | None, out: Path | None, as_json: bool) -> Format:
+def _shape(wanted: Shape | None, out: Path | None, as_json: bool) -> Shape:
     """What to write, to the file or else to standard output. Raises UsageError.
 
     With a file, --json is about what the command says beside it.
     """
-    if as_json and out is None and given_format not in (None, "json"):
-        raise UsageError(f"--json and --format {given_format} are both given", remedy="give one of them")
-    suffixes: dict[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
-    if given_format is not None:
-        chosen = given_format
+    if as_json and out is None and wanted not in (None, "json"):
+        raise UsageError(f"--json and --format {wanted} are both given", remedy="give one of them")
+    by_suffix = suffixes(ANSWERS)
+    if wanted is not None:
+        chosen = wanted
     elif out is None:
         chosen = "json" if as_json else "table"
-    elif out.suffix in suffixes:
-        chosen = suffixes[out.suffix]
+    elif out.suffix in by_suffix:
+        chosen = by_suffix[out.suffix]
     else:
         raise UsageError(f"--out {out}: the suffix does not say how to write it", remedy="give --format")
-    if out is None and chosen == "parquet":
-        raise UsageError("Parquet does not go to a terminal", remedy="give --out FILE")
-    if out is not None and chosen == "table":
-        raise UsageError("a table does not go to a file", remedy="give --format csv, json or parquet")
+    if chosen != "table" and out is None and not FORMATS[chosen].is_text:
+        raise UsageError(f"{chosen} does not go to a terminal", remedy="give --out FILE")
+    if chosen == "table" and out is not None:
+        raise UsageError("a table does not go to a file", remedy=f"give --format {' or '.join(ANSWERS)}")
     return chosen
 
 
-def _records(result: Found) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows."""
+def _put(file: BinaryIO, kind: AnswerFormat, result: QueryResult) -> None:
+    from datapruner.query import results
+
+    try:
+        results.write_to(file, result, kind)
+    except results.UnwritableError as error:
+        raise UsageError(
+            f"the result cannot be written as {kind}: {error}", remedy="cast the column to VARCHAR"
+        ) from error
+
+
+def _show(output: Output, result: QueryResult) -> None:
     columns = [column.to_pylist() for column in result.table.columns]
-    return result.table.column_names, [list(row) for row in zip(*columns, strict=True)]
-
-
-def _document(result: Found, origin: dict[str, str]) -> dict[str, Any]:
-    names, rows = _records(result)
-    return {
-        **origin,
-        "columns": names,
-        "rows": [dict(zip(names, row, strict=True)) for row in rows],
-        "truncated": result.truncated,
-        "seconds": result.seconds,
-    }
-
-
-def _show(output: Output, result: Found) -> None:
-    names, rows = _records(result)
+    rows = [list(row) for row in zip(*columns, strict=True)]
     shown = rows if output.width is None else rows[:_SHOWN_ROWS]
-    output.show(*display.rows_table(names, shown, output.width))
+    output.show(*display.rows_table(result.table.column_names, shown, output.width))
     rest = len(rows) - len(shown)
     if rest > 0:
         output.show(Text(f"{rest:,} more rows; --format csv has them all", style="dim"))
 
 
-def _csv(result: Found) -> str:
-    """CSV; lists, structures and booleans as JSON in their cells."""
-    names, rows = _records(result)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    is_json = isinstance(value, list | dict | bool)
-    return json.dumps(value, ensure_ascii=False, default=str) if is_json else value
-
-
-def _write(path: Path, kind: Format, result: Found, origin: dict[str, str]) -> None:
+def _write(path: Path, kind: AnswerFormat, result: QueryResult) -> None:
     """Write the rows to `path`. Raises UsageError when that is not possible."""
-    import pyarrow.parquet as pq
+    from datapruner.system.files import publishing
 
+    in_place = os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode)  # such as /dev/stdout
     try:
-        if kind == "parquet":
-            pq.write_table(result.table, path, compression="zstd")
-        else:
-            text = _csv(result) if kind == "csv" else display.as_json(_document(result, origin)) + "\n"
-            path.write_text(text, encoding="utf-8")
+        with path.open("wb") if in_place else publishing(path) as file:
+            _put(file, kind, result)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror or error}", remedy="choose another place"

@@ -20,12 +20,13 @@ from typing import cast
 from pydantic import TypeAdapter
 from rich.console import RenderableType
 
-from datapruner.client import Client, RunOptions, SqlResult, SubsetFormat
+from datapruner.client import Client, RunOptions, SubsetFormat
 from datapruner.commands import answers, display, report, sets
 from datapruner.commands.display import Output
 from datapruner.errors import NotFoundError, UsageError
 from datapruner.explaining.explanation import Explanation
 from datapruner.progress import Progress
+from datapruner.query.results import QueryResult
 from datapruner.request.config import RunConfig
 from datapruner.runs import published
 from datapruner.schemas.exports import SUFFIXES, ExportFormat
@@ -110,10 +111,11 @@ def score(url: str, source: str, wanted: RunOptions, output: Output) -> None:
         _finish(client, output, client.runs.get(came(done, "run_id")), {})
 
 
-def sql(url: str, query: str, rows: int) -> SqlResult:
+def sql(url: str, query: str, rows: int) -> QueryResult:
     """The rows of a statement."""
     with Client(url) as client:
-        return client.sql(query, max_rows=rows)
+        found = client.sql(query, max_rows=rows)
+    return QueryResult(found.table, found.truncated, found.seconds, found.types)
 
 
 def explain(url: str, target: str, sample: str) -> Explanation:

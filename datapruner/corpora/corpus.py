@@ -31,8 +31,8 @@ from datapruner.rows import json_form
 from datapruner.rows.derived import Derivation
 from datapruner.rows.json_text import strict
 from datapruner.rows.originals import restore, restored_schema
-from datapruner.rows.row_files import Rows
 from datapruner.rows.sql_text import literal
+from datapruner.rows.writable import Rows
 from scorers.conversations.conversation import Conversation, Turn
 
 FORMAT_VERSION = 2
@@ -259,14 +259,14 @@ class Corpus:
         """`originals_json` for another corpus to keep: NaN and infinity stay, for which JSON has no words."""
         return self._lines(rows, BATCH_ROWS, json_form.IN_CORPUS)
 
-    def _lines(self, rows: Sequence[int] | None, batch: int, words: Sequence[str]) -> Iterator[bytes]:
+    def _lines(self, rows: Sequence[int] | None, batch: int, form: json_form.Form) -> Iterator[bytes]:
         schema = self.provenance.schema
         for chosen in self._chunks(rows, batch, duplicates=True):
             if schema is None:
                 yield from self._texts(chosen)
             else:
                 for stored in self._stored(chosen):
-                    yield from json_form.lines(restore(stored, schema), str(self.path), words)
+                    yield from json_form.lines(restore(stored, schema), str(self.path), form)
 
     def _stored(self, chosen: pa.Table) -> list[pa.RecordBatch]:
         found = self._select("SELECT o.* EXCLUDE row FROM originals o", "o", chosen)

@@ -16,6 +16,7 @@ import polars as pl
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import NothingSurvivedError
 from datapruner.rows import row_files
+from datapruner.rows.writable import Rows
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,7 +65,7 @@ class Verdicts:
 
     def export_table(self, path: str | Path) -> int:
         """Write the table as .parquet, .csv or .jsonl; its length. Raises UsageError."""
-        return row_files.write(Path(path), row_files.Rows.of(row_files.plain_table(self.table), self.step))
+        return row_files.write(Path(path), Rows.of(row_files.plain_table(self.table), self.step))
 
 
 def settled(

@@ -1,4 +1,4 @@
-"""Subsets: the canonical columns with everything in them, and the plain rows as they came (`row_files`).
+"""Subsets: the canonical columns with everything in them, and the plain rows as they came (`rows.row_files`).
 
 Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
 `input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
@@ -29,7 +29,8 @@ from datapruner.measuring.signal_cache import ProxyKey, SignalCache, flatten
 from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
-from datapruner.rows.row_files import Rows, plain_table
+from datapruner.rows.row_files import plain_table
+from datapruner.rows.writable import Rows
 from datapruner.runs.columns import OF_METHODS
 from datapruner.runs.published import Run
 

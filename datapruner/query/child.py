@@ -1,13 +1,14 @@
 """The throw-away processes: each answers one user query over read-only DuckDB files, then ends.
 
 Runs as a script of its own (`python -I child.py`) and imports of datapruner only how answers are written
-(`results.py`). This first process imports what a query needs, which takes ten times as long as the rest, and
-then forks a child for each set of pipes that it is sent (`nursery.py` is the other side). A child does what
-knows nothing of the request, then waits for one line of JSON, the request (`sandbox.py` builds it), and one
-Arrow IPC stream for each inline table. It answers with lines of JSON: `{"event": "started"}` once everything
-is locked and the query's time begins to count, then either `{"event": "failed", "kind": ..., "message": ...}`
-or `{"event": "done", "seconds": ..., "truncated": ...}` followed by the answer, a document as it was asked
-for. Nothing is left to be done about it elsewhere: writing counts against the query's time and memory too.
+(`outgoing.py`, `results.py` and what that is made of). This first process imports what a query needs, which
+takes ten times as long as the rest, and then forks a child for each set of pipes that it is sent
+(`nursery.py` is the other side). A child does what knows nothing of the request, then waits for one line of
+JSON, the request (`sandbox.py` builds it), and one Arrow IPC stream for each inline table. It answers with
+lines of JSON: `{"event": "started"}` once everything is locked and the query's time begins to count, then
+either `{"event": "failed", "kind": ..., "message": ...}` or `{"event": "done", "seconds": ...,
+"truncated": ...}` followed by the answer, a document as it was asked for. Nothing is left to be done about it
+elsewhere: writing counts against the query's time and memory too.
 
 Layers, in the order in which they are put on; each was found necessary or cheap:
 - the connection has no database of its own, no extensions to load, no spill folder, no Python variables;
@@ -50,7 +51,9 @@ import duckdb
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from datapruner.query import results
+from datapruner.query import outgoing, results
+from datapruner.rows.formats import ANSWERS
+from datapruner.rows.sql_text import identifier
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
@@ -158,14 +161,14 @@ class Sandbox:
         self.connection.execute("DROP TABLE warm")
 
     def write_everything(self) -> None:
-        """Write every type in every format: what is read for that from files, such as time zones, has to be
+        """Write every type in every format: what is read for that from files, such as modules, has to be
         read before there are no more files."""
-        reader = self.connection.sql("FROM test_all_types()").to_arrow_reader(BATCH_ROWS)
-        table = reader.read_all()
-        types = [str(kind) for kind in table.schema.types]
-        for kind in ("json", "arrow", "csv"):
-            results.write(results.QueryResult(table, False, 0.0, types), kind, 1 << 20)
-        results.write(results.QueryResult(pa.table({"x": [1]}), False, 0.0, ["BIGINT"]), "parquet", 1 << 20)
+        relation = outgoing.told(self.connection.sql("FROM test_all_types()"))
+        types = [str(kind) for kind in relation.types]
+        result = results.QueryResult(relation.to_arrow_reader(BATCH_ROWS).read_all(), False, 0.0, types)
+        for kind in ANSWERS:
+            with suppress(results.UnwritableError):  # not every type has a place in every format
+                results.write(result, kind, 1 << 20)
 
     def limit(self, seconds: float, memory_bytes: int, threads: int) -> None:
         """Put DuckDB's and the kernel's limits on everything that follows."""
@@ -180,7 +183,7 @@ class Sandbox:
     def fill(self, name: str, table: pa.Table) -> None:
         """Make a table of the default schema, copied: nothing of Python is reachable from it."""
         self.connection.register("incoming", table)
-        self.connection.execute(f"CREATE TABLE main.{_quoted(name)} AS FROM incoming")
+        self.connection.execute(f"CREATE TABLE main.{identifier(name)} AS FROM incoming")
         self.connection.unregister("incoming")
 
     def attach(self, databases: Sequence[tuple[str, str]]) -> None:
@@ -188,19 +191,19 @@ class Sandbox:
         for number, (_, path) in enumerate(databases):
             try:
                 name = self.files.add(path)
-                self.connection.execute(f"ATTACH '{name}' AS {_quoted(_catalog(number))} (READ_ONLY)")
+                self.connection.execute(f"ATTACH '{name}' AS {identifier(_catalog(number))} (READ_ONLY)")
             except duckdb.OutOfMemoryException:
                 raise
             except (duckdb.Error, OSError) as error:
                 raise DatabaseError(number, _message(error)) from error
         relations = self.relations()
         for number, (name, _) in enumerate(databases):
-            schema, catalog = _quoted(name or "main"), _catalog(number)
+            schema, catalog = identifier(name or "main"), _catalog(number)
             try:
                 self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
                 for relation in relations.get(catalog, []):
-                    source = f"{_quoted(catalog)}.main.{_quoted(relation)}"
-                    self.connection.execute(f"CREATE VIEW {schema}.{_quoted(relation)} AS FROM {source}")
+                    source = f"{identifier(catalog)}.main.{identifier(relation)}"
+                    self.connection.execute(f"CREATE VIEW {schema}.{identifier(relation)} AS FROM {source}")
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
@@ -235,10 +238,6 @@ def _lower(kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     if hard == resource.RLIM_INFINITY or value < hard:
         resource.setrlimit(kind, (value, value))
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
 
 
 def one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -293,7 +292,8 @@ def answer(
         types = [str(kind) for kind in relation.types]
         if len(types) > MAX_COLUMNS:
             raise RefusedError(f"the statement gives {len(types):,} columns, the most is {MAX_COLUMNS:,}")
-        table, truncated = collect(relation.to_arrow_reader(BATCH_ROWS), limits["rows"], limits["bytes"])
+        reader = outgoing.told(relation).to_arrow_reader(BATCH_ROWS)
+        table, truncated = collect(reader, limits["rows"], limits["bytes"])
         seconds = time.perf_counter() - begin
         result = results.QueryResult(table, truncated, seconds, types)
         document = results.write(result, request["format"], request["most"])

@@ -23,8 +23,9 @@ import pyarrow as pa
 from datapruner.errors import BusyError, WorkerError
 from datapruner.query.ending import EndedError, Ending
 from datapruner.query.nursery import Child, Nursery
-from datapruner.query.results import Format, QueryResult
+from datapruner.query.results import QueryResult
 from datapruner.query.sandbox import Databases, Document, Parameters, Query, QueryLimits, ask
+from datapruner.rows.formats import AnswerFormat
 
 #: Seconds after which a statement that found no free place is turned away.
 WAIT_SECONDS = 10.0
@@ -83,7 +84,7 @@ class SandboxPool:
         databases: Databases,
         parameters: Parameters,
         limits: QueryLimits,
-        kind: Format,
+        kind: AnswerFormat,
         *,
         tables: Mapping[str, pa.Table],
         ending: Ending,

@@ -27,7 +27,8 @@ import pyarrow as pa
 from datapruner.errors import DataprunerError, InputError, UsageError, WorkerError
 from datapruner.query import results
 from datapruner.query.nursery import Child, Nursery
-from datapruner.query.results import Format, QueryResult
+from datapruner.query.results import QueryResult
+from datapruner.rows.formats import AnswerFormat
 
 #: Seconds that a child may need until it is locked and ready, on a busy machine.
 START_SECONDS = 30.0
@@ -120,7 +121,7 @@ class Query:
     message: Sequence[bytes]
     files: Sequence[tuple[str, Path]]
     limits: QueryLimits
-    kind: Format
+    kind: AnswerFormat
 
     @classmethod
     def of(
@@ -130,7 +131,7 @@ class Query:
         tables: Mapping[str, pa.Table],
         parameters: Parameters,
         limits: QueryLimits,
-        kind: Format = "arrow",
+        kind: AnswerFormat = "arrow",
     ) -> Query:
         """The query of `run_sql`'s arguments. Raises UsageError and InputError as that does."""
         for name in (*databases, *tables):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from datapruner.rows.formats import ANSWERS, FORMATS, AnswerFormat
 from datapruner.schemas.common import Answer, Request
 from datapruner.validation import of_kind
 
-SqlFormat = Literal["json", "arrow", "parquet", "csv"]
+MEDIA_TYPES: dict[AnswerFormat, str] = {name: FORMATS[name].media_type for name in ANSWERS}
+"""What an answer is, by the name of its format."""
 
 
 class SqlRequest(Request):
@@ -18,7 +20,7 @@ class SqlRequest(Request):
     sql: str = Field(min_length=1, max_length=100_000)
     parameters: Annotated[list[Any] | dict[str, Any], of_kind(list, tuple, dict)] | None = None
     max_rows: int | None = Field(None, ge=1, description="at most; the service's own limit stays")
-    format: SqlFormat | None = Field(None, description="default: by Accept")
+    format: AnswerFormat | None = Field(None, description="default: by Accept")
 
 
 class SqlColumn(Answer):

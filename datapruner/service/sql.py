@@ -25,8 +25,8 @@ from datapruner.catalog.database import Database
 from datapruner.errors import InputError, NotFoundError, StorageError, UsageError, WorkerError
 from datapruner.query.ending import EndedError, Ending
 from datapruner.query.pool import SandboxPool
-from datapruner.query.results import Format
 from datapruner.query.sandbox import Document, Parameters, QueryLimits
+from datapruner.rows.formats import AnswerFormat
 from datapruner.schemas.sql import DocumentedColumn, SqlRequest, SqlSchema, SqlTable
 from datapruner.service.instance import Service
 from datapruner.service.sql_columns import CATALOG_TABLES, descriptions
@@ -63,7 +63,7 @@ def limits(settings: Settings, max_rows: int | None = None) -> QueryLimits:
 class Statement:
     """One SELECT of a caller, which can be ended by another thread than the one in which it runs."""
 
-    def __init__(self, service: Service, caller: Caller, wanted: SqlRequest, kind: Format) -> None:
+    def __init__(self, service: Service, caller: Caller, wanted: SqlRequest, kind: AnswerFormat) -> None:
         most = limits(service.settings, wanted.max_rows)
         ask = ProjectSql(service.db, service.storage, service.sql, caller.project_id)
         self._ending = Ending()
@@ -96,7 +96,7 @@ class ProjectSql:
         self._project_id = project_id
 
     def run(
-        self, sql: str, parameters: Parameters, limits: QueryLimits, kind: Format, ending: Ending
+        self, sql: str, parameters: Parameters, limits: QueryLimits, kind: AnswerFormat, ending: Ending
     ) -> Document:
         """The rows of one SELECT, written in a format.
 

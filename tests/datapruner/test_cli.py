@@ -463,23 +463,25 @@ def test_sql_answers_as_table_json_csv_and_parquet(
     query = query.replace("sample_id", "sample_scores.sample_id")
     expected = pl.read_parquet(pruned_home.subset)["row"].to_list()
     answer = ask(query, "--json").json
-    assert answer["run"] == pruned_home.run
-    assert answer["columns"] == ["sample_id", "row", "keep", "kept_tokens"]
-    assert [row["row"] for row in answer["rows"] if row["keep"]] == expected
+    assert [column["name"] for column in answer["columns"]] == ["sample_id", "row", "keep", "kept_tokens"]
+    assert [row for _, row, keep, _ in answer["rows"] if keep] == expected
     assert not answer["truncated"]
     table = list(csv.DictReader(ask(query, "--format", "csv").out.splitlines()))
     assert [int(row["row"]) for row in table if row["keep"] == "true"] == expected
-    assert json.loads(table[expected[0]]["kept_tokens"]) == answer["rows"][expected[0]]["kept_tokens"]
+    assert json.loads(table[expected[0]]["kept_tokens"]) == answer["rows"][expected[0]][3]
+    lines = [json.loads(line) for line in ask(query, "--format", "jsonl").out.splitlines()]
+    assert [list(line.values()) for line in lines] == answer["rows"]
     said = ask(query, "--out", tmp_path / "answer.parquet")
     assert (said.out, "8 rows written" in said.err) == ("", True)
     assert pl.read_parquet(tmp_path / "answer.parquet").height == 8
     document = ask(query, "--out", tmp_path / "again.parquet", "--json").json
+    assert document["run"] == pruned_home.run
     assert document["written"] == {"rows": {"path": str(tmp_path / "again.parquet"), "rows": 8}}
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "answer.parquet").read_bytes()
     ask(query, "--out", tmp_path / "answer.json")
     assert json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))["rows"] == answer["rows"]
     lines = run_lines(ask("select row, status from sample_scores order by row"))
-    assert lines[2].split() == ["0", "kept" if answer["rows"][0]["keep"] else "pruned"]
+    assert lines[2].split() == ["0", "kept" if answer["rows"][0][2] else "pruned"]
 
 
 @pytest.mark.slow
@@ -490,8 +492,8 @@ def test_sql_reads_the_corpus_too_and_keeps_columns_of_one_name_apart(
         "select t.row, s.row from corpus.turns t join sample_scores s using (row) where turn = 0 order by 1"
     )
     answer = command("sql", query, "--run", pruned_home.run, "--json", home=pruned_home.home).json
-    assert answer["columns"] == ["row", "row_1"]
-    assert answer["rows"][0] == {"row": 0, "row_1": 0}
+    assert [column["name"] for column in answer["columns"]] == ["row", "row_1"]
+    assert answer["rows"][0] == [0, 0]
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ class TableSource(Source):
             faults = self._faults(piece)
             piece = piece.take(pa.array([n for n in range(piece.num_rows) if n not in faults], pa.int64()))
             rows = self._rows(piece)
-        texts = [None] * len(rows) if typed else json_form.lines(piece, self.name, json_form.IN_CORPUS)
+        texts = [None] * len(rows) if typed else list(json_form.lines(piece, self.name, json_form.IN_CORPUS))
         sound = zip(rows, texts, strict=True)
         records = [
             Record.faulty(position + number + 1, faults[number])

@@ -83,9 +83,30 @@ def test_a_run_at_the_service_is_listed_explained_and_asked(subset: dict[str, An
     assert "Own scores" in at("compare", subset["run"], subset["run"]).out
     assert at("compare", subset["run"], "run_none").code == 2
     query = f"select count(*) as n from {subset['dataset']}.sample_scores"
-    answer = said(at("sql", query, "--json"))
-    assert answer["rows"] == [{"n": len(LINES)}]
-    assert at("sql", query, "--format", "csv").out == f"n\n{len(LINES)}\n"
+    assert said(at("sql", query, "--json"))["rows"] == [[len(LINES)]]
+
+
+def test_a_statement_is_written_here_as_the_service_writes_it(
+    at: Command, service: Server, tmp_path: Path
+) -> None:
+    sql = """
+        SELECT * EXCLUDE (medium_enum, large_enum), 'NaN'::DOUBLE AS nan, 9007199254740993 AS long
+        FROM test_all_types()
+    """
+    for kind in ("json", "csv", "jsonl"):
+        answer = service.client.post("/v1/sql", json={"sql": sql, "format": kind})
+        assert answer.status_code == 200, answer.text
+        assert without_seconds(at("sql", sql, "--format", kind).out) == without_seconds(answer.text)
+        path = tmp_path / f"rows.{kind}"
+        assert at("sql", sql, "--out", path).code == 0
+        assert without_seconds(path.read_text(encoding="utf-8")) == without_seconds(answer.text)
+    refused = at("sql", sql, "--out", tmp_path / "rows.parquet")
+    assert (refused.code, list(tmp_path.glob("*.parquet"))) == (2, [])
+    assert "the result cannot be written as parquet" in refused.err
+
+
+def without_seconds(document: str) -> str:
+    return re.sub(r'"seconds":[0-9.e-]+', "", document, count=1)
 
 
 def test_a_dataset_is_made_grown_scored_and_deleted(

@@ -223,7 +223,7 @@ FOR_PARQUET: dict[str, tuple[pa.Array, pa.DataType, list[Any], Any]] = {
         pa.array([decimal.Decimal(12000), None], pa.decimal128(9, -3)),
         pa.string(),
         ["1.2E+4", None],
-        "1.2E+4",
+        1.2e4,
     ),
 }
 

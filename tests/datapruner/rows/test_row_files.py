@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.rows import row_files
-from datapruner.rows.row_files import Rows
+from datapruner.rows import formats, row_files
+from datapruner.rows.writable import Rows
 
 
 def some_rows() -> Rows:
@@ -64,7 +64,7 @@ def test_progress_is_told_and_may_stop_the_writing(tmp_path: Path) -> None:
         raise StoppedError
 
     many = Rows.of(pa.table({"n": range(5000)}), "rows")
-    for suffix in row_files.SUFFIXES:
+    for suffix in formats.suffixes(formats.FILES):
         with pytest.raises(StoppedError):
             row_files.write(tmp_path / f"rows{suffix}", many, stop)
     assert list(tmp_path.iterdir()) == []
