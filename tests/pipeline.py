@@ -40,6 +40,8 @@ class ManyIdle(IdleWorkers):
 
     def close(self) -> None:
         for each in self._by_model.values():
+            for process in each._waiting.values():
+                process.kill()  # one that is let end takes a second to
             each.close()
 
 

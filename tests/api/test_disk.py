@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.datapruner.service.dying_worker import begun
 from tests.disks import Disk
 from tests.served import Server, serving
 
@@ -20,17 +18,9 @@ ROWS = [{"prompt": f"Name number {i}.", "completion": f"It is {i}."} for i in ra
 
 def work(server: Server, storage: Path) -> None:
     """A worker process that does what there is to do, and ends."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")}
-    given = {
-        "home": server.home,
-        "storage": storage,
-        "devices": "cpu",
-        "threads": 1,
-        "import_roots": Path(server.model).parent,
-    }
-    environment = plain | {f"DATAPRUNER_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "tests.datapruner.service.dying_worker", "calm"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    given = {"devices": "cpu", "threads": 1, "import_roots": Path(server.model).parent}
+    worker = begun("calm", server.home / "worker.log", home=server.home, storage=storage, **given)
+    assert worker.wait() == 0, worker.said.read_text()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A worker process that halts at a named point of its job and waits there to be killed: `python -m … POINT`.
+"""A worker process that halts at a named point of its job and waits there to be killed.
 
 It says on standard output, among the lines of its log, that it halts. Everything else is the real worker on
 the real storage.
@@ -7,7 +7,7 @@ the real storage.
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from datapruner.service.queue import Lease
 from datapruner.service.storage import Storage
 from datapruner.service.worker import run_worker
 from datapruner.settings import Settings
+from tests.forked import Forked
 
 KEYS = {
     "corpus": "/corpora/",
@@ -85,7 +86,20 @@ class HaltingProgress:
             halt(self._point)
 
 
-def main(point: str) -> None:
+def begun(point: str, said: Path, **settings: object) -> Forked:
+    """A worker that halts at the point; `settings` by their names in `Settings`."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("DATAPRUNER_TEACHER_") or not name.startswith("DATAPRUNER_")
+    }
+    given = {f"DATAPRUNER_{name.upper()}": str(value) for name, value in settings.items()}
+    return Forked(work_until, point, environment=ours | given, said=said)
+
+
+def work_until(point: str) -> None:
+    """Do what there is to do, by the settings in the environment."""
+
     def perform(context: Context, lease: Lease, progress: Progress) -> JobResult:
         storage: Any = HaltingStorage(context.storage, point)
         listener: Any = HaltingProgress(progress, point)
@@ -95,7 +109,3 @@ def main(point: str) -> None:
         return result
 
     run_worker(Settings(), perform=perform, once=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +19,9 @@ from datapruner.service import queue
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.queue import Lease
+from datapruner.service.worker import run_worker
+from datapruner.settings import load
+from tests.forked import Forked
 
 LEASE = 600.0
 """Seconds; none runs out while a test is at work, see `pass_time`."""
@@ -107,7 +108,7 @@ def entries(log: Path) -> list[Entry]:
     ]
 
 
-def started(database_url: str, home: Path) -> subprocess.Popen[bytes]:
+def started(database_url: str, home: Path) -> Forked:
     """A worker process that does such jobs."""
     environment = {
         **os.environ,
@@ -116,18 +117,8 @@ def started(database_url: str, home: Path) -> subprocess.Popen[bytes]:
         "DATAPRUNER_DEVICES": "cpu",
         "DATAPRUNER_LEASE_SECONDS": str(LEASE),
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__], env=environment, cwd=ROOT, start_new_session=True
-    )
+    return Forked(_work, environment=environment, said=home / "workers.log")
 
 
-def main() -> None:
-    """What a worker process runs."""
-    from datapruner.service.worker import run_worker
-    from datapruner.settings import load
-
+def _work() -> None:
     run_worker(load(), perform=perform)
-
-
-if __name__ == "__main__":
-    main()

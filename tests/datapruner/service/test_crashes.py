@@ -4,10 +4,7 @@ was finished is done again, and the result is that of an undisturbed run, byte f
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -28,9 +25,10 @@ from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from tests.datapruner.client.unruly import Behaviour, Handler, unruly_server
 from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
-from tests.datapruner.service.dying_worker import HALTS
+from tests.datapruner.service.dying_worker import HALTS, begun
 from tests.datapruner.service.queues import LEASE, pass_time
 from tests.datapruner.teacher.scripted import says
+from tests.forked import Forked
 from tests.served import Server, serving
 from tests.waiting import until
 
@@ -73,7 +71,7 @@ class Place:
         self, home: Path, model: Path, rows: Path, database: str = "", storage: str = "", **config: Any
     ) -> None:
         home.mkdir()
-        self._workers: list[subprocess.Popen[str]] = []
+        self._workers: list[Forked] = []
         self.settings = Settings(
             home=home,
             database_url=database,
@@ -119,47 +117,37 @@ class Place:
         """End the workers that still stand somewhere."""
         for worker in self._workers:
             worker.kill()
-            worker.wait()
-            assert worker.stdout is not None
-            worker.stdout.close()
         self.db.close()
 
-    def begin(self, point: str) -> subprocess.Popen[str]:
+    def begin(self, point: str) -> Forked:
         """Start a worker that halts at the point."""
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")
-        } | {name: value for name, value in os.environ.items() if name.startswith("DATAPRUNER_TEACHER_")}
-        for name in ("home", "database_url", "storage", "devices", "threads", "lease_seconds"):
-            environment[f"DATAPRUNER_{name.upper()}"] = str(getattr(self.settings, name))
-        environment["DATAPRUNER_IMPORT_ROOTS"] = str(self.settings.import_roots[0])
-        command = [sys.executable, "-m", "tests.datapruner.service.dying_worker", point]
-        worker = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self._workers.append(worker)
-        return worker
+        names = ("home", "database_url", "storage", "devices", "threads", "lease_seconds")
+        given = {name: getattr(self.settings, name) for name in names}
+        [root] = self.settings.import_roots
+        said = self.settings.home / f"worker-{len(self._workers)}.log"
+        self._workers.append(begun(point, said, import_roots=root, **given))
+        return self._workers[-1]
 
-    def halted(self, point: str) -> subprocess.Popen[str]:
+    def halted(self, point: str) -> Forked:
         """A worker that stands at the point."""
         worker = self.begin(point)
-        assert worker.stdout is not None
-        said = []
-        for line in worker.stdout:
-            if line == f"{HALTS}{point}\n":
-                return worker
-            said.append(line)
-        raise AssertionError(f"it ended before {point}: {''.join(said)}")
+
+        def stands() -> bool:
+            said = worker.said.read_text() if worker.said.exists() else ""
+            assert worker.poll() is None, f"it ended before {point}: {said}"
+            return f"{HALTS}{point}\n" in said
+
+        until(stands)
+        return worker
 
     def finish(self) -> None:
         """Have a worker do what there is to do."""
         worker = self.begin("calm")
-        said, _ = worker.communicate()
-        assert worker.returncode == 0, said
+        assert worker.wait() == 0, worker.said.read_text()
 
-    def kill(self, worker: subprocess.Popen[str]) -> None:
+    def kill(self, worker: Forked) -> None:
         """End the worker where it is, so long ago that others may take its job."""
         worker.kill()
-        worker.communicate()
         pass_time(self.db, self.job_id)
 
     def published(self) -> tuple[int, int, int]:
@@ -255,7 +243,8 @@ def test_a_worker_killed_amid_a_rewrite_with_nothing_in_store_loses_only_what_wa
     place_at: Callable[..., Place],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    shared: dict[str, str],
+    postgres_url: str,
+    s3_url: str,
 ) -> None:
     lessons = tmp_path / "lessons.jsonl"
     lines = [
@@ -288,7 +277,7 @@ def test_a_worker_killed_amid_a_rewrite_with_nothing_in_store_loses_only_what_wa
         teacher.will(answers(len(lines)))
         calm.finish()
         assert len(teacher.seen) == len(lines)
-        killed = place_at("home", lessons, **shared, **rewriting)
+        killed = place_at("home", lessons, database=postgres_url, storage=s3_url, **rewriting)
 
         def stored() -> int:
             store = killed.settings.home / "teacher" / "prj_1.sqlite"

@@ -39,6 +39,7 @@ from datapruner.service.worker import PARENT, Perform, run_worker
 from datapruner.settings import Settings
 from tests.datapruner.service import queues
 from tests.datapruner.service.queues import claim, entries, job, pass_time, project, started, submit
+from tests.forked import Forked
 from tests.panicking import panic
 from tests.waiting import PATIENCE, has_ended, until
 
@@ -290,13 +291,12 @@ def test_a_worker_outlasts_a_database_that_goes_away(
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+def processes() -> Iterator[list[Forked]]:
     """Whatever is in here is killed at the end."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Forked] = []
     yield running
     for process in running:
         process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def place(database_url: str) -> Iterator[Database]:
 
 @pytest.mark.slow
 def test_600_jobs_over_4_processes_run_exactly_once_each_and_within_quotas(
-    place: Database, database_url: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+    place: Database, database_url: str, tmp_path: Path, processes: list[Forked]
 ) -> None:
     log = tmp_path / "log"
     free, bounded = project(place), project(place, quota_jobs=2)
@@ -353,7 +353,7 @@ def test_600_jobs_over_4_processes_run_exactly_once_each_and_within_quotas(
 
 @pytest.mark.slow
 def test_the_job_of_a_killed_worker_is_retaken_after_its_lease(
-    place: Database, database_url: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+    place: Database, database_url: str, tmp_path: Path, processes: list[Forked]
 ) -> None:
     log = tmp_path / "log"
     over = tmp_path / "over"
@@ -373,7 +373,7 @@ def test_the_job_of_a_killed_worker_is_retaken_after_its_lease(
 
 @pytest.mark.slow
 def test_a_worker_that_was_frozen_wakes_up_fenced(
-    postgres_url: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+    postgres_url: str, tmp_path: Path, processes: list[Forked]
 ) -> None:
     migrations.upgrade(postgres_url)
     db, log = Database(postgres_url), tmp_path / "log"
@@ -381,15 +381,15 @@ def test_a_worker_that_was_frozen_wakes_up_fenced(
     made = submit(db, project(db), payload={"log": str(log), "until": str(over), "deaf": True})
     processes.append(started(postgres_url, tmp_path))
     until(lambda: entries(log))
-    processes[0].send_signal(signal.SIGSTOP)
+    processes[0].send(signal.SIGSTOP)
     until(lambda: psutil.Process(processes[0].pid).status() == psutil.STATUS_STOPPED)
     pass_time(db, made.id)
     lease = claim(db, "other")
     over.touch()
-    processes[0].send_signal(signal.SIGCONT)  # comes to the end of its work and wants to tell of its success
+    processes[0].send(signal.SIGCONT)  # comes to the end of its work and wants to tell of its success
     until(lambda: [entry.what for entry in entries(log)] == ["begin", "end"])
-    processes[0].terminate()
-    assert processes[0].wait(PATIENCE) == 0
+    processes[0].send(signal.SIGTERM)
+    assert processes[0].wait() == 0
     held = job(db, made.id)
     assert (held.state, held.attempt, held.worker, held.result) == ("running", lease.attempt, "other", None)
     db.close()
@@ -397,34 +397,34 @@ def test_a_worker_that_was_frozen_wakes_up_fenced(
 
 @pytest.mark.slow
 def test_sigterm_gives_the_job_back_and_a_second_one_ends_the_process_at_once(
-    db: Database, settings: Settings, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+    db: Database, settings: Settings, tmp_path: Path, processes: list[Forked]
 ) -> None:
     log, owner = tmp_path / "log", project(db)
     gentle = submit(db, owner, payload={"log": str(log), "steps": 1000})
     processes.append(started(settings.database, tmp_path))
     until(lambda: entries(log))
-    processes[0].terminate()
+    processes[0].send(signal.SIGTERM)
     until(lambda: job(db, gentle.id).state == "queued")
-    assert processes[0].wait(PATIENCE) == 0
+    assert processes[0].wait() == 0
     with db.write() as session:
         queue.request_cancel(session, session.get_one(Job, gentle.id))
 
     deaf = submit(db, owner, payload={"log": str(log), "steps": 1000, "deaf": True})
     processes.append(started(settings.database, tmp_path))
     until(lambda: [entry for entry in entries(log) if entry.job_id == deaf.id])
-    processes[1].terminate()
+    processes[1].send(signal.SIGTERM)
     time.sleep(0.5)
     assert processes[1].poll() is None
-    processes[1].terminate()  # a process that has not yet seen the first one sees one of the two only
-    until(lambda: processes[1].poll() is not None or processes[1].terminate())
+    processes[1].send(
+        signal.SIGTERM
+    )  # a process that has not yet seen the first one sees one of the two only
+    until(lambda: processes[1].poll() is not None or processes[1].send(signal.SIGTERM))
     assert processes[1].wait() == 128 + signal.SIGTERM
     assert job(db, deaf.id).state == "running"  # until its lease runs out
 
 
 @pytest.mark.slow
-def test_a_worker_ends_with_its_parent(
-    db: Database, settings: Settings, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
-) -> None:
+def test_a_worker_ends_with_its_parent(db: Database, settings: Settings, tmp_path: Path) -> None:
     log = tmp_path / "log"
     made = submit(db, project(db), payload={"log": str(log), "steps": 1000})
     code = (
@@ -433,8 +433,10 @@ def test_a_worker_ends_with_its_parent(
         "started(sys.argv[1], Path(sys.argv[2])).wait()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, settings.database, str(tmp_path)], cwd=queues.ROOT)
-    processes.append(parent)
-    worker = until(lambda: entries(log))[0].pid
-    parent.kill()
+    try:
+        worker = until(lambda: entries(log))[0].pid
+    finally:
+        parent.kill()
+        parent.wait()
     until(lambda: job(db, made.id).state == "queued")
     until(lambda: has_ended(worker))

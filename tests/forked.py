@@ -1,0 +1,69 @@
+"""Processes of ours by the dozen, forked from one that has imported the service: to start each on its own
+takes seconds of a processor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import PATIENCE
+
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["tests.forked", "datapruner.service.worker"])
+
+
+class Forked:
+    """A process, just started, that calls `task(*arguments)` with no environment but this, and ends.
+
+    What it prints and logs is appended to the file `said`.
+    """
+
+    def __init__(
+        self, task: Callable[..., object], *arguments: Any, environment: Mapping[str, str], said: Path
+    ) -> None:
+        self.said = said
+        given = (task, arguments, dict(environment), str(said))
+        self._process = _FORKING.Process(target=_do, args=given, daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """How it ended: its exit code, or the negative number of a signal."""
+        return self._process.exitcode
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """How it ended, once it has."""
+        self._process.join(seconds)
+        code = self._process.exitcode
+        assert code is not None, f"it still runs: {self.said.read_text()[-5000:]}"
+        return code
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        self._process.kill()
+        self._process.join()
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+
+def _do(
+    task: Callable[..., object], arguments: tuple[Any, ...], environment: dict[str, str], said: str
+) -> None:
+    os.setsid()  # Ctrl-C is for the tests
+    os.environ.clear()
+    os.environ.update(environment)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+    os.close(output)
+    task(*arguments)
