@@ -96,7 +96,14 @@ def value(found: ErrorDetails | Mapping[str, Any]) -> str:
     """The value at fault, as in `, not 'x'`; nothing where it would not help."""
     given = found["input"]
     told = found["type"] in _WORDS and found["type"] not in ("missing", "extra_forbidden")
-    return f", not {given!r:.80}" if told and not isinstance(given, dict | list | tuple) else ""
+    return f", not {shown(given)}" if told and not isinstance(given, dict | list | tuple) else ""
+
+
+def shown(given: Any) -> str:
+    """The beginning of a value, as Python writes it."""
+    if isinstance(given, int) and abs(given) >= 2**63:
+        return "so large a number"  # which may have more digits than Python writes
+    return f"{given!r:.80}"
 
 
 def made(model: Callable[..., ModelT], whole: str = "configuration", /, **settings: Any) -> ModelT:

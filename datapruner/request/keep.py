@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from datapruner.errors import UsageError
 from datapruner.request.parts import LARGEST, Part
+from datapruner.validation import shown
 
 HELP = "a share over 0 and at most 1, as in 0.25 or 25%, or a count of samples, as in 500"
 _ROUNDED = "a share is of the measured samples and rounds up"
@@ -77,7 +78,7 @@ def parse_keep(given: Any = None, *, tokens: int | None = None) -> Keep:
     }
     if name == "tokens" and not fits["tokens"]:
         raise UsageError(
-            f"keep: a token budget is a whole number from 1 on, not {_shown(given)}",
+            f"keep: a token budget is a whole number from 1 on, not {shown(given)}",
             remedy="such as 200000",
             field="keep",
         )
@@ -134,13 +135,7 @@ def _number(given: Any) -> Any:
 def _refused(given: Any) -> UsageError:
     if given is None:
         return UsageError("keep: how much to keep is missing", remedy=HELP, field="keep")
-    return UsageError(f"keep: {HELP}, not {_shown(given)}", remedy=_ROUNDED, field="keep")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-        return "so large a number"  # which may have more digits than Python writes
-    return f"{value!r:.80}"
+    return UsageError(f"keep: {HELP}, not {shown(given)}", remedy=_ROUNDED, field="keep")
 
 
 def _checked(given: Any) -> Keep:

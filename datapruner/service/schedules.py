@@ -51,8 +51,12 @@ def create(service: Service, caller: Caller, wanted: NewSchedule) -> NewSchedule
 
 def _checked(service: Service, wanted: NewSchedule) -> RunConfig:
     """What may take long, and so is done before the transaction: the checks, and the configuration."""
-    config = recipes.of_request(wanted.run, {}, service.sql.run)
-    check_models(service.settings, config.measuring)
+    try:
+        config = recipes.of_request(wanted.run, {}, service.sql.run)
+        check_models(service.settings, config.measuring)
+    except UsageError as error:
+        error.field = error.field and f"run.{error.field}"
+        raise
     if wanted.source is not None:
         check_source(service.settings, wanted.source)
     if wanted.webhook is not None:

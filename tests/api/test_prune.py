@@ -6,11 +6,15 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from datapruner import Client
+from datapruner.errors import UsageError
+from datapruner.request.settings import beside
 from tests.served import WAIT, Server
 
 JSONL = {"Accept": "application/x-ndjson"}
@@ -140,7 +144,7 @@ def test_a_job_that_fails_while_one_waits_answers_with_its_problem(
         ({"seed": "-1"}, "seed"),
         ({"seed": str(2**70)}, "seed"),
         ({"token_keep": "nan"}, "token_keep"),
-        ({"max_length": str(2**70)}, "max_length"),
+        ({"max_length": str(2**70)}, "measuring.max_length"),
         ({"colour": "blue"}, "colour"),
         ({"name": "../../etc"}, "name"),
     ],
@@ -158,6 +162,39 @@ def test_what_is_wrong_is_told_before_anything_is_stored(
     assert answer.status_code == 422, answer.text
     assert field in f"{answer.json()['field']} {answer.json()['detail']}"
     assert _stored(client, server) <= before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seed": -1}, ("seed", "seed: must be at least 0")),
+        ({"max_length": 1}, ("measuring.max_length", "measuring.max_length: must be at least 2")),
+        ({"preset": "magic"}, ("preset", "method qtuning has no preset 'magic'")),
+        ({"reference": "smollm2-135m"}, ("measuring.reference", "no reference is read by qtuning")),
+    ],
+)
+def test_what_is_wrong_with_a_run_is_told_alike_wherever_it_is_sent(
+    client: httpx.Client, server: Server, corpus_file: Path, wrong: dict[str, Any], said: tuple[str, str]
+) -> None:
+    """In a form, with rows, for a dataset and in a schedule, where `run.` goes before the field's place."""
+    asked = {"method": "qtuning", "keep": 0.5, **wrong}
+    body = beside(asked)
+    schedule = {"dataset": "motley", "cron": "0 2 * * *", "run": body}
+    answers = [
+        _post(client, corpus_file, {name: str(value) for name, value in asked.items()}),
+        client.post("/v1/prune", json={"rows": [{"prompt": "p", "completion": "c"}], **body}),
+        client.post("/v1/runs", json={"dataset": "motley", **body}),
+        client.post("/v1/schedules", json=schedule),
+    ]
+    problems = [answer.json() for answer in answers]
+    assert [answer.status_code for answer in answers] == [422] * 4
+    told = {(each["field"].removeprefix("run."), each["detail"].removeprefix("run.")) for each in problems}
+    assert told == {said}
+    assert problems[-1]["field"] == f"run.{said[0]}"
+    with Client(server.url, server.token) as caller, pytest.raises(UsageError) as caught:
+        caller.runs.start_create("motley", **body)
+    assert caught.value.field == said[0]
+    assert caught.value.message.startswith(said[1])
 
 
 def test_a_model_outside_of_the_import_roots_is_refused(

@@ -207,7 +207,11 @@ def test_schedules_are_listed_in_pages_the_newest_first(client: httpx.Client, wa
         ({"dataset": "unknown"}, 404, None),
         ({"keep_versions": 0}, 422, "keep_versions"),
         ({"run": {"method": "qtuning", "keep": 2.5}}, 422, "run.keep"),
-        ({"run": {"method": "qtuning", "keep": 0.5, "measuring": {"model": "/etc"}}}, 403, "measuring.model"),
+        (
+            {"run": {"method": "qtuning", "keep": 0.5, "measuring": {"model": "/etc"}}},
+            403,
+            "run.measuring.model",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_field_at_fault(

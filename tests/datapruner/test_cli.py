@@ -159,6 +159,23 @@ def test_bad_usage_is_one_line_and_exit_code_two(
         assert answer.out == ""
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"max_length": "1"}, {"seed": str(2**63)}, {"reference": "x"}, {"keep": "7x"}]
+)
+def test_the_installed_command_refuses_settings_in_the_words_of_the_library(
+    rows: Path, tmp_path: Path, wrong: dict[str, str]
+) -> None:
+    settings = {"keep": "0.5", **wrong}
+    with pytest.raises(errors.UsageError) as caught:
+        library.prune(rows, home=tmp_path, **settings)  # type: ignore[arg-type]
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    done = installed(["prune", str(rows), *words, "--json"], tmp_path)
+    assert done.returncode == 2
+    about = json.loads(done.stdout)["error"]
+    assert (about["message"], about["field"]) == (str(caught.value), caught.value.field)
+    assert done.stderr == f"error: {caught.value}\n"
+
+
 def test_a_mapping_with_an_unknown_role_is_refused_before_measuring(command: Command, rows: Path) -> None:
     said = command("prune", rows, "--keep", "1.0", "--map", "nope=q")
     assert (said.code, said.err.count("\n")) == (2, 1)

@@ -103,6 +103,7 @@ def test_the_first_problem_names_the_place_what_is_needed_and_what_was_given() -
         ({"dtype": "int8"}, "dtype: must be 'auto', 'float32', 'bfloat16' or 'float16', not 'int8'"),
         ({"max_length": 1}, "max_length: must be at least 2, not 1"),
         ({"max_length": "long"}, "max_length: must be a whole number, not 'long'"),
+        ({"max_length": 10**5000}, "max_length: must be at most 2,147,483,647, not so large a number"),
         ({"model": None}, "model: must be text, not None"),
         ({"modle": "x"}, "modle: there is no such setting"),
     ],
