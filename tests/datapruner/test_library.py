@@ -28,6 +28,7 @@ from datapruner.errors import (
 )
 from datapruner.library import Result
 from datapruner.measuring.measure import Machine
+from datapruner.measuring.workers import local
 from scorers.methods.registry import OWN
 from tests import reference, tiny_model
 from tests.pipeline import Prune
@@ -183,14 +184,14 @@ def test_the_tokens_are_those_of_the_chat_template(first_run: Result, fp64_model
 def test_another_method_or_amount_starts_no_worker(
     prune: Prune, monkeypatch: pytest.MonkeyPatch, method: str, how_much: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
     assert prune(method, **how_much).run.measured == 0
 
 
 def test_without_an_interpreter_a_corpus_that_is_not_measured_yet_is_an_error(
     tmp_path: Path, corpus_file: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
     monkeypatch.setattr(library, "Machine", Machine)  # without processes that are there already
     with pytest.raises(WorkerError, match=r"cannot start a measuring process.*/there/is/no/python"):
         datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from datapruner.measuring import measure as measuring_module
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views, passes
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.measuring.workers import local
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
@@ -177,7 +177,7 @@ def test_a_view_is_measured_once_and_in_a_cache_of_its_own(
     ]
     assert keys[0].digest() != keys[1].digest()
     assert all(SignalCache(home, key).shards() for key in keys)
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
     assert prune(method, 0.2).run.measured == 0
 
 
@@ -185,7 +185,7 @@ def test_what_a_reference_model_measured_serves_a_run_in_which_it_is_the_proxy(
     prune: Prune, reference_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prune("rho", 0.3)
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
     assert prune("ppl", 0.3, model=str(reference_folder)).run.measured == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class Stop(threading.Event):
 def test_workers_that_die_or_cannot_be_started_are_tried_again_without_haste(
     python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", python)
+    monkeypatch.setattr(server, "PYTHON", (python,))
     stop, before = Stop(looks=6), set(psutil.Process().children())
     server._watch(Settings(home=tmp_path, workers=1), stop)
     assert all(pause is not None and pause > 0.1 for pause in stop.pauses)
