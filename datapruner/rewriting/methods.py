@@ -22,6 +22,8 @@ class RewritingMethod:
     instance of `options`, given a counter of the proxy model's tokens."""
 
     name: str
+    title: str
+    paper: str
     stage: str
     options: type[Settings]
     make: Callable[[Any, Counter], Rewriter]
@@ -57,6 +59,8 @@ METHODS: Mapping[str, RewritingMethod] = {
     for method in (
         RewritingMethod(
             "asap",
+            "ASAP, fine stage: reasoning steps by the surprisal of their first token",
+            "arXiv 2508.05988",
             "first-token surprisal, without a teacher",
             AsapOptions,
             _asap,
@@ -64,12 +68,16 @@ METHODS: Mapping[str, RewritingMethod] = {
         ),
         RewritingMethod(
             "anchor",
+            "ASAP, coarse stage: a teacher leaves out what the way to the answer does not need",
+            "arXiv 2508.05988",
             "anchor-guided, by a teacher",
             AnchorOptions,
             _anchor,
         ),
         RewritingMethod(
             "dap",
+            "DAP: a teacher rewrites reasoning to the length that its difficulty calls for",
+            "arXiv 2505.19716",
             "difficulty-aware, by a teacher",
             DapOptions,
             _dap,
