@@ -16,19 +16,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError, from_json
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.problems import TooLargeError
 from datapruner.errors import StorageError, UsageError
-from datapruner.schemas.common import unfit
 from datapruner.service.uploads import Incoming, shown_name
 
 MAX_JSON_BYTES = 32 << 20
@@ -41,27 +40,6 @@ _DIGEST = re.compile(r"sha-256\s*=\s*:([A-Za-z0-9+/=]+):", re.IGNORECASE)
 
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
 FormT = TypeVar("FormT", bound=BaseModel)
-
-
-def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        content = from_json(value, allow_inf_nan=False)
-    except ValueError as error:
-        raise PydanticCustomError("not_json", "not JSON: {error}", {"error": str(error)}) from error
-    for _, wrong in unfit(content):
-        raise wrong
-    return content
-
-
-AsJson = (
-    BeforeValidator(_parsed),
-    WithJsonSchema({"type": "string", "contentMediaType": "application/json"}),
-)
-"""For form fields that hold a JSON document."""
-JsonObject = Annotated[dict[str, Any], *AsJson]
-JsonMapping = Annotated[dict[str, str], *AsJson]
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from api.dependencies import Reader, ServiceDep, Writer
-from api.forms import DatasetForm, VersionForm
 from api.job_answers import started
 from api.paging import Cursor, IdPage, Paging, RowPage, page, row_paging
 from api.uploads import received, two_bodies
@@ -25,6 +24,7 @@ from datapruner.schemas.datasets import (
     Retention,
     VersionAnswer,
 )
+from datapruner.schemas.forms import DatasetForm, VersionForm
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import datasets, submission
 

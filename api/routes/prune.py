@@ -8,11 +8,11 @@ from fastapi.responses import Response
 
 from api.dependencies import ServiceDep, Writer
 from api.downloads import download
-from api.forms import PruneForm
 from api.job_answers import preferred_wait, started
 from api.negotiation import preferred
 from api.uploads import received, two_bodies
 from datapruner.schemas.exports import MEDIA_TYPES, ExportFormat
+from datapruner.schemas.forms import PruneForm
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
 from datapruner.service import exports, submission, uploads

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 import datapruner.rewriting
 import datapruner.schemas
-from api import forms
 from datapruner import settings, validation
 from datapruner.request import config, parts
 from datapruner.rewriting.rewriters import Settings as RewriterOptions
 from datapruner.runs import recipes
+from datapruner.schemas import forms
 from datapruner.schemas.common import Request
 from datapruner.teacher import TeacherSettings
 

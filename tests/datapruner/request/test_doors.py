@@ -15,7 +15,6 @@ import pytest
 import typer
 import yaml  # type: ignore[import-untyped]
 
-from api.forms import PruneForm
 from api.problems import answer
 from api.uploads import valid
 from datapruner.client._request import checked
@@ -24,6 +23,7 @@ from datapruner.errors import UsageError
 from datapruner.request.config import RunConfig
 from datapruner.request.settings import beside, check_prunes, config_for
 from datapruner.runs import recipes
+from datapruner.schemas.forms import PruneForm
 from datapruner.schemas.prune import NewPrune
 from datapruner.schemas.runs import NewRun, RunRequest
 

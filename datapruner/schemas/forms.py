@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, from_json
 
-from api.uploads import JsonMapping, JsonObject
 from datapruner.request.config import Measuring
 from datapruner.request.settings import beside
-from datapruner.schemas.common import Name, Request
+from datapruner.schemas.common import Name, Request, unfit
 from datapruner.schemas.datasets import NewDataset, Retention
 from datapruner.schemas.runs import RunRequest
 from datapruner.validation import matching
 
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        content = from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise PydanticCustomError("not_json", "not JSON: {error}", {"error": str(error)}) from error
+    for _, wrong in unfit(content):
+        raise wrong
+    return content
+
+
+_AS_JSON = (
+    BeforeValidator(_parsed),
+    WithJsonSchema({"type": "string", "contentMediaType": "application/json"}),
+)
+JsonObject = Annotated[dict[str, Any], *_AS_JSON]
+"""A field that holds a JSON document."""
+JsonMapping = Annotated[dict[str, str], *_AS_JSON]
 Sha256 = Annotated[str, *matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits")]
 _SHA256: Any = Field(None, description="of the file, in hex; what arrives otherwise is refused")
 _MAPPING: Any = Field({}, description="columns by role, as a JSON object, when they are not recognised")
