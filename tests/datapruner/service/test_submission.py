@@ -41,7 +41,7 @@ from datapruner.settings import Settings
 
 ROWS = [{"instruction": "Say one.", "output": "one"}, {"instruction": "Say two.", "output": "two"}]
 CALLER = Caller("tok_1", "prj_1", frozenset({"write"}), "req_1")
-SEVERAL = 3
+SEVERAL = 5
 
 
 @pytest.fixture
