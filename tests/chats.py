@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datapruner.input.shapes.parser import Sample
 from scorers.conversations.conversation import TURN_FIELDS, Conversation, Turn
 
 
@@ -13,3 +14,8 @@ def of_messages(messages: Sequence[Mapping[str, Any]]) -> Conversation:
     return Conversation(
         tuple(Turn(**{name: each[name] for name in TURN_FIELDS if name in each}) for each in messages)
     )
+
+
+def of_sample(sample: Sample) -> Conversation:
+    """The conversation that a row was read as."""
+    return Conversation(tuple(Turn(*turn) for turn in sample.turns), sample.tools)

@@ -48,7 +48,6 @@ class Stored:
     """A file in storage. `modified` is UTC, without a zone."""
 
     key: str
-    bytes: int
     modified: datetime
 
 
@@ -136,9 +135,8 @@ class FolderStorage:
             for folder, _, names in os.walk(self._path(prefix), onerror=_unless_gone):
                 for path in (Path(folder, name) for name in names if not name.startswith(".")):
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                        about = path.stat()
-                        modified = datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None)
-                        found.append(Stored(path.relative_to(self.root).as_posix(), about.st_size, modified))
+                        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+                        found.append(Stored(path.relative_to(self.root).as_posix(), modified))
         yield from sorted(found, key=lambda stored: stored.key)
 
     def delete(self, key: str) -> None:
@@ -277,7 +275,7 @@ class ObjectStorage:
             about = found[name]
             modified = about.get("LastModified") or about.get("created") or datetime.now(UTC)
             key = name.removeprefix(f"{self._root}/")
-            yield Stored(key, about["size"], modified.astimezone(UTC).replace(tzinfo=None))
+            yield Stored(key, modified.astimezone(UTC).replace(tzinfo=None))
 
     def _sweep(self) -> None:
         """Drop copies that nobody has asked for lately, and what broken downloads left."""

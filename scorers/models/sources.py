@@ -55,7 +55,6 @@ class ModelSourceError(Exception):
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message if remedy is None else f"{message} ({remedy})")
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ from datapruner.input.shapes.rejections import (
     too_many_turns,
     type_name,
 )
-from scorers.conversations.conversation import Conversation, Turn
 
 #: Layouts of keys remembered; rows with free-form keys would otherwise grow the memory without bound.
 _MAX_LAYOUTS = 10_000
@@ -51,10 +50,6 @@ class Sample(NamedTuple):
     turns: list[RawTurn]
     tools: str | None
     n_chars: int
-
-    @property
-    def conversation(self) -> Conversation:
-        return Conversation(tuple(Turn(*turn) for turn in self.turns), self.tools)
 
 
 class RowParser:

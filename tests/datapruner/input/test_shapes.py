@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datapruner.errors import UsageError
 from datapruner.input.shapes import Limits, Rejection, RowParser, Sample
 from scorers.conversations.conversation import Turn
+from tests.chats import of_sample
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 EMPTY_REPLY = {"role": "assistant", "content": ""}
@@ -122,7 +123,7 @@ def test_tool_calls_keep_ids_and_arguments_as_the_row_has_them(arguments: object
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     result = {"role": "tool", "content": "2", "tool_call_id": "1", "name": "f"}
     chat = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call]}, result, CHAT[1]]
-    _, asked, told, _ = sample({"messages": chat}).conversation.turns
+    _, asked, told, _ = of_sample(sample({"messages": chat})).turns
     assert json.loads(asked.tool_calls or "") == [{"id": "1", "name": "f", "arguments": arguments}]
     assert (asked.content, asked.null) == ("", True)
     assert (told.tool_call_id, told.name, told.null) == ("1", "f", False)
@@ -153,7 +154,7 @@ TOOLS = [{"name": "f", "parameters": {"x": {"type": "int", "default": None}}}]
 
 @pytest.mark.parametrize("value", [TOOLS, json.dumps(TOOLS), [json.dumps(TOOLS[0])]])
 def test_tools_keep_the_nulls_that_the_row_wrote(value: object) -> None:
-    conversation = sample({"messages": CHAT, "tools": value}).conversation
+    conversation = of_sample(sample({"messages": CHAT, "tools": value}))
     assert json.loads(conversation.tools or "") == TOOLS
 
 
@@ -190,7 +191,7 @@ def test_a_tool_that_is_no_object_is_named(tools: object) -> None:
 def test_a_turn_that_is_not_to_be_trained_on_says_why(key: str, value: object, why: str) -> None:
     first, second = ({"role": "assistant", "content": "x", key: flag} for flag in (value, 1))
     row = {"messages": [CHAT[0], first, CHAT[0], second]}
-    assert [turn.untrained for turn in sample(row).conversation.turns] == [None, why, None, None]
+    assert [turn.untrained for turn in of_sample(sample(row)).turns] == [None, why, None, None]
     plain = {"messages": [CHAT[0], {**first, key: None}, CHAT[0], {**second, key: None}]}
     assert sample(row).sample_id != sample(plain).sample_id
 
@@ -515,7 +516,7 @@ def test_no_value_in_any_column_makes_the_parser_raise(value: Any) -> None:
 
 
 def test_a_sample_gives_the_conversation_that_scorers_read() -> None:
-    conversation = sample({"messages": CHAT}).conversation
+    conversation = of_sample(sample({"messages": CHAT}))
     assert conversation.turns == (Turn("user", "Hi"), Turn("assistant", "Hello"))
 
 

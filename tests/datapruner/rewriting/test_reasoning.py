@@ -12,6 +12,7 @@ from datapruner.errors import UsageError
 from datapruner.input.shapes import RowParser, Sample
 from datapruner.rewriting.reasoning import Parts, ReasoningFinder
 from scorers.conversations.conversation import Conversation, Turn
+from tests.chats import of_sample
 from tests.waiting import PATIENCE
 
 THINK = ReasoningFinder()
@@ -54,7 +55,7 @@ def test_a_reasoning_column_is_found_as_the_block_that_ingest_makes_of_it() -> N
     row = {"question": "Why?", "thinking": "I see.\n\nSo.", "answer": "Blue."}
     sample = RowParser().parse(row)
     assert isinstance(sample, Sample)
-    found = THINK.find(sample.sample_id, sample.conversation, "blue")
+    found = THINK.find(sample.sample_id, of_sample(sample), "blue")
     assert found is not None
     assert found.reasoning == "I see.\n\nSo."
     assert (found.answer, found.reference) == ("Blue.", "blue")

@@ -19,6 +19,7 @@ from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningFinder
 from datapruner.rewriting.training import TrainingRows
 from datapruner.rows import row_files
+from tests.chats import of_sample
 
 CUT = "Two rivers come to mind here:\nthe Rhine and the Nile."
 REASONING = f"Let me see.\n\n{CUT}\n\nSo the sky is blue."
@@ -214,5 +215,5 @@ def test_ids_names_and_what_is_not_trained_on_stay_with_the_messages(suffix: str
     [row] = written(made, tmp_path, suffix)
     after = RowParser().parse({"messages": row["messages"]}, padded=suffix == ".parquet")
     assert isinstance(after, Sample)
-    assert after.conversation.turns[:-1] == before.turns[:-1]
-    assert after.conversation.turns[1].untrained == "weight 0"
+    assert of_sample(after).turns[:-1] == before.turns[:-1]
+    assert of_sample(after).turns[1].untrained == "weight 0"
