@@ -50,7 +50,7 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
     when either names nothing or more than one, InputError when `target` is a file that cannot be read or the
     run's files are gone.
     """
-    from datapruner.explaining import rewrites as rewriting  # few runs are, and its libraries take time
+    from datapruner.explaining import reasoning as rewriting  # few runs are, and its libraries take time
 
     path = Path(target)
     if (rewritten := rewriting.rewriting_run(path, home)) is not None:
