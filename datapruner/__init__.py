@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from datapruner.curation.contamination import decontaminate
     from datapruner.curation.duplicates import deduplicate
     from datapruner.errors import DataprunerError
-    from datapruner.library import Result, prune, replay, run_recipe, score
-    from datapruner.rewriting.library import Rewrites, rewrite
+    from datapruner.library import Result, prune, replay, rewrite, run_recipe, score
 
 __all__ = [
     "AsyncClient",
     "Client",
     "DataprunerError",
     "Result",
-    "Rewrites",
     "calibrate",
     "decontaminate",
     "deduplicate",
@@ -38,7 +36,6 @@ __all__ = [
 _MODULES = {"AsyncClient": "client", "Client": "client", "DataprunerError": "errors"}
 _MODULES |= {"calibrate": "curation.calibration", "decontaminate": "curation.contamination"}
 _MODULES |= {"deduplicate": "curation.duplicates"}
-_MODULES |= {"Rewrites": "rewriting.library", "rewrite": "rewriting.library"}
 
 
 def __dir__() -> list[str]:

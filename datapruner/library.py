@@ -1,4 +1,4 @@
-"""The Python API: `prune`, `score`, `run_recipe` and `replay`, and the `Result` they return."""
+"""The Python API: `prune`, `score`, `rewrite`, `run_recipe` and `replay`, and the `Result` they return."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Unpack
 import duckdb
 import polars as pl
 
-from datapruner import settings
+from datapruner import settings, validation
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine, find_devices
 from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
-from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, RunConfig
+from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.keep import Keep
-from datapruner.request.settings import check_prunes, config_for, name_of
+from datapruner.request.parts import Rewrite
+from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.rows import row_files
 from datapruner.runs import pipeline, published
 from datapruner.system import files
@@ -27,6 +28,8 @@ from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
     import datasets
+
+    from datapruner.teacher import Estimate, TeacherSettings
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +44,8 @@ class Result:
 
     @property
     def report(self) -> published.Report:
-        """Counts, thresholds and reasons; ingested = kept + pruned + rejected + errored."""
+        """Counts, thresholds, reasons, and under `stages` what rewriting did; ingested = kept + pruned +
+        rejected + errored."""
         return self.run.report
 
     @cached_property
@@ -53,9 +57,11 @@ class Result:
     def masks(self) -> pl.DataFrame:
         """One line per kept sample: kept_tokens (indices into input_ids) and kept_spans (characters).
 
-        Raises UsageError when the run pruned nothing, as `subset` does.
+        Raises UsageError when the run selected nothing.
         """
-        self._check_pruned()
+        self._check_subset()
+        if self.run.config.keep is None:
+            raise UsageError("this run selected nothing, so it has no masks", remedy="prune")
         return self._table("SELECT * FROM masks ORDER BY row")
 
     @cached_property
@@ -65,19 +71,20 @@ class Result:
 
     @cached_property
     def rewrites(self) -> pl.DataFrame:
-        """One line per row whose reasoning a recipe rewrote (`datapruner.rewriting.tables.COLUMNS`).
+        """One line per row that came to be rewritten (`datapruner.rewriting.tables.COLUMNS`).
 
         Raises UsageError when the run rewrote nothing.
         """
         if self.run.config.rewrite is None:
-            raise UsageError("this run rewrote nothing", remedy="name a method in the recipe's `rewrite`")
+            raise UsageError("this run rewrote nothing", remedy="rewrite, or name `rewrite` in a recipe")
         return self._table("SELECT * FROM rewrites ORDER BY row")
 
     @cached_property
     @contained()
     def subset(self) -> datasets.Dataset:
-        """The kept samples with all columns of the canonical Parquet."""
-        self._check_pruned()
+        """The kept samples with all columns of the canonical Parquet. Raises UsageError when the run only
+        scored."""
+        self._check_subset()
         with self._corpus() as corpus:
             return exports.as_dataset(exports.canonical(self.run, corpus, self.home))
 
@@ -85,11 +92,11 @@ class Result:
         """Write the subset, or with `plain` the original rows alone, as .parquet, .csv or .jsonl.
 
         The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
-        Raises UsageError when the file cannot be written, or when the run pruned nothing.
+        Raises UsageError when the file cannot be written, or when the run only scored.
         """
         target = Path(path)
         row_files.check_target(target)
-        self._check_pruned()
+        self._check_subset()
         with self._corpus() as corpus:
             if plain:
                 rows = exports.plain(self.run, corpus)
@@ -120,8 +127,8 @@ class Result:
             for what, path in files.items()
         }
 
-    def _check_pruned(self) -> None:
-        if self.run.config.keep is None:
+    def _check_subset(self) -> None:
+        if not self.run.config.has_subset:
             raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
 
     def _corpus(self) -> Corpus:
@@ -212,6 +219,73 @@ def _methods(method: Any, methods: Any) -> dict[str, Any]:
     return {"method": DEFAULT_METHOD if method is None and methods is None else method, "methods": methods}
 
 
+def rewrite(
+    source: Any,
+    method: str = "asap",
+    *,
+    max_tokens: int | None = None,
+    max_token_ratio: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    pattern: str | None = None,
+    answers: str | None = None,
+    teacher: Any = None,
+    mapping: Mapping[str, str] | None = None,
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+    **measuring: Unpack[ReadingSettings],
+) -> Result:
+    """Shorten the chains of thought of a corpus, and keep all of it.
+
+    Reasoning is looked for in `<think>` blocks, into which ingest folds reasoning columns, or by `pattern`:
+    an RE2 pattern over the response with a group named "reasoning". `max_tokens` and `max_token_ratio` (of
+    the reasoning's tokens) are ASAP's budget; `options` are the method's. `answers` names the original
+    column with the right ones. `teacher` is a `datapruner.teacher.Teacher` for methods that ask one, by
+    default that of the environment; such methods measure nothing. The other arguments are those of `prune`,
+    and so are the errors raised.
+    """
+    budget = {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
+    given = dict(options or {}) | {name: value for name, value in budget.items() if value is not None}
+    wanted = {"method": method, "options": given, "pattern": pattern, "answers": answers}
+    config = assembled(
+        [], None, source=name_of(source), mapping=mapping or {}, measuring=measuring, rewrite=wanted
+    )
+    return run(
+        config,
+        source,
+        device=device,
+        token_budget=token_budget,
+        home=home,
+        progress=progress,
+        teacher=teacher,
+    )
+
+
+@contained()
+def estimate_rewrite(
+    source: Any,
+    method: str,
+    *,
+    teacher: TeacherSettings,
+    options: Mapping[str, Any] | None = None,
+    pattern: str | None = None,
+    answers: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Estimate:
+    """What `rewrite` with these arguments would ask of a teacher, and what that would cost; nothing is asked.
+
+    Raises UsageError and InputError as `rewrite` does.
+    """
+    from datapruner.rewriting.rehearsal import rehearse  # few calls do, and its libraries take time
+
+    given = {"method": method, "options": dict(options or {}), "pattern": pattern, "answers": answers}
+    wanted, place = validation.made(Rewrite, **given), settings.made_home(home)
+    return rehearse(wanted, source, mapping or {}, place, progress or Silent(), teacher)
+
+
 def run_recipe(
     recipe: str | Path,
     source: Any = None,
@@ -281,8 +355,12 @@ def run(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    teacher: Any = None,
 ) -> Result:
-    """Do what a configuration says to these rows, and towards these; the arguments are those of `prune`."""
+    """Do what a configuration says to these rows, and towards these; the arguments are those of `prune` and
+    `rewrite`."""
     place = settings.made_home(home)
     machine = Machine(find_devices(device), token_budget)
-    return Result(pipeline.execute(config, source, place, machine, progress or Silent(), target), place)
+    return Result(
+        pipeline.execute(config, source, place, machine, progress or Silent(), target, teacher), place
+    )

@@ -19,7 +19,6 @@ from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.request.config import find
-from datapruner.rewriting import library as rewriting_library
 from scorers.signals.columns import needs_by_view
 from tests.tiny_model import LINES, save_tiny_model, write_corpus
 
@@ -51,7 +50,7 @@ def idle() -> Iterator[IdleWorkers]:
     start one takes seconds."""
     waiting = ManyIdle()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (library, rewriting_library, calibration):
+        for module in (library, calibration):
             patch.setattr(module, "Machine", partial(Machine, idle=waiting))
         yield waiting
     waiting.close()

@@ -320,7 +320,8 @@ def _(tour: Tour, step: Step) -> None:
 
 @promised("datapruner rewrite asap traces.jsonl --max-token-ratio 0.5 --out short.jsonl")
 def _(tour: Tour, step: Step) -> None:
-    found = re.search(r"Reasoning: ([\d,]+) tokens before, ([\d,]+) after", tour.type(step).out)
+    out = tour.type(step).out
+    found = re.search(r"reasoning tokens before ([\d,]+), reasoning tokens after ([\d,]+)", out)
     assert found is not None
     before, after = (int(count.replace(",", "")) for count in found.groups())
     assert 0 < after <= before / 2
@@ -329,7 +330,7 @@ def _(tour: Tour, step: Step) -> None:
     assert all(text.endswith("The result is \\boxed{14}.") for text in texts)  # answers stay as they were
 
 
-@promised("datapruner explain short.rewrite.json row:3")
+@promised("datapruner explain short.run.json row:3")
 def _(tour: Tour, step: Step) -> None:
     out = tour.type(step).out
     assert "Steps" in out
@@ -339,7 +340,7 @@ def _(tour: Tour, step: Step) -> None:
 
 @promised("datapruner rewrite dap traces.jsonl --answers answer --out short.jsonl")
 def _(tour: Tour, step: Step) -> None:
-    found = re.search(r"^  rewritten +(\d+)", tour.type(step).out, re.MULTILINE)
+    found = re.search(r"^  rewrite: 0 rows dropped; .*rewritten (\d+)", tour.type(step).out, re.MULTILINE)
     assert found is not None
     assert int(found[1]) > 0
     assert any("## Summary" in row["messages"][-1]["content"] for row in tour.rows("short.jsonl"))

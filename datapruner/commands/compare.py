@@ -76,8 +76,7 @@ def _sections(found: Comparison, configs: list[RunConfig]) -> Iterator[Renderabl
 def _named(run: str, config: RunConfig) -> str:
     from datapruner.commands import report
 
-    methods = ", ".join(f"{choice.name}{report.settings(choice.options)}" for choice in config.methods)
-    return f"{run}: {methods}{report.keep_text(config.keep)}"
+    return f"{run}: {'; '.join(report.asked(config).values())}"
 
 
 def _correlations(title: str, rows: list[tuple[str, int, float | None]]) -> RenderableType:

@@ -41,8 +41,8 @@ def explain(
     """Show a sample with its kept and pruned tokens, its scores, and why it was kept or pruned.
 
     Kept tokens are green, pruned ones red and struck through ([-so-] without colour), text that is not
-    trained on is dim; of a rewriting run, steps of reasoning take the place of tokens. With --url, a run's id
-    or latest is of the service; a file is always of this machine.
+    trained on is dim. Of rewritten reasoning it shows what was cut, and each step's fate. With --url, a run's
+    id or latest is of the service; a file is always of this machine.
     """
     if url is not None and not Path(target).is_file():
         from datapruner.commands import remote

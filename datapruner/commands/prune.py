@@ -54,7 +54,7 @@ def prune(
 
     with output.progress() as progress:
         result = library.run(config, source, config.target, device=device, progress=progress)
-    finish(output, result, _export(result, out, plain))
+    finish(output, result, export(result, out, plain))
 
 
 def score(
@@ -128,7 +128,7 @@ def replay(
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
         result = library.replay(run, source, target=target, device=device, progress=progress)
-    finish(output, result, _export(result, out, plain))
+    finish(output, result, export(result, out, plain))
 
 
 def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -149,7 +149,7 @@ def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str,
     return {method: given.method_options(method, values) for method, values in grouped.items()}
 
 
-def _export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tuple[Path, int]]:
+def export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tuple[Path, int]]:
     """Write what was asked for: what it is -> (file, rows)."""
     written: dict[str, tuple[Path, int]] = {}
     if out is not None:

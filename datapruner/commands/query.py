@@ -43,7 +43,7 @@ def sql(
     url: given.Url = None,
     as_json: given.Json = False,
 ) -> None:
-    """Ask a run's tables: sample_scores, masks, token_scores, and corpus.samples, .turns, .rejects.
+    """Ask a run's tables: sample_scores, masks, token_scores, rewrites, and corpus.samples, .turns, .rejects.
 
     At a service (--url), each dataset is a schema with these tables, as in alpaca.sample_scores; the limits
     are its own.
@@ -180,7 +180,8 @@ def list_runs(
                     if run.config.keep is None
                     else run.config.keep.model_dump(exclude_none=True),
                     "ingested": run.report.ingested,
-                    "kept": None if run.config.keep is None else run.report.kept,
+                    "rewrite": None if run.config.rewrite is None else run.config.rewrite.model_dump(),
+                    "kept": run.report.kept if run.config.has_subset else None,
                     "database": str(run.database),
                 }
                 for run, moment in found
@@ -192,12 +193,11 @@ def list_runs(
         return
     made = display.table("run", "when", "source", "method", "rows", "kept", right=("rows", "kept"))
     for run, moment in found:
-        methods = "+".join(choice.name for choice in run.config.methods)
         source = "(rows)" if run.config.source is None else Path(run.config.source).name or run.config.source
-        kept = "–" if run.config.keep is None else f"{run.report.kept:,}"
+        kept = f"{run.report.kept:,}" if run.config.has_subset else "–"
         when = answers.when(moment)
         run_id = run.run_id if output.width is None else run.run_id[:_SHOWN_ID]
-        cells: Sequence[str] = (run_id, when, source, methods, f"{run.report.ingested:,}", kept)
+        cells: Sequence[str] = (run_id, when, source, run.config.title, f"{run.report.ingested:,}", kept)
         made.add_row(*map(display.clean, cells))
     output.show(made)
 

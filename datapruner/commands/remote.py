@@ -158,10 +158,12 @@ def list_runs(url: str, limit: int, output: Output) -> None:
                 "dataset": lambda run: (
                     run.dataset if run.version is None else f"{run.dataset} v{run.version}"
                 ),
-                "method": lambda run: "+".join(choice["name"] for choice in run.config["methods"]),
+                "method": lambda run: RunConfig.model_validate(run.config).title,
                 "state": lambda run: run.state,
                 "rows": lambda run: run.report and run.report["ingested"],
-                "kept": lambda run: run.report and run.config["keep"] and run.report["kept"],
+                "kept": lambda run: (
+                    run.report and RunConfig.model_validate(run.config).has_subset and run.report["kept"]
+                ),
             },
         )
 
@@ -242,22 +244,22 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
     measured = (
         f"{display.plural(run.measured or 0, 'sample')} measured; a project uses no signals but its own"
     )
-    methods = ", ".join(f"{choice.name}{report.settings(choice.options)}" for choice in config.methods)
     yield display.pairs(
         {
             "Dataset": f"{run.dataset}, version {run.version}, at {client.url}",
             "Signals": measured if run.measured else "all there already, nothing measured",
-            "Method": methods + report.keep_text(config.keep),
+            **report.asked(config),
             "Run": run.id,
         }
     )
-    yield report.balance(counts, config.keep is not None)
+    yield report.balance(counts, config)
     if counts.warnings:
         yield display.warnings(counts.warnings)
     if counts.truncated_sources:
         yield report.truncated(counts.truncated_sources)
-    if config.keep is not None:
-        yield report.tokens(counts)
+    if config.has_subset:
+        if counts.response_tokens:
+            yield report.tokens(counts)
         if counts.stages:
             yield report.stages(counts)
         yield report.reasons(counts)

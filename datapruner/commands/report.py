@@ -18,7 +18,9 @@ from rich.text import Text
 from datapruner.commands import display
 from datapruner.corpora.corpus import Corpus
 from datapruner.library import Result
+from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
+from datapruner.request.parts import Rewrite
 from datapruner.runs import published
 
 _EXAMPLES = 5
@@ -54,15 +56,16 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
     """The result for people, part by part, for a terminal of `width` characters if there is one."""
     run, scores = result.run, result.scores
     yield display.pairs(_heading(result))
-    yield balance(run.report, run.config.keep is not None)
+    yield balance(run.report, run.config)
     if run.report.warnings:
         yield display.warnings(run.report.warnings)
     if run.report.truncated_sources:
         yield truncated(run.report.truncated_sources)
-    if run.config.keep is None:
+    if not run.config.has_subset:
         yield _summary(scores)
     else:
-        yield tokens(run.report)
+        if run.report.response_tokens:
+            yield tokens(run.report)
         if {"ppl_low", "ppl_high", "entropy_low", "entropy_high"} <= set(run.report.thresholds):
             yield _plane(run.report, scores)
         if run.report.stages:
@@ -71,7 +74,7 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
             cuts = (f"{name} {display.number(cut)}" for name, cut in run.report.thresholds.items())
             yield listed("Thresholds", [", ".join(cuts)])
         yield reasons(run.report)
-    for status, title in (("rejected", "Rejected rows"), ("error", "Rows that could not be measured")):
+    for status, title in (("rejected", "Rejected rows"), ("error", "Rows that failed")):
         found = scores.filter(pl.col("status") == status)
         if len(found):
             yield _examples(found, title)
@@ -104,17 +107,40 @@ def _heading(result: Result) -> dict[str, Any]:
     proxy = run.lineage["proxy"]
     if run.measured:
         taken = f"{display.plural(run.measured, 'sample')} measured in {display.duration(run.seconds)}"
-    else:
+    elif run.config.methods or run.report.response_tokens:
         taken = "all there already, nothing measured"
-    methods = ", ".join(
-        f"{choice.name}{settings(choice.options)}" for choice in run.config.methods
-    ) + keep_text(run.config.keep)
+    else:
+        taken = "none needed, nothing measured"
     return {
         "Read": read,
         "Signals": f"{taken}; {proxy['model']} in {proxy['dtype']}",
-        "Method": methods,
+        **asked(run.config),
         "Run": run.run_id,
     }
+
+
+def asked(config: RunConfig) -> dict[str, str]:
+    """What a run was asked to do, under headings."""
+    found = {}
+    if config.methods:
+        found["Method"] = methods(config)
+    if config.rewrite is not None:
+        found["Rewriting"] = rewriting(config.rewrite)
+    return found
+
+
+def methods(config: RunConfig) -> str:
+    """The methods with their options, and how much they keep."""
+    return ", ".join(f"{each.name}{settings(each.options)}" for each in config.methods) + keep_text(
+        config.keep
+    )
+
+
+def rewriting(wanted: Rewrite) -> str:
+    """What rewrites, with its options, and which stage of its paper that is."""
+    from datapruner.rewriting.methods import find  # few runs rewrite, and its libraries take time
+
+    return f"{wanted.method}{settings(wanted.options)}: {find(wanted.method).stage}"
 
 
 def settings(options: Mapping[str, Any]) -> str:
@@ -132,9 +158,9 @@ def keep_text(keep: Keep | None) -> str:
     return f", keeping {display.plural(keep.tokens or 0, 'trained token')}"
 
 
-def balance(report: published.Report, pruned: bool) -> Table:
+def balance(report: published.Report, config: RunConfig) -> Table:
     made = display.table("rows", "", "share", right=("", "share"))
-    parts = {"kept" if pruned else "scored": report.kept, "pruned": report.pruned}
+    parts = {"kept" if config.has_subset else "scored": report.kept, "pruned": report.pruned}
     parts |= {"rejected": report.rejected, "errored": report.errored}
     made.add_row("ingested", f"{report.ingested:,}", "100.0 %", style="bold")
     for name, count in parts.items():
@@ -152,7 +178,7 @@ def truncated(sources: Mapping[str, str]) -> Group:
 
 
 def stages(report: published.Report) -> Group:
-    """What the stages of a recipe did: the rows that each dropped, and what else it counted."""
+    """What the stages around the methods did: the rows that each dropped, and what else it counted."""
     lines = []
     for stage, found in report.stages.items():
         others = [f"{display.clean(name)} {n:,}" for name, n in found.items() if n and name != "dropped"]
@@ -245,7 +271,10 @@ def _next(result: Result, written: Written, width: int | None) -> Iterator[str]:
     scores, run = result.scores, result.run
     short = display.short_ids(scores["sample_id"])
     measured = scores.filter(pl.col("status").is_in(["kept", "scored"]))
-    cut = measured.filter(pl.col("n_kept_tokens") < pl.col("n_response_tokens"))
+    if run.config.rewrite is not None:
+        cut = measured.join(result.rewrites.filter(status="rewritten"), on="row", how="semi")
+    else:
+        cut = measured.filter(pl.col("n_kept_tokens") < pl.col("n_response_tokens"))
     sample = short[(cut if len(cut) else measured)["sample_id"][0]]
     subset = (
         f"datapruner explain {shlex.quote(str(written['subset'][0]))} {sample}" if "subset" in written else ""
@@ -254,7 +283,9 @@ def _next(result: Result, written: Written, width: int | None) -> Iterator[str]:
     yield subset if fits else f"datapruner explain {run.run_id[:12]} {sample}"
     if scores["quadrant"].count() and run.config.keep is not None:
         yield 'datapruner sql "select quadrant, avg(ppl) from sample_scores group by 1"'
+    elif not run.config.methods:
+        yield 'datapruner sql "select row, tokens_before, tokens_after from rewrites limit 9"'
     else:
         yield 'datapruner sql "select row, ppl from sample_scores order by ppl desc limit 9"'
-    if run.config.keep is not None and not written:
+    if run.config.has_subset and not written:
         yield "the same command with --out subset.parquet writes the subset; nothing is measured again"

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from datapruner.commands import display, settings
 from datapruner.commands import options as given
+from datapruner.commands import settings
 from datapruner.commands.display import Output
-
-if TYPE_CHECKING:
-    from datapruner.rewriting.library import Rewrites
+from datapruner.commands.prune import export, finish
 
 rewrite_app = typer.Typer(no_args_is_help=True)
 
@@ -28,7 +25,18 @@ Pattern = Annotated[
 ]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="Write the rows to train on: .parquet, .csv or .jsonl."),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write the rows to train on with what became of each: .parquet, .csv or .jsonl.",
+    ),
+]
+PlainFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plain", metavar="FILE", help="Write the rows to train on alone: .parquet, .csv or .jsonl."
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Ask nothing: print how many questions, tokens and money it takes.")
@@ -54,6 +62,7 @@ def asap(
     map_: given.Mapped = None,
     device: given.Device = "auto",
     out: OutFile = None,
+    plain: PlainFile = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
@@ -65,7 +74,7 @@ def asap(
     budget = {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
     asked: dict[str, Any] = {**settings.given(context), **budget, "device": device}
     asked |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
-    _run("asap", source, out, asked, Output(as_json=as_json, quiet=quiet))
+    _run("asap", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
 
 
 @rewrite_app.command("anchor", cls=settings.of_reading("model"))
@@ -85,6 +94,7 @@ def anchor(
     pattern: Pattern = None,
     map_: given.Mapped = None,
     out: OutFile = None,
+    plain: PlainFile = None,
     dry_run: DryRun = False,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -98,8 +108,8 @@ def anchor(
     if dry_run:
         _rehearse("anchor", source, asked, Output(as_json=as_json, quiet=quiet))
         return
-    asked |= {**settings.given(context), "teacher": _teacher()}
-    _run("anchor", source, out, asked, Output(as_json=as_json, quiet=quiet))
+    asked |= settings.given(context)
+    _run("anchor", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
 
 
 @rewrite_app.command("dap", cls=settings.of_reading("model"))
@@ -124,6 +134,7 @@ def dap(
     pattern: Pattern = None,
     map_: given.Mapped = None,
     out: OutFile = None,
+    plain: PlainFile = None,
     dry_run: DryRun = False,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -139,12 +150,12 @@ def dap(
     if dry_run:
         _rehearse("dap", source, asked, Output(as_json=as_json, quiet=quiet))
         return
-    asked |= {**settings.given(context), "teacher": _teacher()}
-    _run("dap", source, out, asked, Output(as_json=as_json, quiet=quiet))
+    asked |= settings.given(context)
+    _run("dap", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
 
 
 def _rehearse(method: str, source: str, asked: Mapping[str, Any], output: Output) -> None:
-    from datapruner.rewriting import library
+    from datapruner import library
     from datapruner.teacher.settings import load
 
     with output.progress() as progress:
@@ -153,73 +164,17 @@ def _rehearse(method: str, source: str, asked: Mapping[str, Any], output: Output
     output.show(str(found))
 
 
-def _teacher() -> Any:
-    from datapruner.teacher.client import Teacher
-    from datapruner.teacher.settings import load
-
-    return Teacher(load())
-
-
 def _run(
     method: str,
     source: str,
     out: Path | None,
+    plain: Path | None,
     asked: Mapping[str, Any],
     output: Output,
 ) -> None:
-    from datapruner.rewriting import library
+    from datapruner import library
 
-    given.check_targets(out=out)
+    given.check_targets(out=out, plain=plain)
     with output.progress() as progress:
         result = library.rewrite(source, method, progress=progress, **asked)
-    written = None if out is None else (out, result.export(out))
-    _finish(output, result, written)
-
-
-def _finish(output: Output, result: Rewrites, written: tuple[Path, int] | None) -> None:
-    run, report = result.run, result.report
-    document = run.document() | {"database": str(run.database), "measured": run.measured}
-    document["written"] = None if written is None else {"path": str(written[0]), "rows": written[1]}
-    output.document(document)
-    proxy = run.lineage["proxy"]
-    output.show(
-        display.pairs(
-            {
-                "Method": f"{run.config.method}: {report.stage}",
-                "Tokens": f"of {proxy['model']}; {display.plural(run.measured, 'sample')} measured now",
-                "Run": run.run_id,
-            }
-        ),
-        "",
-        _balance(result),
-        "",
-    )
-    if report.tokens_before:
-        share = display.share(report.tokens_after, report.tokens_before)
-        output.show(
-            f"Reasoning: {report.tokens_before:,} tokens before, {report.tokens_after:,} after ({share})",
-            f"Steps: {report.steps_before:,} before, {report.steps_after:,} after",
-            "",
-        )
-    for title, counts in (("Reasons", report.reasons), ("Difficulty", report.levels)):
-        if counts:
-            made = display.table(title.lower(), "rows", title=title, right=("rows",))
-            for name, count in counts.items():
-                made.add_row(display.clean(name), f"{count:,}")
-            output.show(made, "")
-    if report.warnings:
-        output.show(display.warnings(report.warnings), "")
-    if written is not None:
-        output.show(f"Written: {display.clean(str(written[0]))}, {display.plural(written[1], 'row')}")
-    if report.rewritten:
-        shown = result.table.filter(status="rewritten")["row"][0]
-        output.show(f"Next: datapruner explain {run.run_id[:12]} row:{shown}")
-
-
-def _balance(result: Rewrites) -> Table:
-    counts = asdict(result.report)
-    made = display.table("rows", "", "share", right=("", "share"))
-    made.add_row("ingested", f"{counts['ingested']:,}", "100.0 %", style="bold")
-    for name in ("rewritten", "original", "dropped", "rejected", "errored"):
-        made.add_row(f"  {name}", f"{counts[name]:,}", display.share(counts[name], counts["ingested"]))
-    return made
+    finish(output, result, export(result, out, plain))

@@ -23,20 +23,26 @@ from datapruner.explaining.explanation import (
     Column,
     Explanation,
     Piece,
+    ShownStep,
     ShownToken,
     ShownTurn,
+    Span,
     State,
     find,
     in_corpus,
     pieces_of,
-    shown_steps,
 )
 from datapruner.explaining.prompts import prompt_of, tokenizer_of
+from datapruner.explaining.reasoning import about_reasoning, shown_steps, with_rewriting
 from datapruner.request.config import RunConfig
+from datapruner.rewriting.reasoning import last_assistant
 from datapruner.rows.sql_text import identifier
 from datapruner.runs import published
 from datapruner.runs.columns import COUNTS
 from scorers.conversations.conversation import Conversation
+
+Spans = Mapping[int, Sequence[Span]]
+"""By turn, which characters fared how."""
 
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
 _SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "removed"}
@@ -45,18 +51,11 @@ _SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "remo
 def explain(target: str, sample: str, home: Path) -> Explanation:
     """Explain a sample of a run.
 
-    `target`: a subset Parquet, a `.run.json`, "latest", or the start of a run id; of a rewriting run the
-    Parquet, the `.rewrite.json` or the id. `sample`: the start of a sample id, or `row:12`. Raises UsageError
-    when either names nothing or more than one, InputError when `target` is a file that cannot be read or the
-    run's files are gone.
+    `target`: a subset Parquet, a `.run.json`, "latest", or the start of a run id. `sample`: the start of a
+    sample id, or `row:12`. Raises UsageError when either names nothing or more than one, InputError when
+    `target` is a file that cannot be read or the run's files are gone.
     """
-    from datapruner.explaining import reasoning as rewriting  # few runs are, and its libraries take time
-
     path = Path(target)
-    if (rewritten := rewriting.rewriting_run(path, home)) is not None:
-        return rewriting.explain_rewriting(
-            rewritten, home / "corpora" / f"{rewritten.lineage['corpus']}.duckdb", sample
-        )
     if not path.is_file():
         run = published.latest(home) if target == "latest" else published.load(target, home)
         return explain_run(run, published.corpus_path(run, home), sample, home, home)
@@ -110,7 +109,7 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         ranked, ranks = (0, {}) if lists is None else _ranks(connection, scores)
         rewrite = None if run.config.rewrite is None else _rewrite(connection, scores["row"])
     notes: list[str] = []
-    if rewrite is not None:
+    if rewrite is not None and run.config.methods:  # else the row's own reason says it
         notes.append(f"its reasoning: {rewrite['status']}, {rewrite['reason']}")
     try:
         with Corpus(corpus_file) as corpus:
@@ -124,6 +123,15 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
             prompt = prompt_of(run, scores["sample_id"], signals, home)
         except InputError as error:
             notes.append(f"the prompt as the model reads it cannot be shown: {error}")
+    turns: list[ShownTurn] = []
+    steps: tuple[ShownStep, ...] = ()
+    if conversation is not None:
+        turns = _turns(
+            conversation, _spans(lists) if run.config.methods else _whole(conversation, run, scores)
+        )
+        if rewrite is not None:
+            steps = tuple(shown_steps(conversation, rewrite))
+            turns = list(with_rewriting(turns, conversation, rewrite))
     return Explanation(
         run=run.run_id,
         row=scores["row"],
@@ -131,22 +139,22 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         status=scores["status"],
         reason=scores["reason"],
         quadrant=scores.get("quadrant"),
-        scores=_shown_scores(scores),
+        scores=_shown_scores(scores) | about_reasoning(rewrite or {}),
         thresholds=run.report.thresholds,
-        turns=() if conversation is None else tuple(_turns(conversation, lists)),
+        turns=tuple(turns),
         tokens=_tokens(conversation, lists),
         copies=copies,
         notes=tuple(notes),
         source=source,
         ranks=ranks,
         ranked=ranked,
-        steps=() if conversation is None or rewrite is None else tuple(shown_steps(conversation, rewrite)),
+        steps=steps,
         prompt=prompt,
     )
 
 
 def _rewrite(connection: duckdb.DuckDBPyConnection, row: int) -> dict[str, Any] | None:
-    """What a recipe made of the row's reasoning; None when it was not kept until then."""
+    """What became of the row's reasoning; None when it was not kept until then."""
     found = connection.sql("SELECT * FROM rewrites WHERE row = ?", params=[row]).to_arrow_table().to_pylist()
     return found[0] if found else None
 
@@ -187,13 +195,32 @@ def _shown_scores(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _turns(conversation: Conversation, lists: Mapping[str, Any] | None) -> list[ShownTurn]:
-    spans: dict[int, list[tuple[int, int, bool, State]]] = {}
+def _spans(lists: Mapping[str, Any] | None) -> Spans:
+    """The fate of each response token, by its turn."""
+    spans: dict[int, list[Span]] = {}
     if lists is not None:
         for turn, start, end, is_end, keep in zip(
             lists["turn"], lists["char_start"], lists["char_end"], lists["is_end"], _keeps(lists), strict=True
         ):
             spans.setdefault(turn, []).append((start, end, is_end, _state(keep)))
+    return spans
+
+
+def _whole(conversation: Conversation, run: published.Run, scores: Mapping[str, Any]) -> Spans:
+    """Where nothing scored the tokens: the fate of whole turns, those that are trained on."""
+    last, state = last_assistant(conversation), scores["status"]
+    if state not in ("kept", "pruned"):
+        return {}
+    return {
+        at: [(0, len(turn.content), False, state)]
+        for at, turn in enumerate(conversation.turns)
+        if turn.role == "assistant"
+        and turn.untrained is None
+        and (at == last or run.config.measuring.train_on == "all")
+    }
+
+
+def _turns(conversation: Conversation, spans: Spans) -> list[ShownTurn]:
     return [
         ShownTurn(
             turn.role, tuple(pieces_of(turn.content, spans.get(at, ()))), turn.tool_calls, turn.untrained

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -17,6 +17,8 @@ from scorers.conversations.conversation import Conversation
 State = Literal["kept", "pruned", "scored", "untrained"]
 _STATES: tuple[State, ...] = get_args(State)
 Column = Literal["row", "sample_id"]
+Span = tuple[int, int, bool, State]
+"""Characters of a turn, whether they stand for its end, and what became of them."""
 
 _LONGEST_ROW = 18  # digits: what a 64-bit number holds
 
@@ -25,7 +27,7 @@ _LONGEST_ROW = 18  # digits: what a 64-bit number holds
 class Piece:
     """A stretch of text whose tokens fared alike; empty for an end-of-turn token, which has no text.
 
-    "scored" are the response tokens of a run that pruned nothing.
+    "scored" are the response tokens of a run that selected nothing.
     """
 
     text: str
@@ -49,7 +51,8 @@ class ShownTurn:
 class ShownToken:
     """One response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `text` is empty for template text. `keep` is null in a run that pruned nothing.
+    `text` is empty for template text. `keep` is null in a run that selected nothing, and where the text was
+    rewritten.
     """
 
     position: int
@@ -78,7 +81,7 @@ class Explanation:
     """What `explain` found. `notes` say what could not be shown, and why.
 
     `prompt` is all that the model reads before the first response token, with what the chat template
-    adds: a system prompt of its own, the list of tools. `steps` are there for rows of a rewriting run.
+    adds: a system prompt of its own, the list of tools. `steps` are there for rows whose reasoning was cut.
     `ranks` are those of the numeric scores among the `ranked` samples that were measured: 1 is the
     highest value, and equal ones share a rank.
     """
@@ -141,7 +144,7 @@ def in_corpus(corpus: Corpus, scores: Mapping[str, Any]) -> tuple[Conversation |
     return None, {name: rejected[name] for name in ("source", "line", "field", "excerpt")}
 
 
-def pieces_of(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> list[Piece]:
+def pieces_of(content: str, spans: Sequence[Span]) -> list[Piece]:
     """A turn's text by the fate of its characters. One that several tokens share is kept if any is."""
     fates = np.full(len(content), _STATES.index("untrained"), dtype=np.uint8)
     for start, end, _, state in sorted(spans, key=lambda span: span[3] == "kept"):
@@ -149,13 +152,3 @@ def pieces_of(content: str, spans: Sequence[tuple[int, int, bool, State]]) -> li
     edges = [0, *(np.flatnonzero(np.diff(fates)) + 1).tolist(), len(content)]
     cut = [Piece(content[start:end], _STATES[fates[start]]) for start, end in pairwise(edges) if start < end]
     return cut + [Piece("", state) for _, _, is_end, state in spans if is_end]
-
-
-def shown_steps(conversation: Conversation, record: Mapping[str, Any]) -> Iterator[ShownStep]:
-    """The steps of the reasoning, as a line of the table `rewrites` has them."""
-    if not record["steps"]:
-        return
-    content = conversation.turns[record["reasoning_turn"]].content[record["reasoning_start"] :]
-    for step in record["steps"]:
-        text = content[step["start"] : step["end"]]
-        yield ShownStep(text, step["surprisal"], step["kept"], step["why"])

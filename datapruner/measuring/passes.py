@@ -127,6 +127,8 @@ class Views:
 
     def truncated(self, signals: Signals) -> NDArray[np.generic]:
         """Response tokens that each sample lost to the length limit, (N,)."""
+        if not len(signals):
+            return np.empty(0, np.int64)
         return self.base.cache.columns(signals.ids.tolist(), ["n_truncated"])["n_truncated"].to_numpy()
 
     def signals(self, ids: list[str], wanted: frozenset[str]) -> Signals:

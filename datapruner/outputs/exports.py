@@ -14,9 +14,9 @@ and in its plain rows, is said in `datapruner.rewriting.training`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -31,7 +31,7 @@ from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
 from datapruner.rows.row_files import plain_table
 from datapruner.rows.writable import Rows
-from datapruner.runs.columns import OF_METHODS
+from datapruner.runs.columns import MEASURED, OF_METHODS
 from datapruner.runs.published import Run
 
 if TYPE_CHECKING:
@@ -109,18 +109,15 @@ def _training(run: Run, corpus: Corpus) -> TrainingRows:
     return TrainingRows(run.database, corpus, kept_scores(run)["row"].to_list(), run.config.rewrite.pattern)
 
 
-def rewritten_rows(training: TrainingRows, about: Mapping[str, Any] | None = None) -> Rows:
-    """Rewritten rows; with `about`, what made them, with what is said of each."""
-    metadata = None if about is None else {b"datapruner": json.dumps(about, sort_keys=True).encode()}
+def rewritten_rows(training: TrainingRows) -> Rows:
+    """Rewritten rows, with nothing of ours but what to train on."""
 
     def tables() -> Iterator[pa.Table]:
         for batch in training.batches():
-            ours = batch.trained if about is None else batch.trained | batch.about
-            columns = [*ours.values(), *batch.original.columns]
-            table = pa.table(columns, names=[*ours, *batch.original.column_names])
-            yield table.replace_schema_metadata(metadata)
+            names = [*batch.trained, *batch.original.column_names]
+            yield pa.table([*batch.trained.values(), *batch.original.columns], names=names)
 
-    return Rows(tables, lambda: training.lines(about=about is not None), lambda: next(tables()).column_names)
+    return Rows(tables, training.lines, lambda: next(tables()).column_names)
 
 
 def as_dataset(rows: Rows) -> datasets.Dataset:
@@ -145,9 +142,10 @@ def kept_scores(run: Run) -> pl.DataFrame:
 
 
 def _set(scores: pl.DataFrame) -> pl.DataFrame:
-    """The scores without columns that no method set."""
+    """The scores without columns that no method set, nor any measuring."""
+    unset = OF_METHODS if scores["ppl"].count() else OF_METHODS | {*MEASURED, "n_kept_tokens"}
     return scores.drop(
-        name for name in OF_METHODS if name in scores.columns and scores[name].null_count() == len(scores)
+        name for name in unset if name in scores.columns and scores[name].null_count() == len(scores)
     )
 
 

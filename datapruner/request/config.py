@@ -136,6 +136,9 @@ class RunConfig(Part):
     before the methods score them; `combine` makes one score of several and `coverage` selects evenly over it;
     of what is kept, `calibrate` leaves one batch and `rewrite` shortens the reasoning. Without `combine` and
     `coverage` the method selects.
+
+    Without methods a run rewrites and nothing more: there are no scores to select by, so `keep` is not given
+    either, and all that the stages before and the rewriting leave is kept.
     """
 
     source: str | None = Field(
@@ -151,10 +154,10 @@ class RunConfig(Part):
     filter: Filter | None = Field(
         None, exclude_if=_is_none, description="SQL over a sample's columns, true for those that stay"
     )
-    methods: list[MethodChoice] = Field(min_length=1)
+    methods: list[MethodChoice] = Field([], description="may be left out of a run that rewrites")
     combine: dict[Name, Criterion] | None = Field(None, exclude_if=_is_none, min_length=1)
     coverage: Coverage | None = Field(None, exclude_if=_is_none)
-    keep: Keep | None = Field(None, description="null: scores only, nothing is pruned")
+    keep: Keep | None = Field(None, description="null: nothing is selected, the methods only score")
     calibrate: Calibrate | None = Field(None, exclude_if=_is_none)
     rewrite: Rewrite | None = Field(None, exclude_if=_is_none)
     seed: Seed = 0
@@ -162,6 +165,8 @@ class RunConfig(Part):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         names = [choice.name for choice in self.methods]
+        if not names:
+            return self._rewrites_alone()
         if self.keep is not None and len(names) != 1 and self.combine is None:
             raise _wrong("methods", "pruning takes exactly one method, or a recipe's `combine`")
         if self.coverage is not None and len(names) != 1 and self.combine is None:
@@ -172,6 +177,31 @@ class RunConfig(Part):
             if self.keep is None and getattr(self, stage) is not None:
                 raise _wrong(stage, "this is for runs that prune: say how much to keep, as in keep: 100%")
         return self
+
+    def _rewrites_alone(self) -> Self:
+        if self.rewrite is None:
+            raise _wrong("methods", "name one method or several, or what to `rewrite` by")
+        for stage in ("combine", "coverage", "keep", "calibrate"):
+            if getattr(self, stage) is not None:
+                raise _wrong(stage, "this takes scores: name a method, or leave it out and keep everything")
+        return self
+
+    @property
+    def has_subset(self) -> bool:
+        """Whether rows to train on come of it, and not scores alone."""
+        return self.keep is not None or self.rewrite is not None
+
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether an exact copy fares as the row that it copies: where nothing selects and nothing looks for
+        duplicates, a corpus keeps its proportions."""
+        return not self.methods and self.dedup is None
+
+    @property
+    def title(self) -> str:
+        """What it does, in a word or two."""
+        names = [choice.name for choice in self.methods]
+        return "+".join(names) if self.rewrite is None or names else f"rewrite {self.rewrite.method}"
 
 
 def _wrong(setting: str, text: str) -> PydanticCustomError:

@@ -55,8 +55,8 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
         "target": "name the rows to select towards",
     }
     fields = {"reference": "measuring.reference", "target": "target"}
+    methods = " and ".join(choice.name for choice in config.methods) or "a run without methods"
     if config.measuring.embedder is not None and SENTENCE_EMBEDDING not in needs(config.methods):
-        methods = " and ".join(choice.name for choice in config.methods)
         raise UsageError(
             f"no sentence embedding is read by {methods}",
             remedy="set the method's option embedding to sentence_embedding, or name no embedder",
@@ -67,5 +67,4 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
         if takers and not is_given:
             raise UsageError(f"method {takers[0]} needs a {view}", remedy=remedies[view], field=fields[view])
         if is_given and not takers:
-            methods = " and ".join(choice.name for choice in config.methods)
             raise UsageError(f"no {view} is read by {methods}", remedy="leave it out", field=fields[view])

@@ -238,7 +238,7 @@ def assembled(asked: Sequence[Asked], keep: Keep | None, **settings: Any) -> Run
 
 def check_prunes(config: RunConfig) -> None:
     """Raise UsageError when a run that is to prune does not say how much to keep."""
-    if config.keep is None:
+    if not config.has_subset:
         presets = [name for choice in config.methods for name in find(choice.name).presets]
         known = f" ({', '.join(presets)})" if presets else ""
         raise UsageError(

@@ -1,7 +1,7 @@
 """What a rewriter gives back for one row, whatever the method: a status, the text, and what was removed.
 
 Notable choices:
-- the five statuses partition the input, as a run's do: a row whose rewriting failed is still in the table;
+- every row that came to be rewritten has one of four statuses: one whose rewriting failed is in the table;
 - spans are offsets of characters into the reasoning as it was found, never into the new text, so that they
   can be shown, checked and undone.
 """
@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Status = Literal["rewritten", "original", "dropped", "rejected", "error"]
+Status = Literal["rewritten", "original", "dropped", "error"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 """rewritten: `text` is new. original: kept as it was (no reasoning in it, nothing to remove, or no rewrite
 was acceptable and that is the setting). dropped: no rewrite was acceptable, and that is the setting.
-rejected: the row never became a sample. error: it could not be rewritten (not measured, or the teacher
-failed)."""
+error: it could not be rewritten (not measured, or the teacher failed)."""
 
 
 @dataclass(frozen=True, slots=True)

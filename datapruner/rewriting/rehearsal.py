@@ -1,4 +1,4 @@
-"""A dry run: what a rewriting run would ask of a teacher, and what that would cost. Nothing is asked.
+"""A dry run: what rewriting would ask of a teacher, and what that would cost. Nothing is asked.
 
 Notable choice: a question that follows from an answer is made from a stand-in for it, since nobody knows the
 answer yet; its length is a guess, and only the first attempt of each row counts.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +16,11 @@ from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.progress import Progress
+from datapruner.request.parts import Rewrite
 from datapruner.rewriting import methods
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import TeacherRewriter
 from datapruner.rewriting.rows import check, found_rows
-from datapruner.rewriting.run import RewriteConfig
 from datapruner.teacher import Answer, Estimate, Question, TeacherError, TeacherSettings, estimate
 
 _STAND_INS = {
@@ -30,30 +30,35 @@ _STAND_INS = {
 
 
 def rehearse(
-    config: RewriteConfig, rows: Any, home: Path, progress: Progress, settings: TeacherSettings
+    wanted: Rewrite,
+    rows: Any,
+    mapping: Mapping[str, str],
+    home: Path,
+    progress: Progress,
+    settings: TeacherSettings,
 ) -> Estimate:
-    """What `run.execute` would ask with this configuration. Neither a model nor a teacher is needed.
+    """What a run that rewrites these rows so would ask. Neither a model nor a teacher is needed.
 
     Raises UsageError, also for a method that asks no teacher, and as ingest does.
     """
-    method = methods.find(config.method)
-    check(config.wanted)
+    method = methods.find(wanted.method)
+    check(wanted)
     if not method.asks_teacher:
         raise UsageError(f"method {method.name} asks no teacher", remedy="leave out the dry run")
-    path = store.ingest_to(rows, config.mapping, home, progress)
+    path = store.ingest_to(rows, mapping, home, progress)
     with Corpus(path) as corpus:
         progress.stage("counting questions", corpus.counts().unique, "samples")
-        return estimate(_questions(corpus, config, method, progress), settings)
+        return estimate(_questions(corpus, wanted, method, progress), settings)
 
 
 def _questions(
-    corpus: Corpus, config: RewriteConfig, method: methods.RewritingMethod, progress: Progress
+    corpus: Corpus, wanted: Rewrite, method: methods.RewritingMethod, progress: Progress
 ) -> Iterator[Question]:
-    rewriter = cast(TeacherRewriter, method.make(method.settings(config.options), len))
+    rewriter = cast(TeacherRewriter, method.make(method.settings(wanted.options), len))
     done = 0
     with asyncio.Runner() as runner:
         try:
-            for batch in found_rows(corpus, config.wanted):
+            for batch in found_rows(corpus, wanted):
                 for *_, row in batch:
                     if row is not None:
                         yield from runner.run(_asked(rewriter, row))

@@ -1,4 +1,4 @@
-"""The seam between a rewriting run and the methods: what a rewriter is given, and what it gives back.
+"""The seam between a run that rewrites and the methods: what a rewriter is given, and what it gives back.
 
 Notable choices:
 - two kinds, told apart by what they need of a run: the proxy model's signals (`SignalRewriter`), or a

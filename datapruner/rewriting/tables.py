@@ -1,6 +1,6 @@
-"""The `rewrites` table of a rewriting run: one line per ingested row.
+"""The `rewrites` table of a run: one line for each row that came to be rewritten.
 
-`status` partitions the input. Spans are characters of the reasoning as found, which begins at
+Spans are characters of the reasoning as found, which begins at
 `reasoning_start` of turn `reasoning_turn`; both are null where no reasoning was found.
 """
 
@@ -30,8 +30,8 @@ _STEP = pa.struct(
 )
 COLUMNS: Mapping[str, tuple[pa.DataType, str]] = {
     "row": (pa.int64(), "0-based index in the input"),
-    "sample_id": (pa.string(), "hash of the conversation as read; null for a rejected row"),
-    "status": (pa.string(), "rewritten, original, dropped, rejected or error"),
+    "sample_id": (pa.string(), "hash of the conversation as read"),
+    "status": (pa.string(), "rewritten, original, dropped or error"),
     "reason": (pa.string(), "why"),
     "level": (pa.string(), "difficulty as the teacher judged it: easy, medium or hard"),
     "tokens_before": (pa.int64(), "tokens of the reasoning"),
@@ -69,17 +69,12 @@ def line(
     }
 
 
-def write(
-    path: Path, lines: Iterator[list[dict[str, Any]]], index: pl.DataFrame, rejects: pl.DataFrame
-) -> None:
+def write(path: Path, lines: Iterator[list[dict[str, Any]]], copies: pl.DataFrame | None = None) -> None:
     """Build the DuckDB file of a run at `path`, which must not have this table.
 
-    lines: batches, one line for each sample that is no copy; a copy gets the line of the sample it copies.
-    Raises NoSpaceError.
+    lines: batches, one line for each sample. copies: row and duplicate_of of rows that get the line of the
+    sample that they copy, if that has one. Raises NoSpaceError.
     """
-    why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
-    refused = rejects.select("row", status=pl.lit("rejected"), reason=why).to_arrow()
-    copies = index.filter(pl.col("duplicate_of").is_not_null()).select("row", "duplicate_of").to_arrow()
     with needed("the rewritten rows"), duckdb.connect(str(path)) as connection:
         connection.execute("SET threads = 2")
         connection.register("incoming", SCHEMA.empty_table())
@@ -89,13 +84,12 @@ def write(
         for batch in lines:
             connection.register("incoming", pa.Table.from_pylist(batch, schema=SCHEMA))
             connection.execute("INSERT INTO rewrites FROM incoming")
-        connection.register("incoming", refused)
-        connection.execute("INSERT INTO rewrites BY NAME FROM incoming")
-        connection.register("incoming", copies)
-        connection.execute(
-            "INSERT INTO rewrites SELECT c.row, r.* EXCLUDE row FROM incoming c "
-            "JOIN rewrites r ON r.row = c.duplicate_of"
-        )
+        if copies is not None:
+            connection.register("incoming", copies.select("row", "duplicate_of").to_arrow())
+            connection.execute(
+                "INSERT INTO rewrites SELECT c.row, r.* EXCLUDE row FROM incoming c "
+                "JOIN rewrites r ON r.row = c.duplicate_of"
+            )
 
 
 def read(path: Path, query: str, parameters: Sequence[Any] = ()) -> pa.Table:

@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, Column] = by_name(
     SAMPLE_SIGNALS["n_response_tokens"],
     Column(
         "n_kept_tokens",
-        "tokens trained on in what is exported; 0 unless kept",
+        "tokens trained on in what is exported; 0 unless kept, null if not counted",
         "selection",
         "whole",
         unit="tokens",

@@ -1,5 +1,5 @@
-"""A run: ingest -> measure -> score -> mask -> publish. Everything a user asks for passes through here, and
-so do the stages of a recipe (`datapruner.runs.stages`).
+"""A run: ingest -> measure -> score -> mask -> rewrite -> publish. Everything a user asks for passes through
+here, and so do the stages of a recipe (`datapruner.runs.stages`); one without methods only rewrites.
 
 Files below the home folder: `corpora/{hash}.duckdb`, `signals/{key}/`, `runs/{id}/run.duckdb` and
 `runs/{id}/run.json`. A run's id is a hash of all that decides its result, so asking again replaces it with
@@ -45,19 +45,29 @@ _PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
 
 
 def execute(
-    config: RunConfig, rows: Any, home: Path, machine: Machine, progress: Progress, target: Any = None
+    config: RunConfig,
+    rows: Any,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+    target: Any = None,
+    teacher: Any = None,
 ) -> Run:
     """Do what `config` says to `rows` (a path, Hub name, table or iterable of rows) and publish it.
 
-    `target`: likewise, rows to select towards, for methods that do. The mapping is not theirs.
+    `target`: likewise, rows to select towards, for methods that do. The mapping is not theirs. `teacher` is
+    for what rewrites by one, by default that of the environment: an asynchronous context manager as in
+    `datapruner.teacher`.
 
-    Raises DataprunerError: InputError, ModelError, UsageError, NothingSurvivedError or WorkerError.
+    Raises DataprunerError: InputError, ModelError, UsageError, NothingSurvivedError, WorkerError, or what
+    stops a teacher.
     """
     stages.check(config, has_target=target is not None)
+    teacher = stages.needed_teacher(config, teacher)
     path = ingest_to(rows, config.mapping, home, progress)
     aim = None if target is None else ingest_to(target, {}, home, progress)
     with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
-        return execute_on(corpus, config, home, machine, progress, target=aimed)
+        return execute_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
 
 
 def _as_named(source: str) -> Any:
@@ -79,21 +89,26 @@ def execute_on(
 ) -> Run:
     """`execute` on published corpora. The run's folder is made in `out`, by default in `home`'s runs.
 
-    evaluations: how to read an evaluation set by its source's name, by default a path or Hub name.
+    evaluations: how to read an evaluation set by its source's name, by default a path or Hub name. teacher:
+    as `stages.needed_teacher` gives it.
     """
-    teacher = teacher or stages.needed_teacher(config)
     dropped = stages.drop(corpus, config, evaluations, progress)
-    views = measure_views(corpus, target, config, home, machine, progress, plans, dropped.reasons.keys())
     index = corpus.sample_index()
-    gone = [*views.errors, *dropped.reasons]
+    measures = stages.reads_signals(config)
+    without = dropped.reasons.keys() if measures else index["sample_id"].to_list()
+    views = measure_views(corpus, target, config, home, machine, progress, plans, without)
+    # Without methods and filter it is the rewriting that says what becomes of a sample without signals.
+    errors = views.errors if config.methods or config.filter is not None else {}
+    gone = [*errors, *dropped.reasons]
     chosen = index.filter(pl.col("duplicate_of").is_null() & ~pl.col("sample_id").is_in(gone))
     if chosen.is_empty():
-        example = next(iter((views.errors or dropped.reasons).values()))
-        what = f"none of {len(gone)} samples could be measured" if views.errors else "no sample is left"
+        example = next(iter((errors or dropped.reasons).values()))
+        what = f"none of {len(gone)} samples could be measured" if errors else "no sample is left"
         raise NothingSurvivedError(what, remedy=f"the first: {example}")
     progress.stage("selecting", None, "samples")
     wanted = needs(config.methods, config.combine) | tables.SCALARS
-    signals = views.signals(chosen["sample_id"].to_list(), wanted)
+    measured_ids = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
+    signals = views.signals(measured_ids, wanted) if measures and measured_ids else tables.UNMEASURED
     left_out: tables.LeftOut | None = None
     if config.filter is not None:
         scores = score(signals, config.methods, None, config.seed).samples
@@ -111,21 +126,23 @@ def execute_on(
     selected = scored
     if config.calibrate is not None:
         scored = stages.calibrated(scored, signals, views.base, config, machine, progress)
-    counts = stages.dropped_by(config, dropped, left_out, selected, scored)
+    counts = stages.dropped_by(corpus, config, dropped, left_out, selected, scored)
     lineage = _lineage(corpus, target, views)
     if dropped.evaluations:
         lineage["contamination"] = dropped.evaluations
     if teacher is not None:
         lineage["teacher"] = teacher.settings.model
-    found = _Found(views, dropped, index, chosen, signals, scored, left_out, counts)
+    found = _Found(views, errors, dropped, index, chosen, signals, scored, left_out, counts)
     return _publish(corpus, config, found, lineage, teacher, out or home / "runs", progress)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known of a run's samples before it is written."""
+    """What is known of a run's samples before it is written. `signals` and `scored` are of those of `chosen`
+    that were measured: with methods, all of them."""
 
     views: Views
+    errors: dict[str, str]
     dropped: stages.Dropped
     index: pl.DataFrame
     chosen: pl.DataFrame
@@ -151,50 +168,61 @@ def _publish(
     folder.mkdir(parents=True, exist_ok=True)
     clear_unfinished(folder)
     temporary = unfinished(folder / "run.duckdb")
-    errors, counts, rewritten = views.errors, dict(found.counts), frozenset[str]()
+    errors, counts, rewritten = found.errors, dict(found.counts), frozenset[str]()
     truncated = views.truncated(signals)
     kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
     made: stages.Rewriting | None = None
     try:
         blocks.create(temporary, found.index)
         if config.rewrite is not None:
-            assert scored.selection is not None, "only what is kept is rewritten"
-            kept_rows = found.chosen.filter(pl.Series(scored.selection.keep))["row"].to_list()
-            made = stages.rewrite(temporary, corpus, config, views.base, kept_rows, teacher, progress)
+            rows = found.chosen
+            if scored.selection is not None:
+                rows = rows.filter(pl.Series(scored.selection.keep))
+            made = stages.rewrite(
+                temporary, corpus, config, views.base, rows["row"].to_list(), teacher, progress
+            )
             counts["rewrite"] = stages.rewriting_counts(temporary)
-            scored, failed = stages.after_rewriting(scored, signals, made.outcomes)
-            assert scored.selection is not None
-            kept = stages.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
-            errors, rewritten = errors | failed, frozenset(made.tokens)
+            rewritten = frozenset(made.tokens)
+            if scored.selection is not None:
+                scored, failed = stages.after_rewriting(scored, signals, made.outcomes)
+                assert scored.selection is not None
+                kept = stages.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
+                errors = errors | failed
         progress.stage("writing", None, "samples")
+        judged = tables.measured_columns(signals, truncated, scored.samples)
+        if made is not None and not config.methods:
+            judged = tables.rewritten_samples(judged, made.outcomes, made.tokens)
+        else:
+            judged = tables.scored_samples(judged, scored.selection, kept)
         scores = tables.sample_scores(
             found.index,
             corpus.rejects(),
             errors,
-            signals,
-            truncated,
-            scored,
-            kept,
+            judged,
+            config,
             left_out=found.left_out,
             dropped=found.dropped.reasons,
         )
         report = _report(corpus, scores, scored, counts, _warnings(scores, scored, made))
-        rows = found.chosen["row"].to_numpy().astype(np.int64)
-        chunks = tables.token_lists(views.base.cache, signals, scored, rows, rewritten=rewritten)
-        tables.write(temporary, scores, chunks)
+        numbers = found.chosen["row"].to_numpy().astype(np.int64)
+        chunks = tables.token_lists(views.base.cache, signals, scored, numbers, rewritten=rewritten)
+        tables.write(temporary, scores, chunks if config.methods else iter(()))
         temporary.replace(folder / "run.duckdb")
     finally:
         temporary.unlink(missing_ok=True)
     write_json(folder / "run.json", {"run": run_id, **document, "report": asdict(report)})
     if report.kept == 0:
-        raise NothingSurvivedError(f"nothing survived: {report.ingested} rows in, none kept")
+        raise NothingSurvivedError(
+            f"nothing survived: {report.ingested} rows in, none kept",
+            remedy=f"mostly: {next(iter(report.reasons))}",
+        )
     return Run(run_id, folder, config, lineage, report, views.measured, views.seconds)
 
 
 def _warnings(scores: pl.DataFrame, scored: Scored, rewriting: stages.Rewriting | None) -> list[str]:
     """What to mind of a result. The length of a kept row is that of what is exported."""
     kept = scores.filter(keep=True)
-    lengths = kept["n_response_tokens" if rewriting is None else "n_kept_tokens"]
+    lengths = kept["n_response_tokens" if rewriting is None else "n_kept_tokens"].drop_nulls()
     short = mostly_short(lengths, scores["n_response_tokens"].drop_nulls())
     return [*scored.warnings, *short, *(() if rewriting is None else rewriting.warnings)]
 

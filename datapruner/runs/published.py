@@ -19,9 +19,10 @@ from datapruner.validation import first_problem
 class Report:
     """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
 
-    `duplicates` are among the pruned, `reasons` says how many rows each reason accounts for. Tokens are
-    response tokens; `kept_tokens` those trained on in what is exported. `stages`: counts of a recipe's
-    stages, by stage and name; of each, `dropped` are the rows that it took away. `scores`: columns
+    `duplicates` are exact copies of other rows, `reasons` says how many rows each reason accounts for. Tokens
+    are response tokens, 0 where nothing was measured; `kept_tokens` those trained on in what is exported.
+    `stages`: counts of a recipe's stages and of rewriting, by stage and name; of each, `dropped` are the rows
+    that it took away. `scores`: columns
     that the methods rank by. `warnings`: what to mind of the result (`datapruner.runs.cautions`).
     `truncated_sources`: those that broke off, with where and why; their other rows are missing.
     """
@@ -58,14 +59,13 @@ class Run:
     seconds: float
 
     def __repr__(self) -> str:
-        methods = "+".join(choice.name for choice in self.config.methods)
-        what = "scored" if self.config.keep is None else "kept"
+        what = "kept" if self.config.has_subset else "scored"
         counts = f"{self.report.kept:,} of {self.report.ingested:,} rows {what}"
-        return f"Run({self.run_id[:12]}, {methods}: {counts})"
+        return f"Run({self.run_id[:12]}, {self.config.title}: {counts})"
 
     @property
     def database(self) -> Path:
-        """The DuckDB file with sample_scores, masks and token_scores."""
+        """The DuckDB file with sample_scores, masks, token_scores and, where it rewrote, rewrites."""
         return self.folder / "run.duckdb"
 
 

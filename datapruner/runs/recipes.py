@@ -95,7 +95,7 @@ class _Document(Part):
     dedup: Dedup | None = None
     contamination: Contamination | None = None
     filter: Filter | None = None
-    methods: list[Asked] = Field(min_length=1, max_length=MOST_METHODS)
+    methods: list[Asked] = Field([], max_length=MOST_METHODS)
     combine: dict[Name, Criterion] | None = Field(None, min_length=1, max_length=50)
     coverage: Coverage | None = None
     keep: Amount | None = None

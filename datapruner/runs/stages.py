@@ -7,13 +7,15 @@ Notable choices:
 - the filter reads the scores that the methods give to all measured samples. What it leaves is scored anew:
   a score that depends on the company, such as DONOD's, must not know the samples that are gone;
 - a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason;
-- after rewriting every count is of what is exported: whole texts, rewritten or not.
+- after rewriting every count is of what is exported: whole texts, rewritten or not;
+- of a run that only rewrites, a sample needs the proxy model's signals when the rewriter or the filter reads
+  them; without, such a run starts no measuring process.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from datapruner.request.config import RunConfig, find
 from datapruner.runs import filters
 from datapruner.runs.columns import COLUMNS, MEASURED
 from datapruner.runs.selection import Scored
-from datapruner.runs.tables import LeftOut
+from datapruner.runs.tables import DROPPED, FAILED, LeftOut
 from scorers.method import Method, Selection
 from scorers.methods import registry
 from scorers.methods.topsis_columns import NAME as TOPSIS
@@ -69,6 +71,20 @@ def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) ->
             raise UsageError(error.message, remedy=error.remedy, field=f"rewrite.{inner}") from error
     if config.filter is not None:
         filters.check(config.filter, _filtered_by(config), ask=ask)
+
+
+def reads_signals(config: RunConfig) -> bool:
+    """Whether samples are to be measured: for methods, the filter, or what rewrites. Raises UsageError."""
+    return bool(config.methods) or config.filter is not None or not asks_teacher(config)
+
+
+def asks_teacher(config: RunConfig) -> bool:
+    """Whether what rewrites asks a teacher. Raises UsageError for a method of rewriting that there is not."""
+    if config.rewrite is None:
+        return False
+    from datapruner.rewriting import methods
+
+    return methods.find(config.rewrite.method).asks_teacher
 
 
 def _check_columns(methods: Iterable[Method[Any]]) -> None:
@@ -110,7 +126,7 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
     """Judge the samples of a corpus by `dedup` and `contamination`. Raises InputError, UsageError."""
     dropped = Dropped()
     if config.dedup is not None:
-        _add(dropped, corpus, duplicates.find(corpus, config.dedup, progress=progress))
+        _add(dropped, corpus, duplicates.find(corpus, config.dedup, progress=progress), config)
     if config.contamination is not None:
         progress.stage("reading evaluation sets", len(config.contamination.against), "sets")
         convention = config.contamination.convention
@@ -118,23 +134,34 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
             contamination.evaluation_set(name, evaluations(source), convention)
             for name, source in config.contamination.against.items()
         ]
-        _add(dropped, corpus, contamination.find(corpus, sets, convention, progress=progress))
+        _add(dropped, corpus, contamination.find(corpus, sets, convention, progress=progress), config)
         dropped.evaluations.update({each.name: _identity(each) for each in sets})
     return dropped
 
 
-def _add(dropped: Dropped, corpus: Corpus, found: Verdicts) -> None:
+def _add(dropped: Dropped, corpus: Corpus, found: Verdicts, config: RunConfig) -> None:
     """Add what a stage says of the samples that none before it has dropped.
 
-    Exact copies are dropped in any case; their rows are counted where duplicates are looked for.
+    Where exact copies go in any case, their rows are counted where duplicates are looked for.
     """
     first = corpus.sample_index().filter(pl.col("duplicate_of").is_null()).select("row")
     lines = found.table.filter(status="dropped").join(first, on="row", how="semi", maintain_order="left")
-    before = len(dropped.reasons)
-    for sample_id, reason in lines.select("sample_id", "reason").iter_rows():
-        dropped.reasons.setdefault(sample_id, reason)
+    new = {
+        sample_id: reason
+        for sample_id, reason in lines.select("sample_id", "reason").iter_rows()
+        if sample_id not in dropped.reasons
+    }
+    dropped.reasons.update(new)
     copies = corpus.counts().duplicates if found.step == "dedup" else 0
-    dropped.notes[found.step] = {"dropped": len(dropped.reasons) - before + copies, **found.notes}
+    count = _rows_of(new, corpus, config) + copies
+    dropped.notes[found.step] = {"dropped": count, **found.notes}
+
+
+def _rows_of(samples: Collection[str], corpus: Corpus, config: RunConfig) -> int:
+    """How many rows go with these samples, by their ids: their copies, too, unless those went before."""
+    if not config.keeps_copies:
+        return len(samples)
+    return corpus.sample_index().filter(pl.col("sample_id").is_in(list(samples))).height
 
 
 def _identity(each: EvaluationSet) -> dict[str, Any]:
@@ -209,7 +236,12 @@ def calibrated(
 
 
 def dropped_by(
-    config: RunConfig, before: Dropped, left_out: LeftOut | None, selected: Scored, scored: Scored
+    corpus: Corpus,
+    config: RunConfig,
+    before: Dropped,
+    left_out: LeftOut | None,
+    selected: Scored,
+    scored: Scored,
 ) -> dict[str, dict[str, int]]:
     """Rows that each stage up to calibration took away, and what else there is to count of it.
 
@@ -217,7 +249,7 @@ def dropped_by(
     """
     counts = dict(before.notes)
     if left_out is not None:
-        counts["filter"] = {"dropped": len(left_out.columns)}
+        counts["filter"] = {"dropped": _rows_of(left_out.columns["sample_id"].to_list(), corpus, config)}
     if selected.selection is None or not (counts or config.calibrate or config.rewrite):
         return counts
     counts["keep"] = {"dropped": int((~selected.selection.keep).sum())}
@@ -250,7 +282,8 @@ def rewrite(
     teacher: Any,
     progress: Progress,
 ) -> Rewriting:
-    """Rewrite these rows into the table `rewrites` of a new file.
+    """Rewrite these rows, none a copy, into the table `rewrites` of a new file, with their copies if those
+    stay.
 
     Raises UsageError, ModelError, and what stops a teacher.
     """
@@ -263,19 +296,23 @@ def rewrite(
     lines = rewriting.rewritten(
         corpus, config.rewrite, base.proxy, progress, measurement=base, teacher=teacher, rows=chosen
     )
-    shown, tokens = counting.renderer(base.proxy, config.measuring.train_on), dict[str, int]()
-    lines = counting.counted(lines, corpus, shown, tokens)
-    tables.write(path, lines, corpus.sample_index().clear(), corpus.rejects().clear())
+    tokens: dict[str, int] = {}
+    if reads_signals(config):  # else nothing is known of the texts before, with which to compare
+        shown = counting.renderer(base.proxy, config.measuring.train_on)
+        lines = counting.counted(lines, corpus, shown, tokens)
+    copies = corpus.sample_index().filter(pl.col("duplicate_of").is_not_null())
+    tables.write(path, lines, copies if config.keeps_copies else None)
     found = pl.from_arrow(
         tables.read(path, "SELECT row, sample_id, status, reason FROM rewrites ORDER BY row")
     )
     assert isinstance(found, pl.DataFrame), type(found)
+    found = found.unique("sample_id", keep="first", maintain_order=True)
     assert found["row"].to_list() == chosen, "a row was lost in rewriting"
     return Rewriting(found, tokens, tuple(over_budget(path)))
 
 
 def rewriting_counts(path: Path) -> dict[str, int]:
-    """What became of the rows in the table `rewrites`, and the tokens of their reasoning."""
+    """What became of the rows in the table `rewrites`, how hard they are, and how much reasoning is left."""
     from datapruner.rewriting import tables
 
     counts = tables.read(
@@ -283,12 +320,18 @@ def rewriting_counts(path: Path) -> dict[str, int]:
     )
     [totals] = tables.read(
         path,
-        "SELECT sum(tokens_before) AS before, sum(tokens_after) AS after FROM rewrites "
-        "WHERE text IS NOT NULL",
+        'SELECT sum(tokens_before) AS "reasoning tokens before", '
+        'sum(tokens_after) AS "reasoning tokens after", '
+        'sum(len(steps)) AS "steps before", sum(len(list_filter(steps, lambda s: s.kept))) AS "steps after" '
+        "FROM rewrites WHERE text IS NOT NULL",
     ).to_pylist()
+    levels = tables.read(
+        path,
+        "SELECT level, count(*) AS rows FROM rewrites WHERE level IS NOT NULL GROUP BY level ORDER BY level",
+    )
     found: dict[str, int] = {line["status"]: line["rows"] for line in counts.to_pylist()}
-    tokens = {f"reasoning tokens {when}": int(value or 0) for when, value in totals.items()}
-    return {"dropped": 0} | found | tokens
+    judged = {f"judged {line['level']}": line["rows"] for line in levels.to_pylist()}
+    return {"dropped": 0} | found | judged | {name: int(value or 0) for name, value in totals.items()}
 
 
 def after_rewriting(
@@ -311,11 +354,11 @@ def after_rewriting(
     at = np.array([place[sample_id] for sample_id in lost["sample_id"]], dtype=np.int64)
     keep[at] = False
     reason[at] = [number_of[each] for each in lost["reason"]]
-    told += [f"dropped by rewriting: {each}" for each in reasons]
+    told += [DROPPED + each for each in reasons]
     changed: Selection = replace(
         selection, keep=keep, reason=reason, reasons=tuple(told), token_keep=all_tokens(signals)
     )
-    failed = lost.filter(status="error").select("sample_id", pl.format("rewriting: {}", "reason"))
+    failed = lost.filter(status="error").select("sample_id", FAILED + pl.col("reason"))
     return replace(scored, selection=changed), dict(failed.iter_rows())
 
 
@@ -331,17 +374,16 @@ def exported_tokens(
     return np.where(keep, np.array(counts, dtype=np.int64), 0)
 
 
-def needed_teacher(config: RunConfig, store: Path | None = None) -> Any:
-    """The teacher of this machine's environment when rewriting asks one, else None. Raises UsageError.
+def needed_teacher(config: RunConfig, given: Any = None, *, store: Path | None = None) -> Any:
+    """When rewriting asks a teacher the one that is given, or else that of this machine's environment; else
+    None. Raises UsageError.
 
-    `store` is where its answers are kept, by default those of all runs.
+    `store` is where the environment's keeps its answers, by default with those of all runs.
     """
-    if config.rewrite is None:
+    if not asks_teacher(config):
         return None
-    from datapruner.rewriting import methods
-
-    if not methods.find(config.rewrite.method).asks_teacher:
-        return None
+    if given is not None:
+        return given
     from datapruner.teacher.client import Teacher
     from datapruner.teacher.settings import load
 

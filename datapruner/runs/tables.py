@@ -5,8 +5,10 @@
                    character spans
     token_lists    every scored sample: its response tokens' columns as lists
     token_scores   a view of token_lists, one line per response token
+    rewrites       every row that came to be rewritten (`datapruner.rewriting.tables`), in runs that do
 
-`status` is kept, pruned, rejected or error, and scored where nothing was pruned; they partition the input.
+`status` is kept, pruned, rejected or error, and scored where nothing was selected; they partition the input.
+A run without methods has no token tables and no masks, and of scores no more than was measured to rewrite.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.measuring.signal_cache import SignalCache, flatten
+from datapruner.request.config import RunConfig
 from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts
 from datapruner.runs.selection import Scored
 from datapruner.system.space import needed
-from scorers.method import Columns
+from scorers.method import Columns, Selection
 from scorers.methods.ppl import perplexity
 from scorers.signals.columns import Bools, Ints, Signals
 
@@ -38,6 +41,16 @@ SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"
 _LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
 # Signals whose score column goes by the papers' name.
 _PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
+
+UNMEASURED = Signals(
+    ids=np.empty(0, np.str_),
+    samples={
+        name: np.empty(0, np.int64 if name.startswith("n_") else np.float64) for name in {*_PUBLIC, *SCALARS}
+    },
+    tokens={},
+    offsets=np.zeros(1, np.int64),
+)
+"""The signals of a run that measured none."""
 
 _TYPES: Mapping[str, type[pl.DataType]] = {
     "real": pl.Float64,
@@ -54,6 +67,18 @@ CREATE TABLE token_lists (sample_id VARCHAR, row BIGINT, position INTEGER[], tur
                           char_start INTEGER[], char_end INTEGER[], is_end BOOLEAN[],
                           nll FLOAT[], entropy FLOAT[]{_OF_METHODS}, keep BOOLEAN[]);
 """
+
+
+DROPPED, FAILED = "dropped by rewriting: ", "rewriting: "
+"""What the reasons of rows begin with that rewriting took away."""
+
+_FATES = {
+    "rewritten": ("kept", "rewritten: "),
+    "original": ("kept", "as it was: "),
+    "dropped": ("pruned", DROPPED),
+    "error": ("error", FAILED),
+}
+_NEW_TOKENS = {"sample_id": pl.String, "new": pl.Int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,65 +98,95 @@ def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: C
     return pl.DataFrame(columns | dict(scores))
 
 
-def sample_scores(
-    index: pl.DataFrame,
-    rejects: pl.DataFrame,
-    errors: Mapping[str, str],
-    signals: Signals,
-    truncated: NDArray[np.generic],
-    scored: Scored,
-    kept_tokens: Ints | None,
-    *,
-    left_out: LeftOut | None = None,
-    dropped: Mapping[str, str] = {},
+def scored_samples(
+    measured: pl.DataFrame, selection: Selection | None, kept_tokens: Ints | None
 ) -> pl.DataFrame:
-    """One line per ingested row, in row order. `kept_tokens` (N,) goes with a selection.
-
-    left_out: samples that are not among those of `signals`. dropped: reasons, by sample id, of samples that
-    were never measured.
-    """
-    frame = measured_columns(signals, truncated, scored.samples)
-    selection = scored.selection
-    if selection is not None:
-        reasons = pl.Series(selection.reasons, dtype=pl.String)
-        frame = frame.with_columns(
-            n_kept_tokens=pl.Series(kept_tokens),
-            keep=pl.Series(selection.keep),
-            reason=reasons.gather(pl.Series(selection.reason)),
-            status=pl.Series(np.where(selection.keep, "kept", "pruned")),
-        )
-    else:
-        frame = frame.with_columns(
+    """These lines of `measured_columns`, (N,), with what a selection makes of them; `kept_tokens` (N,) goes
+    with one."""
+    if selection is None:
+        return measured.with_columns(
             n_kept_tokens=pl.lit(None, pl.Int64),
             keep=pl.lit(None, pl.Boolean),
             reason=pl.lit(None, pl.String),
             status=pl.lit("scored"),
         )
-    frame = pl.concat([frame, _pruned(left_out, dropped)], how="diagonal_relaxed")
+    reasons = pl.Series(selection.reasons, dtype=pl.String)
+    return measured.with_columns(
+        n_kept_tokens=pl.Series(kept_tokens),
+        keep=pl.Series(selection.keep),
+        reason=reasons.gather(pl.Series(selection.reason)),
+        status=pl.Series(np.where(selection.keep, "kept", "pruned")),
+    )
+
+
+def rewritten_samples(
+    measured: pl.DataFrame, outcomes: pl.DataFrame, tokens: Mapping[str, int]
+) -> pl.DataFrame:
+    """Each sample that was to be rewritten, with what became of it and what was measured of it, if anything.
+
+    measured: lines of `measured_columns`. outcomes: sample_id, status and reason in the table `rewrites`.
+    tokens: by sample id, those of new texts that are trained on. Those of an original text are whole again;
+    of one that was not measured they are not known.
+    """
+    new = pl.DataFrame({"sample_id": list(tokens), "new": list(tokens.values())}, schema=_NEW_TOKENS)
+    return (
+        outcomes.select("sample_id", outcome="status", said="reason")
+        .join(measured, on="sample_id", how="left", maintain_order="left")
+        .join(new, on="sample_id", how="left", maintain_order="left")
+        .with_columns(
+            n_kept_tokens=pl.coalesce("new", pl.col("n_response_tokens") + pl.col("n_truncated")),
+            keep=pl.col("outcome").is_in(["rewritten", "original"]),
+            reason=pl.format(
+                "{}{}", pl.col("outcome").replace_strict({k: w for k, (_, w) in _FATES.items()}), "said"
+            ),
+            status=pl.col("outcome").replace_strict({k: status for k, (status, _) in _FATES.items()}),
+        )
+        .drop("outcome", "said", "new")
+    )
+
+
+def sample_scores(
+    index: pl.DataFrame,
+    rejects: pl.DataFrame,
+    errors: Mapping[str, str],
+    judged: pl.DataFrame,
+    config: RunConfig,
+    *,
+    left_out: LeftOut | None = None,
+    dropped: Mapping[str, str] = {},
+) -> pl.DataFrame:
+    """One line per ingested row, in row order.
+
+    judged: of each sample that came to the end of the run, what was measured and what became of it
+    (`scored_samples`, `rewritten_samples`). left_out: samples that are not among those. dropped: reasons, by
+    sample id, of samples that were never measured.
+    """
+    frame = pl.concat([judged, _pruned(left_out, dropped)], how="diagonal_relaxed")
     failed = _by_id(errors, "failure")
     rows = index.select("row", "sample_id", "duplicate_of").join(frame, on="sample_id", how="left")
     rows = rows.join(failed, on="sample_id", how="left")
-    is_copy = pl.col("duplicate_of").is_not_null()
-    if selection is not None:
-        rows = rows.with_columns(
-            keep=pl.col("keep") & ~is_copy,
-            n_kept_tokens=pl.when(is_copy).then(0).otherwise("n_kept_tokens").fill_null(0),
-            status=pl.when(is_copy).then(pl.lit("pruned")).otherwise("status"),
-        )
-    copy = pl.format("exact duplicate of row {}", "duplicate_of")
+    is_copy = pl.lit(not config.keeps_copies) & pl.col("duplicate_of").is_not_null()
     has_failed = pl.col("failure").is_not_null()
-    rows = rows.with_columns(reason=pl.when(is_copy).then(copy).otherwise("reason")).with_columns(
-        status=pl.when(has_failed).then(pl.lit("error")).otherwise("status"),
-        reason=pl.when(has_failed).then("failure").otherwise("reason"),
-        keep=pl.when(has_failed).then(pl.lit(False) if selection is not None else None).otherwise("keep"),
+    gone = pl.lit(False if config.has_subset else None, pl.Boolean)
+    copy = pl.format("exact duplicate of row {}", "duplicate_of")
+    rows = rows.with_columns(
+        keep=pl.when(has_failed | is_copy).then(gone).otherwise("keep"),
+        reason=pl.when(has_failed).then("failure").when(is_copy).then(copy).otherwise("reason"),
+        status=pl.when(has_failed)
+        .then(pl.lit("error"))
+        .when(is_copy & config.has_subset)
+        .then(pl.lit("pruned"))
+        .otherwise("status"),
     )
+    if config.has_subset:
+        rows = rows.with_columns(n_kept_tokens=pl.when("keep").then("n_kept_tokens").otherwise(0))
     why = pl.concat_str(pl.col("reason"), pl.format(" ({})", "remedy").fill_null(""))
     refused = rejects.select(
         "row",
-        n_kept_tokens=pl.lit(0 if selection is not None else None, pl.Int64),
+        n_kept_tokens=pl.lit(0 if config.has_subset else None, pl.Int64),
         reason=why,
         status=pl.lit("rejected"),
-        keep=pl.lit(False if selection is not None else None, pl.Boolean),
+        keep=gone,
     )
     table = pl.concat([rows.drop("duplicate_of", "failure"), refused], how="diagonal").sort("row")
     absent = [

@@ -45,12 +45,10 @@ def report(run: Run) -> ReportAnswer:
 def masks(storage: Storage, run: Run, *, limit: int, after: int | None = None) -> list[MaskAnswer]:
     """Masks of at most `limit` kept samples, in row order, from beyond the row `after`.
 
-    Raises ConflictError when the run pruned nothing, StorageError when its file is gone.
+    Raises ConflictError when the run selected nothing, StorageError when its file is gone.
     """
     if run.config["keep"] is None:
-        raise ConflictError(
-            f"run {run.id} scored and did not prune, so it has no masks", remedy="prune", field="run"
-        )
+        raise ConflictError(f"run {run.id} selected nothing, so it has no masks", remedy="prune", field="run")
     with duckdb.connect(str(_database(storage, run)), read_only=True) as connection:
         # The rows first: their column is small, and lists are then read of these rows alone.
         first, last = connection.execute(

@@ -196,7 +196,7 @@ def apply_change(schedule: Schedule, wanted: ChangedSchedule) -> None:
 
 def _export(wanted: NewSchedule, config: RunConfig) -> str | None:
     """What to export after a run; by default nothing of one that scores only. Raises UsageError."""
-    if config.keep is not None:
+    if config.has_subset:
         return wanted.export
     if "export" in wanted.model_fields_set and wanted.export is not None:
         raise UsageError(

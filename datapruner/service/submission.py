@@ -144,7 +144,7 @@ def export(service: Service, caller: Caller, wanted: NewExport) -> Submitted:
     """
     with service.db.write() as session:
         of_run = runs.find_published(session, caller.project_id, wanted.run, lock=True)
-        if of_run.config["keep"] is None:
+        if not RunConfig(**of_run.config).has_subset:
             raise ConflictError(
                 f"run {of_run.id} scored and did not prune, so it has no subset",
                 remedy="export a run that prunes",

@@ -151,7 +151,7 @@ def _measure(context: Context, lease: queue.Lease, run: Run, scratch: Path, prog
                 plans=plans.__getitem__,
                 target=target,
                 evaluations=evaluation,
-                teacher=stages.needed_teacher(config, answers),
+                teacher=stages.needed_teacher(config, store=answers),
             )
         finally:
             for prefix in signals:  # what was measured stays measured, whatever became of the run

@@ -114,6 +114,23 @@ def test_the_subset_holds_the_rewritten_rows(server: Server, run: dict[str, Any]
         assert len(last) < len(ROWS[-1]["output"])
 
 
+def test_a_recipe_may_rewrite_and_nothing_else(server: Server, run: dict[str, Any]) -> None:
+    recipe = {"measuring": run["config"]["measuring"], "rewrite": run["config"]["rewrite"]}
+    answer = server.client.post("/v1/runs", json={"dataset": "sums", "recipe": recipe}, headers=WAIT)
+    assert answer.status_code == 201, answer.text
+    alone = answer.json()
+    assert (alone["config"]["methods"], alone["config"]["keep"]) == ([], None)
+    assert (alone["report"]["kept"], alone["report"]["stages"]["rewrite"]["rewritten"]) == (len(ROWS), 1)
+    asked = {"run": alone["id"], "format": "plain-jsonl"}
+    made = server.client.post("/v1/exports", json=asked, headers=WAIT)
+    assert (made.status_code, made.json()["rows"]) == (201, len(ROWS)), made.text
+    shown = server.client.get(f"/v1/runs/{alone['id']}/samples/{len(ROWS) - 1}").json()
+    assert (shown["status"], shown["reason"]) == ("kept", "rewritten: least surprising steps removed")
+    assert {piece["state"] for piece in shown["turns"][-1]["pieces"]} == {"kept", "pruned"}
+    masks = server.client.get(f"/v1/runs/{alone['id']}/masks")
+    assert (masks.status_code, "selected nothing" in masks.json()["detail"]) == (409, True)
+
+
 @pytest.mark.parametrize(
     ("recipe", "told"),
     [

@@ -365,7 +365,7 @@ def test_pruning_reports_for_people_without_measuring_again(pruned_home: PrunedH
     for quadrant in ("Q1 harmful noise", "Q2 valuable misconception", "Q3 redundant", "Q4 calibration"):
         assert quadrant in text
     assert "'output' is empty" in text
-    assert "Rows that could not be measured" in text
+    assert "Rows that failed" in text
     kept_rows = pruned_home.document["report"]["kept"]
     assert f"  {plain}: plain rows, {kept_rows} rows" in lines
     suggested = next(line.strip() for line in lines if line.strip().startswith("datapruner explain"))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from datapruner.errors import UsageError
 from datapruner.request.config import Measuring, MethodChoice, RunConfig, find
 from datapruner.request.keep import Keep
+from datapruner.request.parts import Dedup, Rewrite
 from scorers.methods.registry import OWN
 
 # Methods
@@ -83,7 +84,10 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"methods": []}, "at least 1 item"),
+        ({"methods": []}, "name one method or several, or what to `rewrite` by"),
+        ({"methods": [], "rewrite": {"method": "asap"}, "keep": {"share": 0.5}}, "this takes scores"),
+        ({"methods": [], "rewrite": {"method": "asap"}, "calibrate": {}}, "this takes scores"),
+        ({"methods": ["ppl"], "rewrite": {"method": "asap"}}, "for runs that prune"),
         ({"methods": ["ppl", "donod"], "keep": {"share": 0.5}}, "pruning takes exactly one method"),
         ({"methods": ["ppl"], "kep": {"share": 0.5}}, "Extra inputs are not permitted"),
         ({"methods": ["ppl"], "seed": -1}, "greater than or equal to 0"),
@@ -98,6 +102,14 @@ def test_a_configuration_that_makes_no_sense_is_refused(fields: dict[str, Any], 
 
 def test_scoring_takes_several_methods() -> None:
     assert RunConfig(methods=[MethodChoice(name="ppl"), MethodChoice(name="donod")]).keep is None
+
+
+def test_without_methods_a_run_rewrites_and_keeps_all_that_is_left() -> None:
+    config = RunConfig(rewrite=Rewrite(method="dap"))
+    assert (config.has_subset, config.keeps_copies, config.title) == (True, True, "rewrite dap")
+    assert RunConfig(rewrite=Rewrite(method="dap"), dedup=Dedup()).keeps_copies is False
+    scoring = RunConfig(methods=[MethodChoice(name="ppl"), MethodChoice(name="donod")])
+    assert (scoring.has_subset, scoring.keeps_copies, scoring.title) == (False, False, "ppl+donod")
 
 
 @pytest.mark.parametrize("value", ["many", None, [0.5], 10**400, float("nan")])

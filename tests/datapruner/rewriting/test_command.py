@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,10 @@ def test_the_command_writes_the_rows_and_says_what_became_of_all(written: tuple[
     out, said = written
     assert pl.read_parquet(out)["row"].to_list() == [0, 1]
     report = said["report"]
-    assert [report[name] for name in ("ingested", "rewritten", "original", "rejected", "errored")] == [
-        4,
-        1,
-        1,
-        1,
-        1,
-    ]
-    assert said["written"] == {"path": str(out), "rows": 2}
+    assert [report[name] for name in ("ingested", "kept", "rejected", "errored")] == [4, 2, 1, 1]
+    assert said["written"] == {"subset": {"path": str(out), "rows": 2}}
     with duckdb.connect(said["database"], read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM rewrites").fetchall() == [(4,)]
+        assert connection.execute("SELECT row FROM rewrites ORDER BY row").fetchall() == [(0,), (1,), (3,)]
 
 
 def test_for_people_it_shows_counts_reasons_and_where_to_go_on(
@@ -84,11 +79,14 @@ def test_for_people_it_shows_counts_reasons_and_where_to_go_on(
         "cpu",
         home=home,
     )
-    assert "rewritten   1" in said.out
+    assert re.search(r"^  kept +2 +50.0 %$", said.out, re.MULTILINE)
+    assert "rewrite: 0 rows dropped; error 1, original 1, rewritten 1, reasoning tokens before" in said.out
     assert "without a teacher" in said.out
     assert "no reasoning found" in said.out
-    run = written[1]["rewrite"][:12]
-    assert f"datapruner explain {run} row:0" in said.out
+    run, sample = written[1]["run"][:12], explain(written[1]["run"], "row:0", home).sample_id
+    assert sample is not None
+    assert f"datapruner explain {run} {sample[:4]}" in said.out
+    assert "rewrite asap" in command("runs", home=home).out
     shown = command("explain", run, "row:0", home=home)
     assert shown.code == 0
     assert "[-" in shown.out
@@ -126,7 +124,7 @@ def test_steps_are_shown_with_surprisal_and_fate_and_their_text_struck_out(
 ) -> None:
     out, said = written
     found = explain(str(out), "row:0", home)
-    assert found.run == said["rewrite"]
+    assert found.run == said["run"]
     assert [step.text for step in found.steps] == ROWS[0]["thinking"].split("\n\n")
     assert all(step.surprisal is not None and step.why for step in found.steps)
     answer = found.turns[-1]
@@ -136,27 +134,31 @@ def test_steps_are_shown_with_surprisal_and_fate_and_their_text_struck_out(
     pruned = "".join(piece.text for piece in answer.pieces if piece.state == "pruned")
     for step in found.steps:
         assert (step.text in pruned) != step.kept
-    for target in (said["rewrite"][:8], str(out.with_suffix(".rewrite.json"))):
+    for target in (said["run"][:8], str(out.with_suffix(".run.json"))):
         assert explain(target, "row:0", home) == found
     assert found.sample_id is not None
     assert explain(str(out), found.sample_id[:10], home) == found
 
 
 def test_rows_that_were_not_rewritten_are_explained_too(written: tuple[Path, Any], home: Path) -> None:
-    run = written[1]["rewrite"]
+    run = written[1]["run"]
     kept = explain(run, "row:1", home)
-    assert (kept.status, kept.turns[-1].pieces) == ("original", (Piece("Green.", "kept"),))
+    assert (kept.status, kept.turns[-1].pieces) == ("kept", (Piece("Green.", "kept"),))
     rejected = explain(run, "row:2", home)
     assert (rejected.status, rejected.turns, rejected.source["line"]) == ("rejected", (), 3)
     failed = explain(run, "row:3", home)
     assert failed.status == "error"
     assert {piece.state for turn in failed.turns for piece in turn.pieces} == {"untrained"}
-    with pytest.raises(NotFoundError, match="no row 9 in rewriting run"):
+    with pytest.raises(NotFoundError, match="no row 9 in run"):
         explain(run, "row:9", home)
 
 
 def test_a_file_whose_run_is_gone_says_so(written: tuple[Path, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"rewriting run .* is not in"):
-        explain(str(written[0]), "row:0", tmp_path)
+    alone = explain(str(written[0]), "row:0", tmp_path)
+    assert "read from the subset alone" in alone.notes[0]
+    [messages] = pl.read_parquet(written[0]).filter(row=0)["messages"].to_list()
+    assert alone.turns[-1].pieces == (Piece(messages[-1]["content"], "kept"),)
+    with pytest.raises(InputError, match=r"run .* is not in"):
+        explain(str(written[0].with_suffix(".run.json")), "row:0", tmp_path)
     with pytest.raises(UsageError, match="no run with an id"):
-        explain(written[1]["rewrite"], "row:0", tmp_path)
+        explain(written[1]["run"], "row:0", tmp_path)

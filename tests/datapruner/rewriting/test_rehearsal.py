@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.rewriting.library import estimate_rewrite
+from datapruner.library import estimate_rewrite
 from datapruner.teacher import TeacherSettings
 from tests.command_line import Said
 

@@ -1,4 +1,4 @@
-"""Rewriting runs, by a tiny proxy model and scripted teachers: no row is lost, none measured twice."""
+"""Runs that only rewrite, by a tiny model and scripted teachers: no row is lost or measured twice."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import datapruner
-from datapruner.errors import InputError, NothingSurvivedError, UsageError
-from datapruner.rewriting import run as rewriting
+from datapruner.errors import NothingSurvivedError, UsageError
+from datapruner.library import Result
 from datapruner.rewriting.outcomes import STATUSES
 from datapruner.runs import published
 from datapruner.teacher import LimitReachedError, Teacher, load
@@ -44,7 +44,7 @@ ROWS: list[dict[str, Any]] = [
         ]
     },
 ]
-Rewrite = partial[datapruner.Rewrites]
+Rewrite = partial[Result]
 
 
 @pytest.fixture(scope="module")
@@ -58,56 +58,117 @@ def rewrite(home: Path, options: dict[str, Any]) -> Rewrite:
 
 
 @pytest.fixture(scope="module")
-def halved(rewrite: Rewrite) -> datapruner.Rewrites:
+def halved(rewrite: Rewrite) -> Result:
     return rewrite(max_token_ratio=0.5)
 
 
-def line(result: datapruner.Rewrites, row: int) -> dict[str, Any]:
-    return result.table.row(row, named=True)
+def line(result: Result, row: int) -> dict[str, Any]:
+    return result.rewrites.row(by_predicate=pl.col("row") == row, named=True)
 
 
 # Without a teacher
 
 
-def test_every_row_has_a_status_and_they_add_up(halved: datapruner.Rewrites) -> None:
-    statuses = ["rewritten", "original", "rewritten", "rejected", "error", "original", "rewritten"]
-    assert halved.table["status"].to_list() == statuses
+def test_every_row_has_a_status_and_they_add_up(halved: Result) -> None:
+    assert halved.scores["status"].to_list() == ["kept", "kept", "kept", "rejected", "error", "kept", "kept"]
+    assert halved.scores["keep"].to_list() == [True, True, True, False, False, True, True]
     report = halved.report
-    parts = (report.rewritten, report.original, report.dropped, report.rejected, report.errored)
-    assert parts == (3, 2, 0, 1, 1)
-    assert sum(parts) == report.ingested == len(ROWS)
-    assert sum(report.reasons.values()) == len(ROWS)
-    assert report.tokens_after < report.tokens_before
-    kept = [step["kept"] for steps in halved.table["steps"].drop_nulls() for step in steps]
-    assert (report.steps_before, report.steps_after) == (len(kept), sum(kept)) == (14, 9)
-    assert "without a teacher" in report.stage
-    assert set(statuses) <= set(STATUSES)
+    assert (report.kept, report.pruned, report.rejected, report.errored) == (5, 0, 1, 1)
+    assert report.ingested == len(ROWS) == sum(report.reasons.values())
+    assert (report.duplicates, report.shapes["messages"]) == (1, 1)
 
 
-def test_rows_that_stay_over_the_budget_are_warned_of(halved: datapruner.Rewrites, rewrite: Rewrite) -> None:
+def test_what_became_of_the_reasoning_is_counted_by_row_token_and_step(halved: Result) -> None:
+    statuses = {0: "rewritten", 1: "original", 2: "rewritten", 4: "error", 5: "original", 6: "rewritten"}
+    assert dict(halved.rewrites.select("row", "status").iter_rows()) == statuses
+    counts = halved.report.stages["rewrite"]
+    assert [counts[name] for name in ("rewritten", "original", "dropped", "error")] == [3, 2, 0, 1]
+    assert counts["reasoning tokens after"] < counts["reasoning tokens before"]
+    kept = [step["kept"] for steps in halved.rewrites["steps"].drop_nulls() for step in steps]
+    assert (counts["steps before"], counts["steps after"]) == (len(kept), sum(kept)) == (14, 9)
+    assert set(statuses.values()) <= set(STATUSES)
+
+
+def test_trained_tokens_are_those_of_what_is_exported_and_signals_those_of_the_text_before(
+    halved: Result, options: dict[str, Any], tmp_path: Path, home: Path
+) -> None:
+    halved.export(tmp_path / "plain.jsonl", plain=True)
+    again = datapruner.score(tmp_path / "plain.jsonl", ["ppl"], home=home, **options)
+    kept = halved.scores.filter(keep=True)
+    assert kept["n_kept_tokens"].to_list() == again.scores["n_response_tokens"].to_list()
+    before = datapruner.score(ROWS, ["ppl"], home=home, **options)
+    same = ["sample_id", "row", "n_prompt_tokens", "n_response_tokens", "n_truncated", "ppl", "entropy"]
+    assert halved.scores.select(same).equals(before.scores.select(same))
+    assert halved.scores.filter(keep=False)["n_kept_tokens"].to_list() == [0, 0]
+    assert halved.report.kept_tokens == kept["n_kept_tokens"].sum() < halved.report.response_tokens
+
+
+def test_nothing_is_scored_or_masked(halved: Result) -> None:
+    assert halved.token_scores.is_empty()
+    assert halved.report.scores == []
+    with pytest.raises(UsageError, match="selected nothing, so it has no masks"):
+        _ = halved.masks
+
+
+def test_rows_that_stay_over_the_budget_are_warned_of(halved: Result, rewrite: Rewrite) -> None:
     [text] = halved.report.warnings
     assert text.startswith("asap: 1 of 4 rows with reasoning stay longer than the budget")
     assert rewrite().report.warnings == []
-    published = rewriting.load(halved.run.run_id, halved.home)
-    assert published is not None
-    assert published.report == halved.report
 
 
-def test_what_cannot_be_rewritten_says_why(halved: datapruner.Rewrites) -> None:
-    reasons = halved.table["reason"].to_list()
-    assert reasons[1] == "no reasoning found"
+def test_a_run_that_rewrites_is_found_listed_and_replayed_as_any_other(
+    halved: Result, home: Path, tmp_path: Path
+) -> None:
+    found = published.load(halved.run.run_id[:10], home)
+    assert (found.config, found.report) == (halved.run.config, halved.report)
+    assert halved.run.run_id in [run.run_id for run in published.history(home)]
+    halved.export(tmp_path / "out.jsonl")
+    again = datapruner.replay(tmp_path / "out.run.json", ROWS, home=home, device="cpu")
+    assert again.run.run_id == halved.run.run_id
+    assert again.rewrites.equals(halved.rewrites)
+    assert again.scores.equals(halved.scores)
+
+
+def test_what_cannot_be_rewritten_says_why(halved: Result) -> None:
+    reasons = halved.scores["reason"].to_list()
+    assert reasons[1] == "as it was: no reasoning found"
     assert "no column 'response'" in reasons[3]
+    assert reasons[4].startswith("rewriting: reasoning goes on past")
     assert "raise max_length" in reasons[4]
-    assert reasons[5] == "a single step, longer than the budget"
+    assert reasons[5] == "as it was: a single step, longer than the budget"
+    assert reasons[6] == "rewritten: least surprising steps removed"
 
 
-def test_a_copy_fares_as_the_row_it_copies(halved: datapruner.Rewrites) -> None:
-    first, copy = (line(halved, row) for row in (0, 2))
-    assert first | {"row": 2} == copy
+def test_a_copy_fares_as_the_row_it_copies(halved: Result) -> None:
+    for table in (halved.rewrites, halved.scores):
+        first, copy = (table.row(by_predicate=pl.col("row") == row, named=True) for row in (0, 2))
+        assert first | {"row": 2} == copy
+
+
+def test_copies_go_where_duplicates_are_looked_for(
+    home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    recipe = {"data": "rows.jsonl", "rewrite": {"method": "asap"}, "measuring": {"model": options["model"]}}
+    (tmp_path / "all.yaml").write_text(json.dumps(recipe))
+    (tmp_path / "unique.yaml").write_text(json.dumps(recipe | {"dedup": {}}))
+    (tmp_path / "short.yaml").write_text(json.dumps(recipe | {"filter": "n_response_tokens < 20"}))
+    everything, unique, short = (
+        datapruner.run_recipe(tmp_path / name, home=home, device="cpu")
+        for name in ("all.yaml", "unique.yaml", "short.yaml")
+    )
+    assert everything.rewrites["row"].to_list() == [0, 1, 2, 4, 5, 6]
+    assert unique.rewrites["row"].to_list() == [0, 1, 4, 5, 6]
+    assert unique.scores.row(2, named=True)["reason"] == "exact duplicate of row 0"
+    assert unique.report.stages["dedup"]["dropped"] == unique.report.pruned == 1
+    left_out = short.scores.filter(status="pruned")
+    assert left_out["row"].to_list() == [0, 2, 4, 5, 6]
+    assert left_out["reason"].unique().to_list() == ["left out by the filter: n_response_tokens < 20"]
+    assert short.report.stages["filter"]["dropped"] == short.report.pruned == 5
 
 
 def test_surprisal_and_choice_are_those_of_a_plain_pass_and_of_a_recount_after_each_removal(
-    halved: datapruner.Rewrites, tiny_folder: Path
+    halved: Result, tiny_folder: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
@@ -139,7 +200,7 @@ def test_surprisal_and_choice_are_those_of_a_plain_pass_and_of_a_recount_after_e
 
 
 def test_the_text_is_the_response_without_the_removed_spans_and_nothing_else(
-    halved: datapruner.Rewrites,
+    halved: Result,
 ) -> None:
     for row, response in (
         (0, RESPONSE),
@@ -162,22 +223,23 @@ def test_reasoning_in_the_response_needs_no_further_pass(rewrite: Rewrite, home:
     first = datapruner.score(ROWS, ("ppl",), home=home, **options)
     again = rewrite(max_tokens=20)
     assert first.run.measured == again.run.measured == 0
-    assert again.table["sample_id"].to_list() == first.scores["sample_id"].to_list()
+    assert again.scores["sample_id"].to_list() == first.scores["sample_id"].to_list()
 
 
-def test_the_same_again_is_the_same_run_byte_for_byte(rewrite: Rewrite, halved: datapruner.Rewrites) -> None:
+def test_the_same_again_is_the_same_run_byte_for_byte(rewrite: Rewrite, halved: Result) -> None:
     again = rewrite(max_token_ratio=0.5)
     assert again.run.run_id == halved.run.run_id
-    assert again.table.equals(halved.table)
+    assert again.rewrites.equals(halved.rewrites)
     assert again.report == halved.report
     assert rewrite(max_token_ratio=0.6).run.run_id != halved.run.run_id
 
 
 def test_without_a_budget_the_published_one_holds(rewrite: Rewrite) -> None:
     result = rewrite()
-    assert result.report.reasons["within the budget"] == 4
-    assert result.report.rewritten == 0
-    assert result.report.tokens_after == result.report.tokens_before
+    counts = result.report.stages["rewrite"]
+    assert result.report.reasons["as it was: within the budget"] == 4
+    assert "rewritten" not in counts
+    assert counts["reasoning tokens after"] == counts["reasoning tokens before"]
 
 
 def test_a_pattern_finds_reasoning_that_has_no_tags(home: Path, options: dict[str, Any]) -> None:
@@ -185,23 +247,18 @@ def test_a_pattern_finds_reasoning_that_has_no_tags(home: Path, options: dict[st
     result = datapruner.rewrite(
         rows, max_token_ratio=0.7, pattern=r"(?s)Reasoning:(?P<reasoning>.*?)Answer:", home=home, **options
     )
-    text = result.table["text"][0]
+    text = result.rewrites["text"][0]
     assert text.startswith("Reasoning: ")
     assert text.endswith(" Answer: yes")
-    assert result.report.rewritten == 1
+    assert result.report.stages["rewrite"]["rewritten"] == 1
 
 
-def test_rows_of_a_pruning_run_are_not_mixed_up_with_rewriting_runs(
-    halved: datapruner.Rewrites, home: Path
-) -> None:
-    assert halved.run.run_id not in [run.run_id for run in published.history(home)]
+def test_every_column_of_the_table_is_described(halved: Result) -> None:
     with duckdb.connect(str(halved.run.database), read_only=True) as connection:
-        [(statuses,)] = connection.execute("SELECT list(DISTINCT status) FROM rewrites").fetchall()
         comments = connection.execute(
             "SELECT count(comment) FROM duckdb_columns() WHERE table_name = 'rewrites'"
         ).fetchall()
-    assert set(statuses) == {"rewritten", "original", "rejected", "error"}
-    assert comments == [(halved.table.width,)]
+    assert comments == [(halved.rewrites.width,)]
 
 
 def test_a_corpus_of_which_nothing_is_left_ends_in_an_error(home: Path, options: dict[str, Any]) -> None:
@@ -216,7 +273,7 @@ def test_a_corpus_of_which_nothing_is_left_ends_in_an_error(home: Path, options:
         ({"max_tokens": 0}, "max_tokens"),
         ({"options": {"lambda": 1}}, "lambda"),
         ({"method": "no-such"}, "known: asap, anchor, dap"),
-        ({"method": "dap"}, "asks a teacher"),
+        ({"method": "dap"}, "there is no teacher model"),
         ({"overflow": "explode"}, "overflow"),
         ({"pattern": "("}, "missing"),
     ],
@@ -232,29 +289,31 @@ def test_what_is_asked_wrongly_is_refused_before_anything_is_read(
 
 
 def test_the_training_file_has_the_new_conversations_beside_what_the_rows_came_with(
-    halved: datapruner.Rewrites, tmp_path: Path
+    halved: Result, tmp_path: Path
 ) -> None:
     path = tmp_path / "out.parquet"
     assert halved.export(path) == 5
     written = pl.read_parquet(path)
     assert written["row"].to_list() == [0, 1, 2, 5, 6]
-    texts = halved.table.filter(pl.col("text").is_not_null())["text"].to_list()
-    assert [messages[-1]["content"] for messages in written["messages"].to_list()] == texts
+    lines = halved.rewrites.filter(pl.col("text").is_not_null())
+    assert [messages[-1]["content"] for messages in written["messages"].to_list()] == lines["text"].to_list()
     assert written["original_thinking"][0] == REASONING
     assert not {"question", "thinking", "answer"} & set(written.columns)
-    statuses = halved.table.filter(pl.col("text").is_not_null())["status"]
-    assert written["rewrite_status"].to_list() == statuses.to_list()
+    assert written["rewrite_status"].to_list() == lines["status"].to_list()
     assert written["original_messages"][4][3]["content"] == ROWS[6]["messages"][3]["content"]
     assert written["gold"].to_list() == ["blue", None, "a copy of row 0", None, None]
     metadata = json.loads((pq.read_schema(path).metadata or {})[b"datapruner"])
-    assert metadata["rewrite"] == halved.run.run_id
-    assert json.loads((tmp_path / "out.rewrite.json").read_text()) == metadata
-    assert halved.rows.num_rows == 5
+    assert metadata["run"] == halved.run.run_id
+    beside = json.loads((tmp_path / "out.run.json").read_text())
+    assert beside == json.loads((halved.run.folder / "run.json").read_text())
+    assert metadata.items() <= beside.items()
+    assert halved.subset.num_rows == 5
+    assert written.columns == halved.subset.column_names
 
 
 @pytest.mark.slow
 def test_the_training_file_can_be_read_again_and_pruned(
-    halved: datapruner.Rewrites, tmp_path: Path, home: Path, options: dict[str, Any]
+    halved: Result, tmp_path: Path, home: Path, options: dict[str, Any]
 ) -> None:
     for name in ("out.parquet", "out.jsonl"):
         halved.export(tmp_path / name)
@@ -263,17 +322,9 @@ def test_the_training_file_can_be_read_again_and_pruned(
         assert result.report.rejected == 0
 
 
-def test_a_file_in_no_known_form_is_refused(halved: datapruner.Rewrites, tmp_path: Path) -> None:
+def test_a_file_in_no_known_form_is_refused(halved: Result, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"out\.xlsx"):
         halved.export(tmp_path / "out.xlsx")
-
-
-def test_a_file_that_is_no_rewriting_run_is_named(tmp_path: Path) -> None:
-    from datapruner.rewriting.run import read
-
-    (tmp_path / "rewrite.json").write_text('{"run": 1}')
-    with pytest.raises(InputError, match=r"rewrite\.json: not the file of a rewriting run"):
-        read(tmp_path / "rewrite.json")
 
 
 # With a teacher
@@ -306,13 +357,31 @@ def test_a_teachers_rewrites_are_counted_by_level_and_reason(
         home=home,
         **options,
     )
-    assert result.table["status"].to_list() == ["rewritten", "dropped", "rewritten"]
-    assert result.report.levels == {"easy": 3}
-    assert result.report.reasons["the final answer is another"] == 1
-    assert 0 < result.report.tokens_after < result.report.tokens_before
-    assert EASY.partition("\n## Solution")[0] in result.table["text"][0]
+    assert result.rewrites["status"].to_list() == ["rewritten", "dropped", "rewritten"]
+    counts = result.report.stages["rewrite"]
+    assert (counts["judged easy"], counts["dropped"], counts["rewritten"]) == (3, 1, 2)
+    assert result.report.reasons["dropped by rewriting: the final answer is another"] == 1
+    assert 0 < counts["reasoning tokens after"] < counts["reasoning tokens before"]
+    assert result.scores["status"].to_list() == ["kept", "pruned", "kept"]
+    assert EASY.partition("\n## Solution")[0] in result.rewrites["text"][0]
     assert result.run.lineage["teacher"] == "m"
+
+
+def test_a_teachers_rewriting_measures_nothing_and_its_rows_have_no_scores(
+    server: Unruly, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    server.will(says(judged("easy", EASY)))
+    asked = teacher(server, tmp_path / "answers.sqlite")
+    result = datapruner.rewrite(LESSONS, "dap", teacher=asked, home=tmp_path, **options)
     assert result.run.measured == 0
+    assert not (tmp_path / "signals").exists()
+    empty = result.scores.select("n_response_tokens", "n_kept_tokens", "ppl", "entropy").null_count()
+    assert set(empty.row(0)) == {3}
+    result.export(tmp_path / "out.parquet")
+    assert not {"ppl", "n_response_tokens", "quadrant"} & set(
+        pl.read_parquet(tmp_path / "out.parquet").columns
+    )
+    assert result.report.response_tokens == 0
 
 
 @pytest.mark.slow
@@ -325,15 +394,15 @@ def test_the_coarse_stage_leaves_rows_that_the_fine_stage_goes_on_with(
     coarse = datapruner.rewrite(
         LESSONS[:1], "anchor", teacher=teacher(server, tmp_path / "answers.sqlite"), home=home, **options
     )
-    record = coarse.table.row(0, named=True)
+    record = coarse.rewrites.row(0, named=True)
     assert record["status"] == "rewritten", record["reason"]
     assert [step["kept"] for step in record["steps"]] == [True, False, True, True, True]
     assert record["tokens_before"] > record["tokens_after"] > 0
     path = tmp_path / "coarse.parquet"
     coarse.export(path)
     fine = datapruner.rewrite(path, max_token_ratio=0.6, home=home, **options)
-    assert len(fine.table["steps"][0]) == 4
-    assert fine.report.steps_after < 4
+    assert len(fine.rewrites["steps"][0]) == 4
+    assert fine.report.stages["rewrite"]["steps after"] < 4
 
 
 def test_a_teacher_that_fails_on_a_row_makes_that_row_an_error(
@@ -349,8 +418,8 @@ def test_a_teacher_that_fails_on_a_row_makes_that_row_an_error(
         home=home,
         **options,
     )
-    assert sorted(result.table["status"].to_list()) == ["error", "rewritten", "rewritten"]
-    assert result.report.reasons["the teacher gave no usable answer: refused"] == 1
+    assert sorted(result.rewrites["status"].to_list()) == ["error", "rewritten", "rewritten"]
+    assert result.report.reasons["rewriting: the teacher gave no usable answer: refused"] == 1
 
 
 def test_a_limit_stops_the_run_and_the_next_attempt_asks_only_what_is_left(
@@ -368,6 +437,6 @@ def test_a_limit_stops_the_run_and_the_next_attempt_asks_only_what_is_left(
         )
     asked = len(server.seen)
     result = datapruner.rewrite(LESSONS, "dap", teacher=teacher(server, store), home=home, **options)
-    assert result.report.rewritten == 3
+    assert result.report.stages["rewrite"]["rewritten"] == 3
     assert (asked, len(server.seen)) == (2, 3)
     assert not list((home / "runs").glob("*/.*"))

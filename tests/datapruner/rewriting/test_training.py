@@ -111,14 +111,13 @@ def training(
                 else Rewritten("rewritten", found.response(LEFT), "shorter")
             )
             lines.append(tables.line(row, sample_id, outcome))
-    index = corpus.sample_index()
-    tables.write(database, iter([lines]), index, corpus.rejects())
-    return TrainingRows(database, corpus, chosen or index["row"].to_list(), None), corpus
+    tables.write(database, iter([lines]))
+    return TrainingRows(database, corpus, chosen or corpus.sample_index()["row"].to_list(), None), corpus
 
 
 def written(made: TrainingRows, folder: Path, suffix: str) -> list[dict[str, Any]]:
     path = folder / f"out{suffix}"
-    row_files.write(path, exports.rewritten_rows(made, {}))
+    row_files.write(path, exports.rewritten_rows(made))
     if suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     return list(pa.parquet.read_table(path).to_pylist())

@@ -95,6 +95,12 @@ def test_what_is_not_given_is_not_in_the_configuration(folder: Path) -> None:
     assert read(folder, "methods: [ppl]\n").config.keep is None
 
 
+def test_a_recipe_that_rewrites_needs_no_methods(folder: Path) -> None:
+    config = read(folder, "dedup: {}\nrewrite: {method: dap}\n").config
+    assert (config.methods, config.keep, config.has_subset) == ([], None, True)
+    assert recipes.of_recipe(recipes.as_request(config), {}) == config.model_copy(update={"source": None})
+
+
 @pytest.mark.parametrize(
     ("given", "keep"),
     [
@@ -134,7 +140,8 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
         ("", "recipe.yaml: it is empty"),
         ("- ppl\n", "recipe.yaml: it is no mapping"),
         ("methods: [ppl\nkeep: 1\n", "recipe.yaml:2:5: not YAML: "),
-        ("keep: 0.5\n", "recipe.yaml:1:1: methods: this is missing"),
+        ("keep: 0.5\n", "recipe.yaml:1:1: methods: name one method or several, or what to `rewrite` by"),
+        ("rewrite: {method: asap}\nkeep: 0.5\n", "recipe.yaml:2:7: keep: this takes scores: name a method"),
         (METHODS + "dedupe: {}\n", "recipe.yaml:3:1: dedupe: there is no such setting (did you mean dedup?"),
         (
             METHODS + "dedup:\n  treshold: 0.5\n",
@@ -177,7 +184,7 @@ METHODS = "methods: [ppl]\nkeep: 0.5\n"
         ),
         ("method: [ppl, magic]\n", "recipe.yaml:1:15: methods.1.name: unknown method 'magic'"),
         ("methods: 3\nkeep: 0.5\n", "recipe.yaml:1:10: methods.0: must be names with values"),
-        ("method: []\nkeep: 0.5\n", "recipe.yaml:1:9: methods: must not be empty"),
+        ("method: []\nkeep: 0.5\n", "recipe.yaml:1:9: methods: name one method or several"),
         ("methods: [ppl, length]\nkeep: 0.5\n", "recipe.yaml:1:10: methods: pruning takes exactly one"),
         ("methods: [ppl]\ndedup: {}\n", "recipe.yaml:2:8: dedup: this is for runs that prune"),
         (

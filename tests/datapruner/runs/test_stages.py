@@ -259,7 +259,7 @@ def test_exports_of_a_run_that_rewrote_hold_the_conversations_to_train_on(
     command = datapruner.rewrite(
         folder / "rows.jsonl", max_token_ratio=0.5, model=str(tiny_folder), home=folder / "home", device="cpu"
     )
-    names = set(command.rows.column_names)
+    names = set(command.subset.column_names)
     assert moved < names < set(table.column_names)  # which has the scores besides
     assert plain[5]["messages"][0]["content"] == "What is 2 plus 2?"
     assert len(plain[5]["messages"][-1]["content"]) < len(REASONED[0]["output"])

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapruner.request.config import MethodChoice
+from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.runs import tables
 from datapruner.runs.columns import COLUMNS, sample_texts
 from datapruner.runs.selection import Scored, kept_tokens, score
-from datapruner.runs.tables import masks, sample_scores
+from datapruner.runs.tables import masks, measured_columns, sample_scores, scored_samples
 from scorers.signals.columns import Signals
 from tests.pipeline import Prune
 from tests.signal_factory import make_signals
@@ -150,7 +150,14 @@ def test_every_row_has_one_line_whatever_became_of_it(keep: Keep | None) -> None
     index = index_of(ids, {10: 2, 12: 8})
     found, kept = scored(signals, keep)
     truncated = np.array([0, 5, 0, 0])
-    table = sample_scores(index, rejects_of(1, 3), {"bad": "too long"}, signals, truncated, found, kept)
+    measured = measured_columns(signals, truncated, found.samples)
+    table = sample_scores(
+        index,
+        rejects_of(1, 3),
+        {"bad": "too long"},
+        scored_samples(measured, found.selection, kept),
+        RunConfig(methods=[MethodChoice(name="length")], keep=keep),
+    )
     assert table["row"].to_list() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
     by_row = {line["row"]: line for line in table.iter_rows(named=True)}
 
@@ -183,9 +190,10 @@ def test_the_named_columns_are_always_there_with_their_types() -> None:
     found = score(signals, [MethodChoice(name="length")], Keep(count=1), 0)
     assert found.selection is not None
     index = index_of(signals.ids.tolist(), {})
-    table = sample_scores(
-        index, rejects_of(), {}, signals, np.zeros(3, np.int64), found, kept_tokens(signals, found.selection)
-    )
+    measured = measured_columns(signals, np.zeros(3, np.int64), found.samples)
+    judged = scored_samples(measured, found.selection, kept_tokens(signals, found.selection))
+    config = RunConfig(methods=[MethodChoice(name="length")], keep=Keep(count=1))
+    table = sample_scores(index, rejects_of(), {}, judged, config)
     kinds = {"real": pl.Float64, "whole": pl.Int64, "text": pl.String, "truth": pl.Boolean}
     assert {name: table.schema[name] for name in COLUMNS} == {
         name: kinds[column.kind] for name, column in COLUMNS.items()

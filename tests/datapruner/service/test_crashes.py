@@ -253,8 +253,8 @@ def test_a_worker_killed_amid_a_rewrite_with_nothing_in_store_loses_only_what_wa
     ]
     lessons.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rewriting = {
-        "methods": [MethodChoice(name="ppl")],
-        "keep": Keep(share=1.0),
+        "methods": [],
+        "keep": None,
         "rewrite": Rewrite(method="dap", options={"retries": 0}),
     }
 
