@@ -18,6 +18,7 @@ from cronsim import CronSim, CronSimError
 from datapruner.errors import UsageError
 
 _EVERY_HOUR = set(range(24))
+_PUT_BACK = timedelta(hours=3)  # the most by which clocks are put back, and a little
 #: Names of the tz database that mean no place: what a machine is set to, or that it has not been set.
 _NOWHERE = frozenset({"Factory", "localtime"})
 
@@ -101,6 +102,6 @@ def _bad_cron(cron: str, what: str) -> UsageError:
 
 def latest_fire(cron: str, timezone: str, due: datetime, now: datetime) -> datetime:
     """The last fire time in [due, now], of which `due` is one."""
-    later = now + timedelta(days=1)  # the clock may have shown later times than now, and been put back
+    later = now + _PUT_BACK  # the clock may have shown times after this one already
     back = _moments(cron, timezone, later, reverse=True)
     return next((max(due, moment) for moment in back if moment <= now), due)
