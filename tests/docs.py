@@ -21,6 +21,9 @@ from api import routes as api
 from api.dependencies import Needs
 from datapruner import settings
 from datapruner.cli import app
+from datapruner.request.config import Measuring
+from datapruner.request.parts import Calibrate, Contamination, Coverage, Criterion, Dedup, Rewrite
+from datapruner.request.settings import RunSettings
 from datapruner.rewriting.methods import METHODS as REWRITING
 from datapruner.runs import columns
 from datapruner.teacher import settings as teacher
@@ -71,6 +74,25 @@ def _variables(kind: type[BaseSettings], variable: Callable[[str], str]) -> Iter
         known = field.default_factory is None and not isinstance(field.default, SecretStr)
         rows.append((code(variable(name)), code(field.default) if known else "", field.description))
     yield from table("Variable", "Default", "What it is", rows=rows)
+
+
+def _of_run() -> Iterator[str]:
+    settings_of_run = [row for row in _fields(RunSettings) if row[0] != code("measuring")]
+    rows = [*settings_of_run, *_fields(Measuring, "measuring.")]
+    yield from table("Setting", "Default", "Allowed", "What it is", rows=rows)
+
+
+def _of_recipe() -> Iterator[str]:
+    parts = {
+        "dedup": Dedup,
+        "contamination": Contamination,
+        "combine.NAME": Criterion,
+        "coverage": Coverage,
+        "calibrate": Calibrate,
+        "rewrite": Rewrite,
+    }
+    rows = [row for part, model in parts.items() for row in _fields(model, f"{part}.")]
+    yield from table("Setting", "Default", "Allowed", "What it is", rows=rows)
 
 
 # Methods
@@ -260,6 +282,8 @@ def _routes() -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "settings": lambda: _variables(settings.Settings, settings.variable),
+    "run": _of_run,
+    "recipe": _of_recipe,
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
     "overview": _overview,
     "signals": _signals,

@@ -73,8 +73,8 @@ class Calibrate(Part):
 class Rewrite(Part):
     """The reasoning of the samples that are kept is rewritten (`datapruner.rewriting`)."""
 
-    method: str
-    options: dict[str, Any] = Field({})
+    method: Name = Field(description="method of rewriting")
+    options: dict[str, Any] = Field({}, description="of that method")
     pattern: str | None = Field(None, description="where reasoning is: RE2 with a group named reasoning")
     answers: str | None = Field(None, description="original column that holds the right answers")
 
