@@ -3,7 +3,7 @@
     python -m benchmarks.reprune [--rows 50000] [--tokens 60]
 
 Writes made-up signals of real shape into a fresh home folder, then prunes from them. "select" is what the
-proxy model is spared: read signals, score, mask. "whole run" is `execute_on`: also look up what is measured,
+proxy model is spared: read signals, score, mask. "whole run" is `run_on`: also look up what is measured,
 write every score and token table, and account for every row. The baseline is polars reading and sorting the
 same score columns from the same files. No worker is started; torch is never imported.
 """
@@ -140,7 +140,7 @@ def main() -> None:
                 del signals
                 print(f"{f'{name} at {keep:g}: select':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
                 started = time.perf_counter()
-                run = pipeline.execute_on(corpus, config, home, Machine(("cpu",)), Silent())
+                run = pipeline.run_on(corpus, config, home, Machine(("cpu",)), Silent())
                 seconds = time.perf_counter() - started
                 print(f"{f'{name} at {keep:g}: whole run':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
                 assert run.measured == 0, f"{run.measured} samples were measured; all should be cached"

@@ -361,6 +361,4 @@ def run(
     `rewrite`."""
     place = settings.made_home(home)
     machine = Machine(find_devices(device), token_budget)
-    return Result(
-        pipeline.execute(config, source, place, machine, progress or Silent(), target, teacher), place
-    )
+    return Result(pipeline.run(config, source, place, machine, progress or Silent(), target, teacher), place)

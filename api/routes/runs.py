@@ -68,7 +68,7 @@ def delete_run(
 
 @router.post("/{run}/cancel", operation_id="cancel_run")
 def cancel_run(service: ServiceDep, caller: Writer, run: str) -> JobAnswer:
-    """Stop the job that carries out the run; nothing happens when it has ended."""
+    """Stop the job that does the run; nothing happens when it has ended."""
     return runs.cancel(service, caller, run)
 
 

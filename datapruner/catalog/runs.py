@@ -39,7 +39,7 @@ def create(
     job_id: str,
     config: RunConfig,
 ) -> Run:
-    """A run that `job_id` is to carry out; without a version, on the one that the job ingests first."""
+    """A run that `job_id` is to do; without a version, on the one that the job ingests first."""
     run = Run(
         id=new_id("run"),
         project_id=project_id,
@@ -54,7 +54,7 @@ def create(
 
 
 def of_job(session: Session, job_id: str) -> Run | None:
-    """The run that a job carries out, if it has one."""
+    """The run that a job does, if it has one."""
     return session.scalars(select(Run).where(Run.job_id == job_id)).one_or_none()
 
 

@@ -44,7 +44,7 @@ _OF_SINGLE_ROWS = (
 _PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
 
 
-def execute(
+def run(
     config: RunConfig,
     rows: Any,
     home: Path,
@@ -67,7 +67,7 @@ def execute(
     path = ingest_to(rows, config.mapping, home, progress)
     aim = None if target is None else ingest_to(target, {}, home, progress)
     with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
-        return execute_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
+        return run_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
 
 
 def _as_named(source: str) -> Any:
@@ -75,7 +75,7 @@ def _as_named(source: str) -> Any:
     return source
 
 
-def execute_on(
+def run_on(
     corpus: Corpus,
     config: RunConfig,
     home: Path,
@@ -87,7 +87,7 @@ def execute_on(
     evaluations: stages.Evaluations = _as_named,
     teacher: Any = None,
 ) -> Run:
-    """`execute` on published corpora. The run's folder is made in `out`, by default in `home`'s runs.
+    """`run` on published corpora. The run's folder is made in `out`, by default in `home`'s runs.
 
     evaluations: how to read an evaluation set by its source's name, by default a path or Hub name. teacher:
     as `stages.needed_teacher` gives it.

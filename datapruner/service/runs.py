@@ -51,7 +51,7 @@ def delete(service: Service, caller: Caller, run: str, *, cascade: bool, dry_run
 
 
 def cancel(service: Service, caller: Caller, run: str) -> JobAnswer:
-    """Cancel the job that carries out the run; nothing happens when it has ended. Raises NotFoundError."""
+    """Cancel the job that does the run; nothing happens when it has ended. Raises NotFoundError."""
     with service.db.write() as session:
         job_id = runs.find(session, caller.project_id, run).job_id
         job = job_rows.find(session, caller.project_id, job_id)

@@ -32,8 +32,7 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.rows import row_files
-from datapruner.runs import pipeline as core
-from datapruner.runs import published, stages
+from datapruner.runs import pipeline, published, stages
 from datapruner.schemas.exports import SUFFIXES
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import comparison_sets, intake, queue, retention, webhooks
@@ -61,7 +60,7 @@ def perform(context: Context, lease: queue.Lease, progress: Progress) -> JobResu
         if "run" in payload:
             run = _run_of(context, lease, payload["run"], result)
             if run.published_at is None:
-                run = _measure(context, lease, run, scratch, progress)
+                run = _run(context, lease, run, scratch, progress)
             result.dataset_id, result.version_id = run.dataset_id, run.version_id
             result.run_id = run.id
             result.measured = run.measured if run.job_id == lease.job_id else 0
@@ -106,7 +105,7 @@ def _run_of(context: Context, lease: queue.Lease, payload: dict[str, Any], resul
         )
 
 
-def _measure(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
+def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
     config = RunConfig(**run.config)
     check_models(context.settings, config.measuring)
     aim: Version | None = None
@@ -141,7 +140,7 @@ def _measure(context: Context, lease: queue.Lease, run: Run, scratch: Path, prog
             )
 
         try:
-            made = core.execute_on(
+            made = pipeline.run_on(
                 corpus,
                 config,
                 home,

@@ -199,7 +199,7 @@ def test_rows_and_a_file_can_be_pruned_by_a_recipe_in_one_call(server: Server, r
     assert sent.text == answer.text
 
 
-def test_a_schedule_carries_out_a_recipe(server: Server, recipe: str) -> None:
+def test_a_schedule_runs_a_recipe(server: Server, recipe: str) -> None:
     body = {"dataset": "sums", "cron": SELDOM, "name": "cooked", "run": {"recipe": recipe}}
     made = server.client.post("/v1/schedules", json=body)
     assert made.status_code == 201, made.text
@@ -212,7 +212,7 @@ def test_a_schedule_carries_out_a_recipe(server: Server, recipe: str) -> None:
     assert run["report"]["kept"] == 13
 
 
-def test_the_command_line_has_a_service_carry_out_a_recipe(
+def test_the_command_line_has_a_service_run_a_recipe(
     server: Server, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATAPRUNER_TOKEN", server.token)

@@ -244,7 +244,7 @@ def test_a_second_attempt_with_the_plans_of_the_first_gives_the_same_bytes_and_c
         path = store.ingest_to(rows, {}, home, Silent())
         for listener in listeners:
             with Corpus(path) as corpus, suppress(KeyboardInterrupt):
-                run = pipeline.execute_on(
+                run = pipeline.run_on(
                     corpus, config, home, Machine(("cpu",), idle=idle), listener, plans=plans.__getitem__
                 )
         assert run is not None

@@ -197,5 +197,5 @@ def test_a_published_corpus_is_run_on_directly(
         keep=Keep(share=0.5),
     )
     with Corpus(ingested(corpus_file, home)) as corpus:
-        run = pipeline.execute_on(corpus, config, home, Machine(["cpu"], idle=idle), Silent())
+        run = pipeline.run_on(corpus, config, home, Machine(["cpu"], idle=idle), Silent())
     assert (run.run_id, run.report) == (whole.run_id, whole.report)

@@ -82,13 +82,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, tiny_folder: Path) -> Run:
     """Runs a recipe, made of RECIPE and other fields (None: without it), in one home unless given another."""
 
-    def carry_out(home: Path = folder / "home", **given: Any) -> Result:
+    def run_it(home: Path = folder / "home", **given: Any) -> Result:
         fields = {"data": "rows.jsonl", "measuring": {"model": str(tiny_folder)}, **RECIPE, **given}
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump({name: value for name, value in fields.items() if value is not None}))
         return datapruner.run_recipe(path, home=home, device="cpu")
 
-    return carry_out
+    return run_it
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def published(service: Service, name: str, versions: int) -> str:
 
 
 def a_run(service: Service, *, keep: float | None, is_published: bool = True) -> str:
-    """A run that has been carried out."""
+    """A run that has been done."""
     dataset_id = published(service, "measured", 1)
     with service.db.write() as session:
         session.add(Job(id="job_1", project_id="prj_1", kind="run", payload={}, state="failed"))
