@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Dataset, Fire, Project, Schedule, Token, new_id
+from datapruner.runs import recipes
 from datapruner.schemas.schedules import NewSchedule
 from datapruner.service import schedules
 
@@ -35,7 +36,7 @@ def make(database: Database, project: tuple[str, str], due: str | None = None, *
     with database.write() as session:
         dataset = session.scalars(select(Dataset).where(Dataset.project_id == project[0])).one()
         body = NewSchedule.model_validate(NIGHTLY | wanted)
-        schedule = schedules.add(session, dataset, body, body.run.config({}), project[1])
+        schedule = schedules.add(session, dataset, body, recipes.of_request(body.run, {}), project[1])
         if due is not None:
             schedule.next_fire_at = utc(due)
         return schedule.id
