@@ -21,11 +21,9 @@ from api import routes as api
 from api.dependencies import Needs
 from datapruner import settings
 from datapruner.cli import app
-from datapruner.request.config import Measuring
-from datapruner.request.parts import Calibrate, Contamination, Coverage, Criterion, Dedup, Rewrite
 from datapruner.request.settings import RunSettings
 from datapruner.rewriting.methods import METHODS as REWRITING
-from datapruner.runs import columns
+from datapruner.runs import columns, recipes
 from datapruner.teacher import settings as teacher
 from scorers.column import Column
 from scorers.method import Method, Option
@@ -62,7 +60,7 @@ def table(*head: str, rows: list[tuple[object, ...]]) -> Iterator[str]:
 def code(value: object) -> str:
     """A value as it is given in the environment or on the command line."""
     shown = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"`{shown}`" if shown not in ("", "None", "[]") else ""
+    return f"`{shown}`" if shown not in ("", "None", "[]", "{}") else ""
 
 
 # Settings
@@ -74,25 +72,6 @@ def _variables(kind: type[BaseSettings], variable: Callable[[str], str]) -> Iter
         known = field.default_factory is None and not isinstance(field.default, SecretStr)
         rows.append((code(variable(name)), code(field.default) if known else "", field.description))
     yield from table("Variable", "Default", "What it is", rows=rows)
-
-
-def _of_run() -> Iterator[str]:
-    settings_of_run = [row for row in _fields(RunSettings) if row[0] != code("measuring")]
-    rows = [*settings_of_run, *_fields(Measuring, "measuring.")]
-    yield from table("Setting", "Default", "Allowed", "What it is", rows=rows)
-
-
-def _of_recipe() -> Iterator[str]:
-    parts = {
-        "dedup": Dedup,
-        "contamination": Contamination,
-        "combine.NAME": Criterion,
-        "coverage": Coverage,
-        "calibrate": Calibrate,
-        "rewrite": Rewrite,
-    }
-    rows = [row for part, model in parts.items() for row in _fields(model, f"{part}.")]
-    yield from table("Setting", "Default", "Allowed", "What it is", rows=rows)
 
 
 # Methods
@@ -146,6 +125,13 @@ def _column(column: Column) -> tuple[str, str]:
     return code(column.name), where + column.text
 
 
+# Runs and recipes
+
+
+def _settings(model: type[BaseModel]) -> Iterator[str]:
+    yield from table("Setting", "Default", "Allowed", "What it is", rows=list(_fields(model)))
+
+
 # SQL
 
 
@@ -164,10 +150,23 @@ def _rewriting() -> Iterator[str]:
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[object, ...]]:
-    """The settings of a model, one a row."""
+    """The settings of a model, one a row; what has no words of its own is told by the settings in it."""
     for name, field in model.model_fields.items():
-        default = "" if field.is_required() or field.default_factory else code(field.default)
-        yield code(prefix + name), default, _allowed(field), field.description or ""
+        within = [] if field.description else list(_parts(field.annotation, prefix + name))
+        for part, place in within:
+            yield from _fields(part, f"{place}.")
+        if not within:
+            default = "" if field.is_required() or field.default_factory else code(field.default)
+            yield code(prefix + name), default, _allowed(field), field.description or ""
+
+
+def _parts(annotation: Any, place: str) -> Iterator[tuple[type[BaseModel], str]]:
+    """The models that a setting is made of, and where they are in it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, place
+    inner = place + {list: "[]", dict: ".NAME"}.get(get_origin(annotation), "")
+    for each in get_args(annotation):
+        yield from _parts(each, inner)
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -282,12 +281,12 @@ def _routes() -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "settings": lambda: _variables(settings.Settings, settings.variable),
-    "run": _of_run,
-    "recipe": _of_recipe,
     "teacher": lambda: _variables(teacher.TeacherSettings, teacher.variable),
     "overview": _overview,
     "signals": _signals,
     "methods": _methods,
+    "run": lambda: _settings(RunSettings),
+    "recipe": lambda: _settings(recipes.Document),
     "sample_scores": lambda: _columns(columns.sample_texts(columns.COLUMNS)),
     "token_scores": lambda: _columns(columns.token_texts(columns.TOKEN_COLUMNS)),
     "rewriting": _rewriting,

@@ -116,9 +116,9 @@ def beside(settings: Mapping[str, Any]) -> dict[str, Any]:
 class Asked(Part):
     """A method as it is asked for."""
 
-    name: Name
-    options: dict[str, Any] = Field({})
-    preset: Name | None = None
+    name: Name = Field(description="name of a method")
+    options: dict[str, Any] = Field({}, description="its options")
+    preset: Name | None = Field(None, description="its published settings; may say how much to keep")
 
 
 class RefusedError(UsageError):

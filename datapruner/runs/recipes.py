@@ -32,7 +32,7 @@ from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
 from datapruner.request.config import Measuring, RunConfig
-from datapruner.request.keep import Amount
+from datapruner.request.keep import DESCRIPTION, Amount
 from datapruner.request.parts import (
     Calibrate,
     Contamination,
@@ -84,21 +84,21 @@ class Export(Part):
 _MODEL_SETTINGS = ("model", "reference", "embedder")
 
 
-class _Document(Part):
+class Document(Part):
     """A recipe as it is written."""
 
-    data: Place | None = None
-    mapping: dict[str, str] = Field({})
-    target: Place | None = None
+    data: Place | None = Field(None, description="rows: file, folder or Hub name; none at a service")
+    mapping: dict[str, str] = Field({}, description="columns by their roles, as in {prompt: q, response: a}")
+    target: Place | None = Field(None, description="rows to select towards, for methods that read them")
     measuring: Measuring = Measuring()
     seed: Seed = 0
     dedup: Dedup | None = None
     contamination: Contamination | None = None
-    filter: Filter | None = None
+    filter: Filter | None = Field(None, description="SQL over a sample's columns, true for those that stay")
     methods: list[Asked] = Field([], max_length=MOST_METHODS)
     combine: dict[Name, Criterion] | None = Field(None, min_length=1, max_length=50)
     coverage: Coverage | None = None
-    keep: Amount | None = None
+    keep: Amount | None = Field(None, description=DESCRIPTION)
     calibrate: Calibrate | None = None
     rewrite: Rewrite | None = None
     export: Export = Export()
@@ -345,7 +345,7 @@ def _position(mark: Any) -> tuple[int, int]:
 # From a document to a configuration
 
 
-def _document(document: Mapping[str, Any], lines: _Lines) -> tuple[_Document, _Lines]:
+def _document(document: Mapping[str, Any], lines: _Lines) -> tuple[Document, _Lines]:
     """The settings, each checked on its own, and where they stand. Raises UsageError."""
     document = dict(document)
     if "method" in document:
@@ -362,7 +362,7 @@ def _document(document: Mapping[str, Any], lines: _Lines) -> tuple[_Document, _L
         # A bare name is a method without options.
         document["methods"] = [{"name": each} if isinstance(each, str) else each for each in methods]
     try:
-        return _Document.model_validate(document), lines
+        return Document.model_validate(document), lines
     except ValidationError as error:
         raise lines.refusal(map(_problem, error.errors(include_url=False))) from error
 
@@ -371,7 +371,7 @@ def _problem(error: Any) -> Problem:
     where = validation.place(error)
     path = where.split(".")
     if error["type"] == "extra_forbidden":
-        model = _Document if len(path) == 1 else _MODELS[path[0]]
+        model = Document if len(path) == 1 else _MODELS[path[0]]
         close = get_close_matches(path[-1], model.model_fields, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
         known = ", ".join(model.model_fields)
@@ -381,9 +381,9 @@ def _problem(error: Any) -> Problem:
     return Problem(where, f"{text} ({remedy})" if remedy else text)
 
 
-def _config(found: _Document, lines: _Lines, problems: list[Problem], ask: Ask) -> RunConfig:
+def _config(found: Document, lines: _Lines, problems: list[Problem], ask: Ask) -> RunConfig:
     """The configuration, checked as a whole. Raises UsageError with the `problems` that are known already."""
-    given = {name: getattr(found, name) for name in RunConfig.model_fields.keys() & _Document.model_fields}
+    given = {name: getattr(found, name) for name in RunConfig.model_fields.keys() & Document.model_fields}
     given |= {"source": None if found.data == "-" else found.data}  # rows from standard input have no name
     try:
         config = assembled(given.pop("methods"), given.pop("keep"), **given)
@@ -408,7 +408,7 @@ def _of_method(index: int, error: UsageError) -> Problem:
     return Problem(f"methods.{index}{inner}", str(error))
 
 
-def _beside(found: _Document, folder: Path) -> _Document:
+def _beside(found: Document, folder: Path) -> Document:
     """The document with its relative paths made to begin at the folder of the recipe."""
 
     def place(name: str | None) -> str | None:
