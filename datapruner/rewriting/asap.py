@@ -20,7 +20,7 @@ from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Counter, MeasuredReasoning, Settings
 from scorers.reasoning.asap import StepTokens, keep_steps, locate
 from scorers.reasoning.steps import Span, removed_spans, split_steps, without
-from scorers.selection.ranking import tolerant_floor
+from scorers.shares import tolerant_floor
 from scorers.signals.columns import Bools, Floats
 
 PUBLISHED_MAX_TOKENS = 4096

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from datapruner.request.keep import Keep
 from scorers.method import Selection
-from scorers.selection.ranking import count_to_keep, tolerant_floor
+from scorers.shares import count_to_keep, tolerant_floor
 from scorers.signals.columns import Ints, Signals
 
 if TYPE_CHECKING:

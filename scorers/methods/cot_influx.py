@@ -29,7 +29,7 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
-from scorers.selection.ranking import check_share, tolerant_floor
+from scorers.shares import check_share, tolerant_floor
 from scorers.signals.columns import TOKEN_SIGNALS, Bools, Floats, Ints, Signals
 
 RANKING = Column(

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
-from scorers.selection.ranking import all_tokens, count_to_keep, draws
+from scorers.selection.ranking import all_tokens, draws
 from scorers.selection.vectors import Vectors, unit_vectors
+from scorers.shares import count_to_keep
 from scorers.signals.columns import Bools, Ints, Signals
 
 _BLOCK = 512  # candidates brought up to date at once

@@ -14,7 +14,8 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
-from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest, tolerant_floor
+from scorers.selection.ranking import all_tokens, keep_highest
+from scorers.shares import count_to_keep, tolerant_floor
 from scorers.signals.columns import SAMPLE_SIGNALS, Signals
 
 EL2N = SAMPLE_SIGNALS["el2n"]

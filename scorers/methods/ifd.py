@@ -27,7 +27,8 @@ import numpy as np
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column, view
 from scorers.methods.ppl import perplexity
-from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest
+from scorers.selection.ranking import all_tokens, keep_highest
+from scorers.shares import count_to_keep
 from scorers.signals.columns import Floats, Signals
 
 IFD = Column(

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.methods.ppl import PPL, perplexity
-from scorers.selection.ranking import all_tokens, check_share, draws, keep_highest, tolerant_floor
+from scorers.selection.ranking import all_tokens, draws, keep_highest
+from scorers.shares import check_share, tolerant_floor
 from scorers.signals.columns import SAMPLE_SIGNALS, Bools, Floats, Ints, Signals
 
 QUADRANTS = np.array(["Q1", "Q2", "Q3", "Q4", "band"])

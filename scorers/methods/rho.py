@@ -23,7 +23,8 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, token_column, view
-from scorers.selection.ranking import all_tokens, count_to_keep, ranked_selection
+from scorers.selection.ranking import all_tokens, ranked_selection
+from scorers.shares import count_to_keep
 from scorers.signals.columns import Bools, Floats, Signals
 
 RHO = Column("rho", "mean excess loss over the reference model", unit="nats", direction="high")

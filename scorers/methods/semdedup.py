@@ -27,8 +27,9 @@ import numpy as np
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
 from scorers.selection.clusters import kmeans
-from scorers.selection.ranking import all_tokens, count_to_keep, keep_highest
+from scorers.selection.ranking import all_tokens, keep_highest
 from scorers.selection.vectors import Vectors, unit_vectors
+from scorers.shares import count_to_keep
 from scorers.signals.columns import Floats, Signals
 
 _GROUP_SIZE = 1000

@@ -22,8 +22,9 @@ import numpy as np
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.clusters import kmeans
-from scorers.selection.ranking import all_tokens, check_share, count_to_keep, keep_highest, tolerant_floor
+from scorers.selection.ranking import all_tokens, keep_highest
 from scorers.selection.vectors import unit_vectors
+from scorers.shares import check_share, count_to_keep, tolerant_floor
 from scorers.signals.columns import SAMPLE_SIGNALS, Ints, Signals
 
 EL2N = SAMPLE_SIGNALS["el2n"]

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from scorers.column import Column
 from scorers.method import Selection
-from scorers.selection.ranking import all_tokens, count_to_keep, draws, keep_highest, tolerant_floor
+from scorers.selection.ranking import all_tokens, draws, keep_highest
+from scorers.shares import count_to_keep, tolerant_floor
 from scorers.signals.columns import Bools, Floats, Ints, Signals
 
 COVERAGE = (

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from scorers.selection.ranking import tolerant_floor
+from scorers.shares import tolerant_floor
 from scorers.signals.forward import LoadedProxy, TokenisedSample, backbone
 from scorers.signals.head import Head
 

@@ -11,7 +11,7 @@ from scorers.method import Method
 from scorers.methods.ccs import Ccs, CcsOptions
 from scorers.methods.ppl import perplexity
 from scorers.selection.coverage import cover
-from scorers.selection.ranking import count_to_keep
+from scorers.shares import count_to_keep
 from tests.signal_factory import make_signals, sample_ids, sample_signals
 
 SCORES = get_args(get_type_hints(CcsOptions)["score"])

@@ -1,17 +1,15 @@
-"""Exact top-k with ties, tolerant rounding and seeded draws, against plain Python."""
+"""Exact top-k with ties and seeded draws, against plain Python."""
 
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers.selection.ranking import count_to_keep, draws, keep_highest, tolerant_ceil, tolerant_floor
+from scorers.selection.ranking import draws, keep_highest
 from tests.signal_factory import sample_ids
 
 
@@ -48,37 +46,6 @@ def test_the_order_of_the_samples_does_not_matter(values: list[float], count: in
 
 def test_nothing_is_kept_of_nothing() -> None:
     assert keep_highest(np.empty(0), sample_ids(0), 0).tolist() == []
-    assert count_to_keep(0.5, 0) == 0
-
-
-@given(st.integers(1, 1000), st.integers(1, 20_000))
-def test_a_share_in_thousandths_keeps_its_exact_ceiling(thousandths: int, n: int) -> None:
-    assert count_to_keep(thousandths / 1000, n) == math.ceil(Fraction(thousandths, 1000) * n)
-
-
-@given(st.integers(1, 100), st.integers(0, 5000))
-def test_a_share_in_hundredths_has_its_exact_floor(hundredths: int, length: int) -> None:
-    assert tolerant_floor(hundredths / 100 * length) == math.floor(Fraction(hundredths, 100) * length)
-
-
-@given(st.integers(1, 10**9), st.data())
-def test_a_count_expressed_as_a_share_comes_back_as_that_count(n: int, data: st.DataObject) -> None:
-    count = data.draw(st.integers(1, n))
-    assert count_to_keep(count / n, n) == count
-
-
-def test_rounding_errors_are_not_rounded_up_or_down() -> None:
-    assert math.ceil(0.07 * 100) == 8
-    assert tolerant_ceil(0.07 * 100) == 7
-    assert math.floor(0.29 * 100) == 28
-    assert tolerant_floor(0.29 * 100) == 29
-    assert tolerant_floor(0.7 * 10) == 7
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 1.0001, math.nan, math.inf])
-def test_a_share_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=r"keep share is .* over 0 and at most 1"):
-        count_to_keep(share, 10)
 
 
 def test_a_draw_depends_on_seed_and_id_alone() -> None:
