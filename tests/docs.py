@@ -80,11 +80,10 @@ def _variables(kind: type[BaseSettings], variable: Callable[[str], str]) -> Iter
 def _overview() -> Iterator[str]:
     rows = []
     for method in OWN:
-        keeps = (inspect.getdoc(type(method)) or "").split("\n\n")[0]
         needs = ", ".join(map(code, sorted(method.needs(method.options()))))
         paper = _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<0>)", method.paper)
-        rows.append((code(method.name), keeps, needs or "nothing", paper))
-    yield from table("Method", "What it does", "Reads", "Paper", rows=rows)
+        rows.append((code(method.name), method.title, needs or "nothing", paper))
+    yield from table("Method", "What it is", "Reads, by default", "Paper", rows=rows)
 
 
 def _signals() -> Iterator[str]:
@@ -97,7 +96,7 @@ def _signals() -> Iterator[str]:
 
 def _methods() -> Iterator[str]:
     for method in OWN:
-        yield from (f"### `{method.name}`", "", f"{method.title}. Paper: {method.paper}.", "")
+        yield from (f"### `{method.name}`", "", f"{method.title}. {_told(type(method))}", "")
         yield from _options(method)
         yield from table("Column", "What it is", rows=[_column(column) for column in method.columns])
         yield ""

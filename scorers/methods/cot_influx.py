@@ -56,7 +56,7 @@ class CotInflux:
     """Keep floor(share * M) of the M response tokens: those most surprising, in the examples ranked first."""
 
     name = "cot-influx"
-    title = "Coarse to fine: examples, then tokens, under one token budget"
+    title = "Examples, then tokens, under one token budget (CoT-Influx without reinforcement learning)"
     paper = "arXiv 2312.08901"
     options = CotInfluxOptions
     presets: Mapping[str, Mapping[str, Any]] = {}
