@@ -89,7 +89,7 @@ class Result:
             return exports.as_dataset(exports.canonical(self.run, corpus, self.home))
 
     def export(self, path: str | Path, *, plain: bool = False) -> int:
-        """Write the subset, or with `plain` the original rows alone, as .parquet, .csv or .jsonl.
+        """Write the subset, or with `plain` the original rows alone, in the format of its suffix.
 
         The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
         Raises UsageError when the file cannot be written, or when the run only scored.
@@ -109,7 +109,7 @@ class Result:
         return count
 
     def export_scores(self, path: str | Path) -> int:
-        """Write the score table as .parquet, .csv or .jsonl, with `<name>.run.json` beside it."""
+        """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""
         target = Path(path)
         count = row_files.write(target, exports.scores_of(self.scores))
         files.write_json(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, HTTPException, Request, status
+from typing import get_args
+
+from fastapi import APIRouter, Request, status
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from api.dependencies import ServiceDep, Writer
 from api.downloads import download
 from api.job_answers import preferred_wait, started
-from api.negotiation import preferred
+from api.negotiation import accepted, negotiated, preferred
 from api.uploads import received, two_bodies
-from datapruner.schemas.exports import MEDIA_TYPES, ExportFormat
+from datapruner.schemas.exports import MEDIA_TYPES, SubsetFormat
 from datapruner.schemas.forms import PruneForm
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.prune import NewPrune
@@ -23,7 +25,8 @@ from datapruner.service.uploads import Incoming
 
 router = APIRouter(tags=["prune"])
 
-_FORMATS: tuple[ExportFormat, ...] = ("parquet", "plain-jsonl")
+_FORMATS: dict[str, SubsetFormat] = {MEDIA_TYPES[name]: name for name in get_args(SubsetFormat)}
+_FIRST, *_ = _FORMATS.values()
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -35,7 +38,7 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
     responses={
         200: {
             "description": "The subset, with `Prefer: wait=N`",
-            "content": {MEDIA_TYPES[name]: _BYTES for name in _FORMATS},
+            "content": dict.fromkeys(_FORMATS, _BYTES),
         },
         406: {"description": "No such representation"},
     },
@@ -55,22 +58,17 @@ async def prune(request: Request, service: ServiceDep, caller: Writer) -> Respon
     )
 
 
-def _format(request: Request) -> ExportFormat:
+def _format(request: Request) -> SubsetFormat:
     """What the subset is to be written as. Raises HTTPException 406."""
-    offers = {MEDIA_TYPES[name]: name for name in _FORMATS} | {"application/octet-stream": _FORMATS[0]}
-    accept = ",".join(request.headers.getlist("accept"))
-    if (found := preferred(accept, list(offers))) is not None:
-        return offers[found]
-    if preferred_wait(request) is None and preferred(accept, ["application/json"]) is not None:
-        return _FORMATS[0]  # the answer is the job
-    raise HTTPException(
-        status.HTTP_406_NOT_ACCEPTABLE,
-        f"a subset comes as {' or '.join(MEDIA_TYPES[name] for name in _FORMATS)}",
-    )
+    only_started = preferred_wait(request) is None and preferred(accepted(request), ["application/json"])
+    offers = _FORMATS | {"application/octet-stream": _FIRST}
+    if only_started and preferred(accepted(request), list(offers)) is None:
+        return _FIRST  # the answer is the job
+    return negotiated(request, offers, "a subset comes")
 
 
 def _submit(
-    service: Service, caller: Caller, body: NewPrune | PruneForm, file: Incoming | None, wanted: ExportFormat
+    service: Service, caller: Caller, body: NewPrune | PruneForm, file: Incoming | None, wanted: SubsetFormat
 ) -> Submitted:
     if isinstance(body, NewPrune):
         file = uploads.inline(body.rows)

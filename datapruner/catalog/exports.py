@@ -22,7 +22,7 @@ class Shown:
 
 
 def create(session: Session, *, project_id: str, run_id: str, job_id: str, format: str) -> Export:  # noqa: A002
-    """An export that `job_id` is to write. `format` is one of `schemas.exports.ExportFormat`."""
+    """An export that `job_id` is to write. `format` is one of `rows.formats.ExportFormat`."""
     export = Export(id=new_id("exp"), project_id=project_id, run_id=run_id, job_id=job_id, format=format)
     session.add(export)
     session.flush()

@@ -210,7 +210,7 @@ class Run(Base):
 
 
 class Export(Base):
-    """A subset as a file. `format` is one of `schemas.exports.ExportFormat`."""
+    """A subset as a file. `format` is one of `rows.formats.ExportFormat`."""
 
     __tablename__ = "exports"
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from datapruner.client import _operations as operations
 from datapruner.client import _streams
-from datapruner.client._operations import Data, SubsetFormat
+from datapruner.client._operations import Data
 from datapruner.client._options import AnySource, DatasetOptions, RunOptions
 from datapruner.client._session import Session
 from datapruner.client._streams import Watcher
 from datapruner.errors import ServiceError
+from datapruner.rows.formats import ExportFormat
 from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
-from datapruner.schemas.exports import ExportAnswer, ExportFormat
+from datapruner.schemas.exports import ExportAnswer, SubsetFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import RunAnswer
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from datapruner.client._options import (
     AnySource,
@@ -23,14 +23,13 @@ from datapruner.client._options import (
 )
 from datapruner.client._request import Request, at, body, checked, encoded, nothing, reading, text
 from datapruner.errors import UsageError
+from datapruner.rows.formats import ExportFormat
 from datapruner.schemas import datasets, exports, jobs, methods, projects, runs, schedules, sql
 from datapruner.schemas.common import Page
 
 Rows = Iterable[Mapping[str, Any]]
 Data = str | Path | Rows
 """A file, by its path, or rows."""
-SubsetFormat = Literal["parquet", "plain-jsonl"]
-"""What `prune` can give at once; an export can be more."""
 
 
 # The one-call door
@@ -41,7 +40,7 @@ def prune(
     *,
     name: str | None = None,
     mapping: Mapping[str, str] | None = None,
-    export: SubsetFormat = "parquet",
+    export: exports.SubsetFormat = "parquet",
     **run: Unpack[RunOptions],
 ) -> Request[jobs.JobAnswer]:
     """Start pruning a file or rows, which become the dataset `name`; see `schemas.prune.NewPrune`."""
@@ -176,7 +175,7 @@ def compare_runs(run: str, other: str) -> Request[runs.Comparison]:
 # Exports
 
 
-def create_export(run: str, format: exports.ExportFormat = "parquet") -> Request[jobs.JobAnswer]:  # noqa: A002
+def create_export(run: str, format: ExportFormat = "parquet") -> Request[jobs.JobAnswer]:  # noqa: A002
     """Start writing the subset of a run as a file."""
     content = body(exports.NewExport, run=run, format=format)
     return Request("POST", "/exports", reading(jobs.JobAnswer), content=content)

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypedDict
 
 from datapruner.request.config import Measuring, MeasuringSettings
 from datapruner.request.keep import Keep
+from datapruner.rows.formats import ExportFormat
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
-from datapruner.schemas.exports import ExportFormat
 from datapruner.schemas.projects import Scope
 
 AnySource = HubSource | PathSource | UrlSource | Mapping[str, Any]

@@ -13,6 +13,7 @@ from datapruner.commands import display, settings
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import NothingSurvivedError, UsageError
+from datapruner.rows.formats import FILES, listed
 
 if TYPE_CHECKING:
     from datapruner.curation.verdicts import Verdicts
@@ -21,13 +22,11 @@ _EXAMPLES = 8
 
 Kept = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write the kept rows unchanged: .parquet, .csv or .jsonl."),
+    typer.Option("--out", metavar="FILE", help=f"Write the kept rows unchanged: {listed(FILES)}."),
 ]
 Table = Annotated[
     Path | None,
-    typer.Option(
-        "--verdicts", metavar="FILE", help="Write what became of each row: .parquet, .csv or .jsonl."
-    ),
+    typer.Option("--verdicts", metavar="FILE", help=f"Write what became of each row: {listed(FILES)}."),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from datapruner.commands import answers
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.rows.formats import ExportFormat, exported
 
 if TYPE_CHECKING:
     from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
@@ -214,7 +215,7 @@ def create_export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run that pruned.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the subset.")],
     format_: Annotated[
-        Literal["parquet", "csv", "jsonl", "plain-parquet", "plain-csv", "plain-jsonl"],
+        ExportFormat,
         typer.Option("--format"),
     ] = "parquet",
     url: given.Url = None,
@@ -224,11 +225,11 @@ def create_export(
     """Write the subset of a run, and fetch it."""
     from datapruner.commands import remote
     from datapruner.rows import row_files
-    from datapruner.schemas.exports import SUFFIXES
 
     row_files.check_target(out)
-    if out.suffix != SUFFIXES[format_]:
-        raise UsageError(f"{out} is no name for {format_}", remedy=f"call it …{SUFFIXES[format_]}")
+    suffix = exported(format_).suffix
+    if out.suffix != suffix:
+        raise UsageError(f"{out} is no name for {format_}", remedy=f"call it …{suffix}")
     output = Output(as_json=as_json, quiet=quiet)
     with given.client(url) as client, output.progress() as progress:
         job = remote.wait(client, client.exports.start_create(run, format_), progress, output)

@@ -11,6 +11,7 @@ import typer
 
 from datapruner.commands import settings
 from datapruner.errors import UsageError
+from datapruner.rows.formats import FILES, listed
 
 if TYPE_CHECKING:
     from datapruner.client import Client
@@ -44,13 +45,11 @@ Url = Annotated[
 Limit = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
 SubsetFile = Annotated[
     Path | None,
-    typer.Option(
-        "--out", metavar="FILE", help="Write the subset with scores and masks: .parquet, .csv or .jsonl."
-    ),
+    typer.Option("--out", metavar="FILE", help=f"Write the subset with scores and masks: {listed(FILES)}."),
 ]
 PlainFile = Annotated[
     Path | None,
-    typer.Option("--plain", metavar="FILE", help="Write the kept rows unchanged: .parquet, .csv or .jsonl."),
+    typer.Option("--plain", metavar="FILE", help=f"Write the kept rows unchanged: {listed(FILES)}."),
 ]
 
 

@@ -11,6 +11,7 @@ from datapruner.commands import options as given
 from datapruner.commands import settings
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.rows.formats import FILES, listed
 
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
@@ -73,7 +74,7 @@ def score(
     map_: given.Mapped = None,
     device: given.Device = "auto",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the scores: .parquet, .csv or .jsonl.")
+        Path | None, typer.Option(metavar="FILE", help=f"Write the scores: {listed(FILES)}.")
     ] = None,
     url: given.Url = None,
     as_json: given.Json = False,

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from pydantic import TypeAdapter
 from rich.console import RenderableType
@@ -28,8 +27,8 @@ from datapruner.explaining.explanation import Explanation
 from datapruner.progress import Progress
 from datapruner.query.results import QueryResult
 from datapruner.request.config import RunConfig
+from datapruner.rows.formats import ExportFormat, export_with
 from datapruner.runs import published
-from datapruner.schemas.exports import SUFFIXES, ExportFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, RunAnswer
 from datapruner.system import files
@@ -61,9 +60,9 @@ def prune(
     """Prune a file or a dataset of the service, and fetch what --out and --plain ask for."""
     formats: dict[str, tuple[Path, ExportFormat]] = {}
     if out is not None:
-        formats["subset"] = (out, _format(out, ""))
+        formats["subset"] = (out, export_with(out.suffix, plain=False))
     if plain is not None:
-        formats["plain rows"] = (plain, _format(plain, "plain-"))
+        formats["plain rows"] = (plain, export_with(plain.suffix, plain=True))
     is_dataset = bool(_NAME.fullmatch(source)) and not Path(source).exists()
     only_here(map=is_dataset and bool(mapping))
     exports: dict[ExportFormat, str] = {}
@@ -91,13 +90,6 @@ def prune(
                 exports[format_] = came(wait(client, job, progress, output), "export_id")
             written[what] = (path, fetch(client, exports[format_], path, progress))
         _finish(client, output, run, written)
-
-
-def _format(path: Path, what: str) -> ExportFormat:
-    """The service's name for a file of this name with the subset, or with "plain-" rows."""
-    found = what + path.suffix[1:]
-    assert found in SUFFIXES, path
-    return cast(ExportFormat, found)
 
 
 def score(url: str, source: str, wanted: RunOptions, output: Output) -> None:

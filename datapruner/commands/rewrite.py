@@ -13,6 +13,7 @@ from datapruner.commands import options as given
 from datapruner.commands import settings
 from datapruner.commands.display import Output
 from datapruner.commands.prune import export, finish
+from datapruner.rows.formats import FILES, listed
 
 rewrite_app = typer.Typer(no_args_is_help=True)
 
@@ -29,14 +30,12 @@ OutFile = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="Write the rows to train on with what became of each: .parquet, .csv or .jsonl.",
+        help=f"Write the rows to train on with what became of each: {listed(FILES)}.",
     ),
 ]
 PlainFile = Annotated[
     Path | None,
-    typer.Option(
-        "--plain", metavar="FILE", help="Write the rows to train on alone: .parquet, .csv or .jsonl."
-    ),
+    typer.Option("--plain", metavar="FILE", help=f"Write the rows to train on alone: {listed(FILES)}."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Ask nothing: print how many questions, tokens and money it takes.")

@@ -51,7 +51,7 @@ class Verdicts:
         return self.table.filter(status="kept")["row"].to_list()
 
     def export(self, path: str | Path) -> int:
-        """Write the kept rows as they came: .parquet, .csv or .jsonl; their number.
+        """Write the kept rows as they came, in the format of `path` (`rows.formats`); their number.
 
         Raises UsageError when the file cannot be written, NothingSurvivedError when no row is kept.
         """
@@ -64,7 +64,7 @@ class Verdicts:
             return row_files.write(target, corpus.original_rows(rows))
 
     def export_table(self, path: str | Path) -> int:
-        """Write the table as .parquet, .csv or .jsonl; its length. Raises UsageError."""
+        """Write the table in the format of `path` (`rows.formats`); its length. Raises UsageError."""
         return row_files.write(Path(path), Rows.of(row_files.plain_table(self.table), self.step))
 
 

@@ -142,14 +142,19 @@ def suffixes(names: Sequence[Name]) -> dict[str, Name]:
     return {FORMATS[name].suffix: name for name in names}
 
 
-def exported(name: ExportFormat) -> Format:
-    """How an export of this name is written."""
+def exported(name: str) -> Format:
+    """How an export of this name, one of `EXPORTS`, is written."""
     return FORMATS[name.removeprefix(_PLAIN)]
 
 
-def is_plain(name: ExportFormat) -> bool:
+def is_plain(name: str) -> bool:
     """Whether an export of this name has the kept rows alone."""
     return name.startswith(_PLAIN)
+
+
+def export_with(suffix: str, *, plain: bool) -> ExportFormat:
+    """The export that is a file with this suffix, one of those of `FILES`."""
+    return next(name for name in EXPORTS if exported(name).suffix == suffix and is_plain(name) == plain)
 
 
 def listed(names: Sequence[Name]) -> str:

@@ -48,6 +48,7 @@ from datapruner.request.parts import (
 )
 from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
 from datapruner.rows import row_files
+from datapruner.rows.formats import FILES, listed
 from datapruner.runs import stages
 from datapruner.runs.filters import Ask
 from datapruner.schemas.runs import RunRequest
@@ -72,9 +73,9 @@ _PLAIN = "leave it out: recipes have plain values, lists and mappings only"
 class Export(Part):
     """Files to write at the end, each with what replays the run beside it."""
 
-    subset: Place | None = Field(None, description="with scores and masks: .parquet, .csv or .jsonl")
-    plain: Place | None = Field(None, description="the rows to train on alone: .parquet, .csv or .jsonl")
-    scores: Place | None = Field(None, description="the score table: .parquet, .csv or .jsonl")
+    subset: Place | None = Field(None, description=f"with scores and masks: {listed(FILES)}")
+    plain: Place | None = Field(None, description=f"the rows to train on alone: {listed(FILES)}")
+    scores: Place | None = Field(None, description=f"the score table: {listed(FILES)}")
 
     def files(self) -> dict[str, Path]:
         """The files to write, by what they are."""

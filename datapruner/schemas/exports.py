@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
+from datapruner.rows.formats import EXPORTS, ExportFormat, exported
 from datapruner.schemas.common import Answer, Moment, Request
 from datapruner.schemas.jobs import JobState
 
-ExportFormat = Literal["parquet", "csv", "jsonl", "plain-parquet", "plain-csv", "plain-jsonl"]
-_MEDIA_TYPES = {
-    "parquet": "application/vnd.apache.parquet",
-    "csv": "text/csv",
-    "jsonl": "application/x-ndjson",
-}
-SUFFIXES: dict[str, str] = {name: "." + name.removeprefix("plain-") for name in get_args(ExportFormat)}
-MEDIA_TYPES: dict[str, str] = {name: _MEDIA_TYPES[suffix[1:]] for name, suffix in SUFFIXES.items()}
+SubsetFormat = Literal["parquet", "plain-jsonl"]
+"""Of what `prune` answers with at once, which the media type tells apart; an export can be more."""
+MEDIA_TYPES: dict[ExportFormat, str] = {name: exported(name).media_type for name in EXPORTS}
+"""What the file of an export is, by the name of its format."""
 
 
 class NewExport(Request):

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, HttpUrl
 
+from datapruner.rows.formats import ExportFormat
 from datapruner.schemas.common import Answer, Moment, Name, Request
 from datapruner.schemas.datasets import RereadSource
-from datapruner.schemas.exports import ExportFormat
 from datapruner.schemas.runs import RunRequest
 
 

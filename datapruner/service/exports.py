@@ -8,8 +8,9 @@ from pathlib import Path
 
 from datapruner.catalog import exports, runs
 from datapruner.catalog.models import Dataset
+from datapruner.rows.formats import exported
 from datapruner.schemas.datasets import Deleted
-from datapruner.schemas.exports import MEDIA_TYPES, SUFFIXES, ExportAnswer
+from datapruner.schemas.exports import ExportAnswer
 from datapruner.service import retention
 from datapruner.service.instance import Service
 from datapruner.service.tokens import Caller
@@ -71,8 +72,8 @@ def file(service: Service, caller: Caller, export: str) -> ExportFile:
         sha256=row.sha256,
         modified=row.published_at,
         dataset=dataset,
-        suffix=SUFFIXES[row.format],
-        media_type=MEDIA_TYPES[row.format],
+        suffix=exported(row.format).suffix,
+        media_type=exported(row.format).media_type,
     )
 
 

@@ -23,6 +23,7 @@ from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
 from datapruner.request.config import RunConfig
 from datapruner.request.settings import check_prunes
+from datapruner.rows.formats import ExportFormat
 from datapruner.runs import recipes
 from datapruner.schemas.datasets import (
     HubSource,
@@ -33,7 +34,7 @@ from datapruner.schemas.datasets import (
     UploadSource,
     UrlSource,
 )
-from datapruner.schemas.exports import ExportFormat, NewExport
+from datapruner.schemas.exports import NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import NewRun, RunRequest
 from datapruner.service import comparison_sets, jobs, queue, uploads

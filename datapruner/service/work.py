@@ -32,8 +32,8 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.rows import row_files
+from datapruner.rows.formats import exported, is_plain
 from datapruner.runs import pipeline, published, stages
-from datapruner.schemas.exports import SUFFIXES
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import comparison_sets, intake, queue, retention, webhooks
 from datapruner.service.allowed_models import check_models
@@ -219,10 +219,10 @@ def _export(
     context.storage.local(f"{run.key}/run.duckdb")
     made = published.read(context.storage.local(f"{run.key}/run.json").parent)
     progress.stage("exporting", made.report.kept, "samples")
-    path = scratch / f"subset{SUFFIXES[export.format]}"
+    path = scratch / f"subset{exported(export.format).suffix}"
     home = context.storage.folder(f"projects/{export.project_id}")
     with Corpus(context.storage.local(version.key)) as corpus:
-        if export.format.startswith("plain-"):
+        if is_plain(export.format):
             wanted = writing.plain(made, corpus)
         else:
             context.storage.pull(signals_prefix(export.project_id, ProxyKey(**made.lineage["proxy"])))

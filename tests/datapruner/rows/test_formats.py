@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -61,3 +62,18 @@ def test_rows_of_many_batches_are_all_there(name: str) -> None:
     told: list[int] = []
     count = FORMATS[name].write(io.BytesIO(), Rows.of(pa.table({"n": range(5000)}), "rows"), told.append)
     assert (count, told == sorted(told), 2048 <= told[-1] <= 5000) == (5000, True, True)
+
+
+def test_no_other_file_of_the_package_or_the_api_says_what_a_format_is() -> None:
+    root = Path(__file__).parents[3]
+    sources = [path for folder in ("datapruner", "api") for path in sorted((root / folder).rglob("*.py"))]
+    kinds = [each.media_type for each in FORMATS.values() if each.name != "json"]  # which everything speaks
+    naming = [path for path in sources if any(kind in path.read_text(encoding="utf-8") for kind in kinds)]
+    assert naming == [Path(formats.__file__)]
+    lists = [path for path in sources if formats.listed(FILES) in path.read_text(encoding="utf-8")]
+    assert lists == []
+
+
+def test_exports_are_found_by_the_suffix_of_their_files() -> None:
+    for name in EXPORTS:
+        assert formats.export_with(exported(name).suffix, plain=is_plain(name)) == name
