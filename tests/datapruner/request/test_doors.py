@@ -20,8 +20,8 @@ from api.uploads import valid
 from datapruner.client._request import checked
 from datapruner.commands import options, settings
 from datapruner.errors import UsageError
-from datapruner.request.config import RunConfig
-from datapruner.request.settings import beside, check_prunes, config_for
+from datapruner.request.config import Measuring, RunConfig
+from datapruner.request.settings import RunSettings, beside, check_prunes, config_for
 from datapruner.runs import recipes
 from datapruner.schemas.forms import PruneForm
 from datapruner.schemas.prune import NewPrune
@@ -221,6 +221,14 @@ def test_a_setting_that_there_is_not_is_refused(door: str) -> None:
     field, message = told(door, QTUNING | {"modle": "x"})
     assert field == "modle"
     assert message.removeprefix("modle: ").startswith("there is no such setting")
+
+
+def test_a_form_and_a_body_are_documented_with_every_setting() -> None:
+    """A form has those of measuring beside the others."""
+    of_form = set(PruneForm.model_json_schema()["properties"])
+    of_body = set(NewPrune.model_json_schema()["properties"])
+    assert of_form - {"sha256"} == of_body - {"rows", "measuring"} | set(Measuring.model_fields)
+    assert set(RunSettings.model_fields) <= of_body
 
 
 MEASURED = {
