@@ -10,19 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from datapruner.errors import UsageError
 from datapruner.request.keep import Keep
-from datapruner.request.parts import (
-    Calibrate,
-    Contamination,
-    Coverage,
-    Criterion,
-    Dedup,
-    Filter,
-    Name,
-    Part,
-    Place,
-    Rewrite,
-    Seed,
-)
+from datapruner.request.parts import Part, Place, Seed, Stages, is_none
 from scorers.method import Method
 from scorers.methods import registry
 
@@ -31,11 +19,6 @@ DEFAULT_METHOD = "qtuning"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Overflow = Literal["truncate", "error"]
 TrainOn = Literal["all", "last"]
-
-
-def _is_none(value: object) -> bool:
-    """What is not given is not in a dump either, so that the ids of runs without it stay as they are."""
-    return value is None
 
 
 class Reading(Part):
@@ -67,12 +50,12 @@ class Measuring(Reading):
 
     embedder: Place | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="sentence-embedding model, for methods that read its vectors (default: all-minilm-l6-v2)",
     )
     reference: Place | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         description="a second model, with the same tokens, for methods that compare the two",
     )
 
@@ -129,37 +112,24 @@ class MethodChoice(Part):
             raise UsageError(f"method {self.name}: {error}", field="options") from error
 
 
-class RunConfig(Part):
+class RunConfig(Stages):
     """Everything that decides a result besides the rows and the package versions.
 
-    In the order of its stages: `dedup` and `contamination` drop samples before they are measured, `filter`
-    before the methods score them; `combine` makes one score of several and `coverage` selects evenly over it;
-    of what is kept, `calibrate` leaves one batch and `rewrite` shortens the reasoning. Without `combine` and
-    `coverage` the method selects.
-
-    Without methods a run rewrites and nothing more: there are no scores to select by, so `keep` is not given
-    either, and all that the stages before and the rewriting leave is kept.
+    Without `combine` and `coverage` the method selects. Without methods a run rewrites and nothing more:
+    there are no scores to select by, so `keep` is not given either, and all that the stages before and the
+    rewriting leave is kept.
     """
 
     source: str | None = Field(
         None, description="path or Hub name; null for rows that came from Python or stdin"
     )
     target: str | None = Field(
-        None, exclude_if=_is_none, description="likewise, of the rows that methods select towards"
+        None, exclude_if=is_none, description="likewise, of the rows that methods select towards"
     )
     mapping: dict[str, str] = Field({})
     measuring: Measuring = Measuring()
-    dedup: Dedup | None = Field(None, exclude_if=_is_none)
-    contamination: Contamination | None = Field(None, exclude_if=_is_none)
-    filter: Filter | None = Field(
-        None, exclude_if=_is_none, description="SQL over a sample's columns, true for those that stay"
-    )
     methods: list[MethodChoice] = Field([], description="may be left out of a run that rewrites")
-    combine: dict[Name, Criterion] | None = Field(None, exclude_if=_is_none, min_length=1)
-    coverage: Coverage | None = Field(None, exclude_if=_is_none)
     keep: Keep | None = Field(None, description="null: nothing is selected, the methods only score")
-    calibrate: Calibrate | None = Field(None, exclude_if=_is_none)
-    rewrite: Rewrite | None = Field(None, exclude_if=_is_none)
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -173,15 +143,15 @@ class RunConfig(Part):
             raise _wrong("coverage", "covering takes exactly one method, or `combine`")
         if self.combine is not None and "topsis" in names:
             raise _wrong("combine", "combining is what method topsis does: leave one out")
-        for stage in ("dedup", "contamination", "filter", "coverage", "calibrate", "rewrite"):
-            if self.keep is None and getattr(self, stage) is not None:
+        for stage in Stages.model_fields:
+            if self.keep is None and stage != "combine" and getattr(self, stage) is not None:
                 raise _wrong(stage, "this is for runs that prune: say how much to keep, as in keep: 100%")
         return self
 
     def _rewrites_alone(self) -> Self:
         if self.rewrite is None:
             raise _wrong("methods", "name one method or several, or what to `rewrite` by")
-        for stage in ("combine", "coverage", "keep", "calibrate"):
+        for stage in (*self.OF_SCORES, "keep"):
             if getattr(self, stage) is not None:
                 raise _wrong(stage, "this takes scores: name a method, or leave it out and keep everything")
         return self

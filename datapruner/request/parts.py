@@ -1,10 +1,10 @@
-"""The parts of a recipe besides methods and keep: what is dropped before measuring, how scores are combined
-and covered, and how the kept reasoning is rewritten. Each is absent from a run's configuration unless given.
+"""The stages of a recipe besides methods and keep: what is dropped before measuring, how scores are combined
+and covered, and how the kept reasoning is rewritten. `Stages` is the table of them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -18,6 +18,11 @@ class Part(BaseModel):
     """Base of everything in a run's configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def is_none(value: object) -> bool:
+    """What is not given is not in a dump either, so that the ids of runs without it stay as they are."""
+    return value is None
 
 
 class Dedup(Part):
@@ -81,3 +86,25 @@ class Rewrite(Part):
 
 Filter = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 """A boolean SQL expression over the columns of a sample (`datapruner.runs.filters`)."""
+
+
+class Stages(Part):
+    """Every stage, in the order in which they are done, and none of them unless it is asked for.
+
+    `dedup` and `contamination` drop samples before they are measured, `filter` before the methods score them;
+    `combine` makes one score of several and `coverage` selects evenly over it; of what is kept, `calibrate`
+    leaves one batch and `rewrite` shortens the reasoning.
+    """
+
+    OF_SCORES: ClassVar = ("combine", "coverage", "calibrate")
+    """Those that nothing can be done for without methods."""
+
+    dedup: Dedup | None = Field(None, exclude_if=is_none)
+    contamination: Contamination | None = Field(None, exclude_if=is_none)
+    filter: Filter | None = Field(
+        None, exclude_if=is_none, description="SQL over a sample's columns, true for those that stay"
+    )
+    combine: dict[Name, Criterion] | None = Field(None, exclude_if=is_none, min_length=1, max_length=50)
+    coverage: Coverage | None = Field(None, exclude_if=is_none)
+    calibrate: Calibrate | None = Field(None, exclude_if=is_none)
+    rewrite: Rewrite | None = Field(None, exclude_if=is_none)

@@ -115,7 +115,7 @@ def run_on(
         measured = tables.measured_columns(signals, views.truncated(signals), scores)
         chosen, left_out = stages.filtered(config, chosen, measured)
         signals = views.signals(chosen["sample_id"].to_list(), wanted)
-    scored = score(
+    selected = score(
         signals,
         config.methods,
         config.keep,
@@ -123,10 +123,8 @@ def run_on(
         combine=config.combine,
         coverage=config.coverage,
     )
-    selected = scored
-    if config.calibrate is not None:
-        scored = stages.calibrated(scored, signals, views.base, config, machine, progress)
-    counts = stages.dropped_by(corpus, config, dropped, left_out, selected, scored)
+    scored, after = stages.narrowed(selected, signals, views.base, config, machine, progress)
+    counts = stages.dropped_by(corpus, config, dropped, left_out, selected, after)
     lineage = _lineage(corpus, target, views)
     if dropped.evaluations:
         lineage["contamination"] = dropped.evaluations

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, Field, ValidationError
@@ -33,19 +33,7 @@ from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
 from datapruner.request.config import Measuring, RunConfig
 from datapruner.request.keep import DESCRIPTION, Amount
-from datapruner.request.parts import (
-    Calibrate,
-    Contamination,
-    Coverage,
-    Criterion,
-    Dedup,
-    Filter,
-    Name,
-    Part,
-    Place,
-    Rewrite,
-    Seed,
-)
+from datapruner.request.parts import Part, Place, Seed, Stages
 from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
 from datapruner.rows import row_files
 from datapruner.rows.formats import FILES, listed
@@ -85,7 +73,7 @@ class Export(Part):
 _MODEL_SETTINGS = ("model", "reference", "embedder")
 
 
-class Document(Part):
+class Document(Stages):
     """A recipe as it is written."""
 
     data: Place | None = Field(None, description="rows: file, folder or Hub name; none at a service")
@@ -93,29 +81,17 @@ class Document(Part):
     target: Place | None = Field(None, description="rows to select towards, for methods that read them")
     measuring: Measuring = Measuring()
     seed: Seed = 0
-    dedup: Dedup | None = None
-    contamination: Contamination | None = None
-    filter: Filter | None = Field(None, description="SQL over a sample's columns, true for those that stay")
     methods: list[Asked] = Field([], max_length=MOST_METHODS)
-    combine: dict[Name, Criterion] | None = Field(None, min_length=1, max_length=50)
-    coverage: Coverage | None = None
     keep: Amount | None = Field(None, description=DESCRIPTION)
-    calibrate: Calibrate | None = None
-    rewrite: Rewrite | None = None
     export: Export = Export()
 
 
-_MODELS: Mapping[str, type[BaseModel]] = {
-    "measuring": Measuring,
-    "dedup": Dedup,
-    "contamination": Contamination,
-    "methods": Asked,
-    "combine": Criterion,
-    "coverage": Coverage,
-    "calibrate": Calibrate,
-    "rewrite": Rewrite,
-    "export": Export,
-}
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models in the annotation of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,10 +348,12 @@ def _problem(error: Any) -> Problem:
     where = validation.place(error)
     path = where.split(".")
     if error["type"] == "extra_forbidden":
-        model = Document if len(path) == 1 else _MODELS[path[0]]
-        close = get_close_matches(path[-1], model.model_fields, n=1)
+        inside: type[BaseModel] = Document
+        if len(path) > 1:
+            inside = next(_models(Document.model_fields[path[0]].annotation))
+        close = get_close_matches(path[-1], inside.model_fields, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
-        known = ", ".join(model.model_fields)
+        known = ", ".join(inside.model_fields)
         return Problem(where, f"there is no such setting ({guess}known: {known})", key=True)
     remedy = error.get("ctx", {}).get("remedy")
     text = validation.wording(error) + validation.value(error)

@@ -35,6 +35,7 @@ from datapruner.progress import Progress
 from datapruner.query.sandbox import run_sql
 from datapruner.request import needs
 from datapruner.request.config import RunConfig, find
+from datapruner.request.parts import Contamination, Dedup
 from datapruner.runs import filters
 from datapruner.runs.columns import COLUMNS, MEASURED
 from datapruner.runs.selection import Scored
@@ -53,6 +54,9 @@ UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
 
 Evaluations = Callable[[str], Any]
 """The rows of an evaluation set, by what the configuration calls their source."""
+
+Compared = dict[str, dict[str, Any]]
+"""What tells whether evaluation sets are the same as in another run, by their names."""
 
 
 def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) -> None:
@@ -119,24 +123,45 @@ class Dropped:
 
     reasons: dict[str, str] = field(default_factory=dict)
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
-    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluations: Compared = field(default_factory=dict)
 
 
 def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: Progress) -> Dropped:
-    """Judge the samples of a corpus by `dedup` and `contamination`. Raises InputError, UsageError."""
+    """Judge the samples of a corpus by the stages in `JUDGES`. Raises InputError, UsageError."""
     dropped = Dropped()
-    if config.dedup is not None:
-        _add(dropped, corpus, duplicates.find(corpus, config.dedup, progress=progress), config)
-    if config.contamination is not None:
-        progress.stage("reading evaluation sets", len(config.contamination.against), "sets")
-        convention = config.contamination.convention
-        sets = [
-            contamination.evaluation_set(name, evaluations(source), convention)
-            for name, source in config.contamination.against.items()
-        ]
-        _add(dropped, corpus, contamination.find(corpus, sets, convention, progress=progress), config)
-        dropped.evaluations.update({each.name: _identity(each) for each in sets})
+    for stage, judge in JUDGES.items():
+        asked = getattr(config, stage)
+        if asked is not None:
+            found, compared = judge(corpus, asked, evaluations, progress)
+            _add(dropped, corpus, found, config)
+            dropped.evaluations.update(compared)
     return dropped
+
+
+def _near_duplicates(
+    corpus: Corpus, asked: Dedup, _: Evaluations, progress: Progress
+) -> tuple[Verdicts, Compared]:
+    return duplicates.find(corpus, asked, progress=progress), {}
+
+
+def _contaminated(
+    corpus: Corpus, asked: Contamination, evaluations: Evaluations, progress: Progress
+) -> tuple[Verdicts, Compared]:
+    progress.stage("reading evaluation sets", len(asked.against), "sets")
+    sets = [
+        contamination.evaluation_set(name, evaluations(source), asked.convention)
+        for name, source in asked.against.items()
+    ]
+    found = contamination.find(corpus, sets, asked.convention, progress=progress)
+    return found, {each.name: _identity(each) for each in sets}
+
+
+JUDGES: Mapping[str, Callable[[Corpus, Any, Evaluations, Progress], tuple[Verdicts, Compared]]] = {
+    "dedup": _near_duplicates,
+    "contamination": _contaminated,
+}
+"""The stages before measuring, in their order: by a corpus and the stage's settings, a verdict on every row,
+and with what rows were compared."""
 
 
 def _add(dropped: Dropped, corpus: Corpus, found: Verdicts, config: RunConfig) -> None:
@@ -190,7 +215,31 @@ def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) ->
     return chosen.filter(pl.Series(passes)), left_out
 
 
-# Calibration
+# Of what is kept
+
+
+def narrowed(
+    scored: Scored,
+    signals: Signals,
+    base: Measurement,
+    config: RunConfig,
+    machine: Machine,
+    progress: Progress,
+) -> tuple[Scored, dict[str, dict[str, int]]]:
+    """The scores after the stages in `NARROWING`, and what each took away. Raises as they do."""
+    counts: dict[str, dict[str, int]] = {}
+    for stage, narrow in NARROWING.items():
+        if getattr(config, stage) is None:
+            continue
+        kept = _kept(scored)
+        scored = narrow(scored, signals, base, config, machine, progress)
+        counts[stage] = {"dropped": int((kept & ~_kept(scored)).sum())}
+    return scored, counts
+
+
+def _kept(scored: Scored) -> Bools:
+    assert scored.selection is not None, "nothing was selected"
+    return scored.selection.keep
 
 
 def calibrated(
@@ -235,28 +284,30 @@ def calibrated(
     return replace(scored, samples=scored.samples | columns, selection=changed)
 
 
+_Narrow = Callable[[Scored, Signals, Measurement, RunConfig, Machine, Progress], Scored]
+NARROWING: Mapping[str, _Narrow] = {"calibrate": calibrated}
+"""The stages that keep a part of what is kept, in their order."""
+
+
 def dropped_by(
     corpus: Corpus,
     config: RunConfig,
     before: Dropped,
     left_out: LeftOut | None,
     selected: Scored,
-    scored: Scored,
+    after: Mapping[str, dict[str, int]],
 ) -> dict[str, dict[str, int]]:
-    """Rows that each stage up to calibration took away, and what else there is to count of it.
+    """Rows that each stage up to rewriting took away, and what else there is to count of it.
 
-    `selected` are the scores before calibration. Nothing of a run that only selects: its report says it all.
+    `selected` are the scores before `narrowed`, and `after` what that counted. Nothing of a run that only
+    selects: its report says it all.
     """
     counts = dict(before.notes)
     if left_out is not None:
         counts["filter"] = {"dropped": _rows_of(left_out.columns["sample_id"].to_list(), corpus, config)}
-    if selected.selection is None or not (counts or config.calibrate or config.rewrite):
+    if selected.selection is None or not (counts or after or config.rewrite):
         return counts
-    counts["keep"] = {"dropped": int((~selected.selection.keep).sum())}
-    if config.calibrate is not None:
-        assert scored.selection is not None, "nothing was selected"
-        counts["calibrate"] = {"dropped": int((selected.selection.keep & ~scored.selection.keep).sum())}
-    return counts
+    return {**counts, "keep": {"dropped": int((~selected.selection.keep).sum())}, **after}
 
 
 # Rewriting
