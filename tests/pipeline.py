@@ -26,19 +26,19 @@ Prune = Callable[..., Result]
 
 
 class ManyIdle(IdleWorkers):
-    """One waiting process for each model, where a service would let go of the model before."""
+    """One waiting process of each kind, where a service has one for all."""
 
     def __init__(self) -> None:
-        self._by_model: dict[Any, IdleWorkers] = defaultdict(IdleWorkers)
+        self._by_kind: dict[Any, IdleWorkers] = defaultdict(IdleWorkers)
 
     def take(self, worker: Sequence[str], spec: WorkerSpec) -> Any:
-        return self._by_model[tuple(worker), spec].take(worker, spec)
+        return self._by_kind[tuple(worker), spec.threads].take(worker, spec)
 
     def give(self, process: Any) -> None:
-        self._by_model[process.worker, process.spec].give(process)
+        self._by_kind[process.worker, process.spec.threads].give(process)
 
     def close(self) -> None:
-        for each in self._by_model.values():
+        for each in self._by_kind.values():
             for process in each._waiting.values():
                 process.kill()  # one that is let end takes a second to
             each.close()

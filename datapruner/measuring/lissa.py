@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from datapruner.corpora.corpus import Corpus
-from datapruner.measuring.measure import Machine, Pass, cut, worker_spec
+from datapruner.measuring.measure import Machine, Pass, cut, sharing, worker_spec
 from datapruner.measuring.signal_cache import shard_name
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
@@ -83,13 +83,9 @@ def influence(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # two runs at once would take the other's files away
         if not result.is_file():
-            own = local.IdleWorkers()  # for the phases to share, where the machine keeps none
-            at = replace(machine, idle=machine.idle or own)
             spec = replace(worker_spec(wanted, machine), **_PLAIN)
-            try:
-                _Fit(folder, settings, spec, at, progress).fit(samples, aim, seed)
-            finally:
-                own.close()
+            with sharing(machine) as shared:
+                _Fit(folder, settings, spec, shared, progress).fit(samples, aim, seed)
     order = pl.DataFrame({"sample_id": samples.ids}, schema={"sample_id": pl.String})
     found = order.join(pl.read_parquet(result, glob=False), on="sample_id", how="left", maintain_order="left")
     values: NDArray[np.float64] = found["influence"].to_numpy()

@@ -14,7 +14,8 @@ import re
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class Machine:
     """Where measuring happens. Nothing here changes a number beyond rounding.
 
     `models` is the folder of proxy models' files, by default inside the home that signals are kept in. With
-    `idle`, measuring processes stay loaded for whoever measures next with the same model.
+    `idle`, measuring processes stay for whoever measures next.
     """
 
     devices: Sequence[str]
@@ -52,6 +53,17 @@ class Machine:
     threads: int | None = None
     models: Path | None = None
     idle: local.IdleWorkers | None = None
+
+
+@contextmanager
+def sharing(machine: Machine) -> Iterator[Machine]:
+    """The machine with processes that stay from one measuring to the next. Unless it keeps some already, they
+    end with the block."""
+    own = local.IdleWorkers()
+    try:
+        yield replace(machine, idle=machine.idle or own)
+    finally:
+        own.close()
 
 
 @dataclass(frozen=True, slots=True)

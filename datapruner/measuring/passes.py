@@ -24,7 +24,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, NothingSurvivedError
 from datapruner.measuring import embeddings, lissa
 from datapruner.measuring.embeddings import Embedded
-from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for
+from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for, sharing
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
@@ -166,15 +166,16 @@ def measure_views(
     progress.stage("finding the proxy model", None, "steps")
     made: dict[str, Measurement] = {}
     found = passes(config, machine.models or home, machine.devices)
-    for view, wanted in found.items():
-        rows = corpus if view != "target" else target
-        assert rows is not None, view
-        plan = None if plans is None else plans(view)
-        stage = _STAGES[view]
-        left = () if view == "target" else without
-        made[view] = measure(
-            rows, wanted, home, machine, progress=progress, plan=plan, stage=stage, without=left
-        )
+    with sharing(machine) as shared:
+        for view, wanted in found.items():
+            rows = corpus if view != "target" else target
+            assert rows is not None, view
+            plan = None if plans is None else plans(view)
+            stage = _STAGES[view]
+            left = () if view == "target" else without
+            made[view] = measure(
+                rows, wanted, home, shared, progress=progress, plan=plan, stage=stage, without=left
+            )
     base = made.pop("")
     errors = dict(base.errors)
     for view in sorted(ALIGNED_VIEWS & made.keys()):

@@ -68,9 +68,10 @@ class Task:
 
 
 class IdleWorkers:
-    """Measuring processes that wait, model loaded, for the next measuring with the same specification.
+    """Measuring processes that wait, model loaded, for the next measuring of the same kind.
 
-    At most one per device: one that is taken for another model ends, which frees its memory.
+    At most one per device. One that is taken for another model lets go of its own first: what takes seconds
+    is to start, not to load.
     """
 
     def __init__(self) -> None:
@@ -78,12 +79,14 @@ class IdleWorkers:
         self._waiting: dict[str, _Process] = {}
 
     def take(self, worker: Sequence[str], spec: WorkerSpec) -> _Process | None:
-        """The process of this kind that waits with `spec` loaded, if there is one."""
+        """The process of this kind that waits on the device, if there is one. It may have another model."""
         with self._lock:
             held = self._waiting.pop(spec.device, None)
         if held is None:
             return None
-        if held.worker == tuple(worker) and held.spec == spec and held.alive:
+        assert held.spec is not None, "it has loaded a model"
+        same_threads = held.spec.threads == spec.threads  # which cannot be taken back
+        if held.worker == tuple(worker) and same_threads and held.alive:
             return held
         held.close()
         return None
@@ -140,7 +143,9 @@ class _Process:
         return self._process.poll() is None
 
     def load(self, spec: WorkerSpec) -> None:
-        """Have the model loaded. Raises ModelError when it cannot be, and _DiedError."""
+        """Have the model loaded, instead of the one before. Raises ModelError when it cannot be, and
+        _DiedError."""
+        self.spec = None
         self._send(spec_line(spec))
         event = self._receive()
         if event["event"] == "refused":
@@ -329,20 +334,25 @@ class _Run:
     def _start(self, device: str) -> _Process:
         spec = replace(self._spec, device=device)
         waiting = None if self._idle is None else self._idle.take(self._worker, spec)
-        process = waiting or _Process(self._worker)
+        if waiting is not None:
+            with contextlib.suppress(_DiedError):  # while it waited, or of this model beside the other's rest
+                return self._loaded(waiting, spec)
+        try:
+            return self._loaded(_Process(self._worker), spec)
+        except _DiedError as error:
+            raise WorkerError(f"cannot start measuring on {device}: {error}") from error
+
+    def _loaded(self, process: _Process, spec: WorkerSpec) -> _Process:
         with self._lock:
             self._living.add(process)
             if self._stopped:
                 process.kill()
-        if waiting is not None:
-            return waiting
-        try:
-            process.load(spec)
-        except BaseException as error:
-            self._forget(process)
-            if isinstance(error, _DiedError):
-                raise WorkerError(f"cannot start measuring on {device}: {error}") from error
-            raise
+        if process.spec != spec:
+            try:
+                process.load(spec)
+            except BaseException:
+                self._forget(process)
+                raise
         return process
 
     def _forget(self, process: _Process) -> None:

@@ -1,8 +1,8 @@
 """How a measuring process speaks with the one that started it: JSON lines over its standard streams.
 
-In: the specification (`WorkerSpec`), then one task a line: `{"task": 3, "out": "<path>", "samples": [...]}`,
-with a sample as `{"id": ..., "turns": [[role, content, calls], ...], "tools": ...}` where it is a
-conversation, and whatever else the task is about.
+In: a specification (`WorkerSpec`) and tasks for its model, then perhaps another with its tasks; each is a
+line. A task is `{"task": 3, "out": "<path>", "samples": [...]}`, with a sample as `{"id": ..., "turns":
+[[role, content, calls], ...], "tools": ...}` where it is a conversation, and whatever else it is about.
 Out: `{"event": "ready"}`, `{"event": "progress", "rows": 1, "tokens": 20}` after every batch,
 `{"event": "done", "task": 3, "failed": [[id, reason], ...]}` once the result is on disk, `{"event":
 "refused", "message": ...}` when the model, or what a task asks for, cannot be used, `{"event": "broken",
@@ -15,6 +15,7 @@ itself.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -53,16 +54,21 @@ def serve(start: Callable[[WorkerSpec], Runner], lines: Iterable[str], out: Text
         out.write(json.dumps(event) + "\n")
         out.flush()
 
-    source = iter(lines)
-    try:
-        runner = start(WorkerSpec(**json.loads(next(source))))
-    except (ModelSourceError, ProxyMismatchError) as error:
-        send({"event": "refused", "message": str(error)})
-        return
-    send({"event": "ready"})
-    for line in source:
-        for event in runner.run(json.loads(line)):
-            send(event)
+    runner: Runner | None = None
+    for message in map(json.loads, lines):
+        if "task" in message:
+            assert runner is not None, "a specification comes first"
+            for event in runner.run(message):
+                send(event)
+            continue
+        runner = None  # the model before makes room for the next
+        gc.collect()
+        try:
+            runner = start(WorkerSpec(**message))
+        except (ModelSourceError, ProxyMismatchError) as error:
+            send({"event": "refused", "message": str(error)})
+            return
+        send({"event": "ready"})
 
 
 def main(start: Callable[[WorkerSpec], Runner]) -> None:

@@ -37,7 +37,7 @@ class WorkerSpec:
 
 
 def spec_line(spec: WorkerSpec) -> str:
-    """The first line of the protocol."""
+    """The line of the protocol that says which model to load."""
     return json.dumps(asdict(spec)) + "\n"
 
 

@@ -115,6 +115,12 @@ def test_what_was_fitted_is_found_again_whatever_the_order_of_the_rows(
         datapruner.prune(ROWS[:3], "dealrec", 2, **asked)
 
 
+def test_another_seed_draws_other_samples(fitted: Result, tiny_folder: Path, home: Path) -> None:
+    other = run(tiny_folder, home, seed=5)
+    assert by_id(other) != by_id(fitted)
+    assert np.corrcoef(by_id(other), by_id(fitted))[0, 1] > 0.5
+
+
 class Interrupter(Silent):
     """Stops the work in one stage after so many of its units."""
 
@@ -157,12 +163,6 @@ def test_a_layer_that_the_model_does_not_have_names_some_that_it_has(tiny_folder
 def test_a_sum_that_diverges_is_an_error_with_a_remedy(tiny_folder: Path, home: Path) -> None:
     with pytest.raises(UsageError, match=r"LiSSA diverged at step \d+: .*raise scale"):
         run(tiny_folder, home, options={"lissa_scale": 1e-9})
-
-
-def test_another_seed_draws_other_samples(fitted: Result, tiny_folder: Path, home: Path) -> None:
-    other = run(tiny_folder, home, seed=5)
-    assert by_id(other) != by_id(fitted)
-    assert np.corrcoef(by_id(other), by_id(fitted))[0, 1] > 0.5
 
 
 def test_the_score_takes_the_fitted_influence(fitted: Result) -> None:

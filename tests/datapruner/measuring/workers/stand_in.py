@@ -61,6 +61,11 @@ def main(mode: str = "") -> None:
     say(event="ready")
     for line in sys.stdin:
         task = json.loads(line)
+        if "task" not in task:  # another specification
+            if mode == "one model":
+                sys.exit(9)
+            say(event="ready")
+            continue
         rows, failed = [], []
         for sample in task["samples"]:
             text = sample["turns"][-1][1]

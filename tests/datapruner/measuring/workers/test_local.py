@@ -20,6 +20,7 @@ import pytest
 import datapruner
 from datapruner.errors import ModelError, WorkerError
 from datapruner.library import Result
+from datapruner.measuring import measure
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.system.space import NoSpaceError
@@ -298,6 +299,7 @@ def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
 ) -> None:
     rows = [{"prompt": "Say a word.", "completion": word} for word in ("one", "poison it is")]
     monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(PERILOUS), "poison")))
+    monkeypatch.setattr(measure, "TASK_ROWS", 1)
     result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
     assert result.scores["status"].to_list() == ["kept", "error"]
     assert "killed by signal 9 on this sample" in result.scores["reason"][1]
@@ -355,28 +357,53 @@ datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})
     assert shards["sample_id"].n_unique() == len(shards) == total
 
 
-def test_an_idle_worker_is_taken_up_again_for_the_same_model_only(tiny_folder: Path, tmp_path: Path) -> None:
-    """The second measuring starts no process; one with another specification ends the waiting one."""
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, WorkerSpec]]:
+    """Which process has loaded what, one after the other."""
+    found: list[tuple[int, WorkerSpec]] = []
+
+    class Noted(local._Process):
+        def load(self, spec: WorkerSpec) -> None:
+            found.append((self._process.pid, spec))
+            super().load(spec)
+
+    monkeypatch.setattr(local, "_Process", Noted)
+    return found
+
+
+def test_an_idle_worker_measures_with_other_models_as_a_new_one_would(
+    tiny_folder: Path, tmp_path: Path, loads: list[tuple[int, WorkerSpec]]
+) -> None:
+    """It loads what it has not loaded yet. With another number of threads it is another process."""
     spec = replace(SPEC, folder=str(tiny_folder), threads=1)
-    idle = local.IdleWorkers()
-    started: list[int] = []
+    short, shared = replace(spec, max_length=64), replace(spec, threads=2)
+    turns = [["user", "Hi", None], ["assistant", "Hello to you. " * 9, None]]
+    idle, shards = local.IdleWorkers(), []
+    try:
+        for number, wanted in enumerate((spec, spec, short, spec, shared)):
+            task = local.Task([{"id": "a", "turns": turns, "tools": None}], tmp_path / str(number))
+            task.folder.mkdir()
+            assert list(local.measure(wanted, ["cpu"], [task], lambda *_: None, idle=idle)) == []
+            shards.append(task.out)
+    finally:
+        idle.close()
+    assert [wanted for _, wanted in loads] == [spec, short, spec, shared]
+    first, *others, last = [pid for pid, _ in loads]
+    assert {first} == set(others) != {last}
+    assert not any(psutil.pid_exists(pid) for pid in (first, last))
+    assert shards[0].read_bytes() == shards[1].read_bytes() == shards[3].read_bytes()
+    assert pl.read_parquet(shards[2])["n_tokens"].to_list() == [64]
 
-    class Counted(local._Process):
-        def __init__(self, worker: Any) -> None:
-            super().__init__(worker)
-            started.append(self._process.pid)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "_Process", Counted)
-        try:
-            for spec_now, name in ((spec, "a"), (spec, "b"), (replace(spec, max_length=64), "c")):
-                task = local.Task(
-                    [{"id": name, "turns": [["user", "Hi", None], ["assistant", "Ho", None]], "tools": None}],
-                    tmp_path,
-                )
-                assert list(local.measure(spec_now, ["cpu"], [task], lambda *_: None, idle=idle)) == []
-                assert task.out.is_file()
-        finally:
-            idle.close()
-    assert len(started) == 2
-    assert not any(psutil.pid_exists(pid) for pid in started)
+def test_an_idle_worker_that_dies_of_another_model_is_replaced(
+    tmp_path: Path, loads: list[tuple[int, WorkerSpec]]
+) -> None:
+    idle, stand_in = local.IdleWorkers(), (str(STAND_IN), "one model")
+    try:
+        for wanted in (SPEC, replace(SPEC, folder="another")):
+            task = local.Task(wire(["text"]), tmp_path)
+            assert list(local.measure(wanted, ["cpu"], [task], lambda *_: None, stand_in, idle)) == []
+    finally:
+        idle.close()
+    pids = [pid for pid, _ in loads]
+    assert pids[0] == pids[1] != pids[2]
