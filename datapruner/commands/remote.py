@@ -250,7 +250,7 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
     if counts.truncated_sources:
         yield report.truncated(counts.truncated_sources)
     if config.has_subset:
-        if counts.response_tokens:
+        if config.methods:
             yield report.tokens(counts)
         if counts.stages:
             yield report.stages(counts)

@@ -64,7 +64,7 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
     if not run.config.has_subset:
         yield _summary(scores)
     else:
-        if run.report.response_tokens:
+        if run.config.methods:
             yield tokens(run.report)
         if {"ppl_low", "ppl_high", "entropy_low", "entropy_high"} <= set(run.report.thresholds):
             yield _plane(run.report, scores)

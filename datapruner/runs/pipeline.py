@@ -189,7 +189,7 @@ def _publish(
         progress.stage("writing", None, "samples")
         judged = tables.measured_columns(signals, truncated, scored.samples)
         if made is not None and not config.methods:
-            judged = tables.rewritten_samples(judged, made.outcomes, made.tokens)
+            judged = tables.rewritten_samples(judged, made.outcomes)
         else:
             judged = tables.scored_samples(judged, scored.selection, kept)
         scores = tables.sample_scores(

@@ -20,10 +20,10 @@ class Report:
     """What became of the input: ingested = kept + pruned + rejected + errored (scored counts as kept).
 
     `duplicates` are exact copies of other rows, `reasons` says how many rows each reason accounts for. Tokens
-    are response tokens, 0 where nothing was measured; `kept_tokens` those trained on in what is exported.
-    `stages`: counts of a recipe's stages and of rewriting, by stage and name; of each, `dropped` are the rows
-    that it took away. `scores`: columns
-    that the methods rank by. `warnings`: what to mind of the result (`datapruner.runs.cautions`).
+    are response tokens, 0 where nothing was measured; `kept_tokens` those trained on in what is exported, 0
+    without methods, which count them. `stages`: counts of a recipe's stages and of rewriting, by stage and
+    name; of each, `dropped` are the rows that it took away. `scores`: columns that the methods rank by.
+    `warnings`: what to mind of the result (`datapruner.runs.cautions`).
     `truncated_sources`: those that broke off, with where and why; their other rows are missing.
     """
 

@@ -348,7 +348,7 @@ def rewrite(
         corpus, config.rewrite, base.proxy, progress, measurement=base, teacher=teacher, rows=chosen
     )
     tokens: dict[str, int] = {}
-    if reads_signals(config):  # else nothing is known of the texts before, with which to compare
+    if config.methods:  # what they counted is of texts before; alone, rewriting does without a chat template
         shown = counting.renderer(base.proxy, config.measuring.train_on)
         lines = counting.counted(lines, corpus, shown, tokens)
     copies = corpus.sample_index().filter(pl.col("duplicate_of").is_not_null())

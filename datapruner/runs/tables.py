@@ -78,7 +78,6 @@ _FATES = {
     "dropped": ("pruned", DROPPED),
     "error": ("error", FAILED),
 }
-_NEW_TOKENS = {"sample_id": pl.String, "new": pl.Int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +118,24 @@ def scored_samples(
     )
 
 
-def rewritten_samples(
-    measured: pl.DataFrame, outcomes: pl.DataFrame, tokens: Mapping[str, int]
-) -> pl.DataFrame:
+def rewritten_samples(measured: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
     """Each sample that was to be rewritten, with what became of it and what was measured of it, if anything.
 
     measured: lines of `measured_columns`. outcomes: sample_id, status and reason in the table `rewrites`.
-    tokens: by sample id, those of new texts that are trained on. Those of an original text are whole again;
-    of one that was not measured they are not known.
+    Tokens of what is exported are not counted: that takes the chat template, and seconds to load it.
     """
-    new = pl.DataFrame({"sample_id": list(tokens), "new": list(tokens.values())}, schema=_NEW_TOKENS)
     return (
         outcomes.select("sample_id", outcome="status", said="reason")
         .join(measured, on="sample_id", how="left", maintain_order="left")
-        .join(new, on="sample_id", how="left", maintain_order="left")
         .with_columns(
-            n_kept_tokens=pl.coalesce("new", pl.col("n_response_tokens") + pl.col("n_truncated")),
+            n_kept_tokens=pl.lit(None, pl.Int64),
             keep=pl.col("outcome").is_in(["rewritten", "original"]),
             reason=pl.format(
                 "{}{}", pl.col("outcome").replace_strict({k: w for k, (_, w) in _FATES.items()}), "said"
             ),
             status=pl.col("outcome").replace_strict({k: status for k, (status, _) in _FATES.items()}),
         )
-        .drop("outcome", "said", "new")
+        .drop("outcome", "said")
     )
 
 

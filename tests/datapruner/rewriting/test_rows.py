@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import datapruner
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.library import Result
+from datapruner.measuring.workers import local
 from datapruner.rewriting.outcomes import STATUSES
 from datapruner.runs import published
 from datapruner.teacher import LimitReachedError, Teacher, load
@@ -89,18 +90,13 @@ def test_what_became_of_the_reasoning_is_counted_by_row_token_and_step(halved: R
     assert set(statuses.values()) <= set(STATUSES)
 
 
-def test_trained_tokens_are_those_of_what_is_exported_and_signals_those_of_the_text_before(
-    halved: Result, options: dict[str, Any], tmp_path: Path, home: Path
+def test_what_was_measured_to_rewrite_is_shown_and_what_is_exported_not_counted(
+    halved: Result, options: dict[str, Any], home: Path
 ) -> None:
-    halved.export(tmp_path / "plain.jsonl", plain=True)
-    again = datapruner.score(tmp_path / "plain.jsonl", ["ppl"], home=home, **options)
-    kept = halved.scores.filter(keep=True)
-    assert kept["n_kept_tokens"].to_list() == again.scores["n_response_tokens"].to_list()
-    before = datapruner.score(ROWS, ["ppl"], home=home, **options)
+    scored = datapruner.score(ROWS, ["ppl"], home=home, **options).scores
     same = ["sample_id", "row", "n_prompt_tokens", "n_response_tokens", "n_truncated", "ppl", "entropy"]
-    assert halved.scores.select(same).equals(before.scores.select(same))
-    assert halved.scores.filter(keep=False)["n_kept_tokens"].to_list() == [0, 0]
-    assert halved.report.kept_tokens == kept["n_kept_tokens"].sum() < halved.report.response_tokens
+    assert halved.scores.select(same).equals(scored.select(same))
+    assert halved.scores["n_kept_tokens"].to_list() == [None, None, None, 0, 0, None, None]
 
 
 def test_nothing_is_scored_or_masked(halved: Result) -> None:
@@ -368,8 +364,9 @@ def test_a_teachers_rewrites_are_counted_by_level_and_reason(
 
 
 def test_a_teachers_rewriting_measures_nothing_and_its_rows_have_no_scores(
-    server: Unruly, tmp_path: Path, options: dict[str, Any]
+    server: Unruly, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
     server.will(says(judged("easy", EASY)))
     asked = teacher(server, tmp_path / "answers.sqlite")
     result = datapruner.rewrite(LESSONS, "dap", teacher=asked, home=tmp_path, **options)
