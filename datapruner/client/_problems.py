@@ -15,7 +15,10 @@ from datapruner.errors import (
     ModelError,
     NotFoundError,
     NothingSurvivedError,
+    NotReadyError,
     QuotaError,
+    RepeatedKeyError,
+    ReusedKeyError,
     ServiceError,
     StorageError,
     UsageError,
@@ -27,6 +30,8 @@ from datapruner.problem import Problem
 _BY_KIND: dict[str, type[DataprunerError]] = {
     "invalid-request": UsageError,
     "not-found": NotFoundError,
+    "request-in-progress": RepeatedKeyError,
+    "idempotency-key-reused": ReusedKeyError,
     "conflict": ConflictError,
     "forbidden": DeniedError,
     "quota-exceeded": QuotaError,
@@ -35,6 +40,7 @@ _BY_KIND: dict[str, type[DataprunerError]] = {
     "model-unavailable": ModelError,
     "nothing-survived": NothingSurvivedError,
     "storage-unavailable": StorageError,
+    "not-ready": NotReadyError,
     "worker-failed": WorkerError,
 }
 _BY_STATUS: dict[int, type[DataprunerError]] = {
