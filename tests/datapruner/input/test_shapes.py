@@ -1,4 +1,4 @@
-"""One raw row in, one conversation or one precise rejection out."""
+"""One raw row in, one conversation out."""
 
 from __future__ import annotations
 
@@ -13,30 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datapruner.errors import UsageError
-from datapruner.input.shapes import Limits, Rejection, RowParser, Sample
+from datapruner.input.shapes import Rejection, RowParser, Sample
 from scorers.conversations.conversation import Turn
 from tests.chats import of_sample
+from tests.datapruner.input.parsing import CHAT, rejection, sample, texts
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-EMPTY_REPLY = {"role": "assistant", "content": ""}
-NUL_REPLY = {"role": "assistant", "content": "\0"}
-CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-
-
-def sample(row: Any, mapping: dict[str, str] | None = None) -> Sample:
-    result = RowParser(mapping).parse(row)
-    assert isinstance(result, Sample), result
-    return result
-
-
-def rejection(row: Any, mapping: dict[str, str] | None = None, limits: Limits | None = None) -> Rejection:
-    result = RowParser(mapping, limits or Limits()).parse(row)
-    assert isinstance(result, Rejection), result
-    return result
-
-
-def texts(row: Any, mapping: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    return [(role, content) for role, content, _ in sample(row, mapping).turns]
 
 
 def real_rows(name: str) -> list[dict[str, Any]]:
@@ -174,94 +156,6 @@ def test_a_tool_that_is_no_object_is_named(tools: object) -> None:
     assert (found.code, found.field) == ("bad_tools", "tools[0]")
 
 
-# What a row says of its own training
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "why"),
-    [
-        ("weight", 0, "weight 0"),
-        ("weight", 0.0, "weight 0.0"),
-        ("train", False, "train false"),
-        ("training", False, "training false"),
-        ("loss", False, "loss false"),
-        ("loss_mask", 0, "loss_mask 0"),
-    ],
-)
-def test_a_turn_that_is_not_to_be_trained_on_says_why(key: str, value: object, why: str) -> None:
-    first, second = ({"role": "assistant", "content": "x", key: flag} for flag in (value, 1))
-    row = {"messages": [CHAT[0], first, CHAT[0], second]}
-    assert [turn.untrained for turn in of_sample(sample(row)).turns] == [None, why, None, None]
-    plain = {"messages": [CHAT[0], {**first, key: None}, CHAT[0], {**second, key: None}]}
-    assert sample(row).sample_id != sample(plain).sample_id
-
-
-@pytest.mark.parametrize(
-    ("role", "key", "value"),
-    [
-        ("assistant", "weight", 0.5),
-        ("assistant", "weight", -1),
-        ("assistant", "weight", "0"),
-        ("assistant", "loss_mask", [0, 1]),
-        ("assistant", "mask", 1),
-        ("assistant", "masks", [1]),
-        ("user", "train", True),
-    ],
-)
-def test_a_flag_that_cannot_be_followed_is_refused(role: str, key: str, value: object) -> None:
-    chat = [CHAT[0], {"role": role, "content": "x", key: value}, CHAT[1]]
-    found = rejection({"messages": chat})
-    assert (found.code, found.field) == ("unsupported_weight", f"messages[1].{key}")
-
-
-def test_a_row_of_which_nothing_is_trained_on_is_refused() -> None:
-    chat = [CHAT[0], {**CHAT[1], "weight": 0}]
-    assert rejection({"messages": chat}).code == "nothing_to_train_on"
-
-
-@pytest.mark.parametrize(
-    ("flags", "code"),
-    [
-        ({"label": False}, "not_to_train"),
-        ({"label": "False"}, "not_to_train"),
-        ({"label": 0}, "not_to_train"),
-        ({"train": False}, "not_to_train"),
-        ({"train": "False"}, "not_to_train"),
-        ({"weight": 0}, "not_to_train"),
-        ({"weight": "0.0"}, "not_to_train"),
-        ({"chosen": "a", "rejected": "b"}, "preference_pair"),
-        ({"loss_mask": [0, 1]}, "unsupported_mask"),
-    ],
-)
-def test_columns_that_say_not_to_train_are_followed(flags: dict[str, Any], code: str) -> None:
-    assert rejection({"prompt": "a", "completion": "b", **flags}).code == code
-
-
-@pytest.mark.parametrize(
-    "others", [{"label": True}, {"label": None}, {"weight": 0.3}, {"train": True}, {"chosen": "a"}]
-)
-def test_columns_that_ask_for_training_change_nothing(others: dict[str, Any]) -> None:
-    row = {"prompt": "a", "completion": "b"}
-    assert sample({**row, **others}).sample_id == sample(row).sample_id
-
-
-def test_a_class_label_of_zero_is_no_flag() -> None:
-    assert sample({"question": "a", "answer": "b", "label": 0}).shape == "question-answer"
-
-
-def test_a_mapping_says_which_answer_of_a_pair_is_meant() -> None:
-    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    assert rejection(row).code == "preference_pair"
-    parser = RowParser({"prompt": "prompt", "response": "chosen"})
-    assert parser.parse(row) == RowParser({"prompt": "prompt", "response": "x"}).parse(
-        {"prompt": "a", "x": "b"}
-    )._replace(columns=parser.mapped)  # type: ignore[union-attr]
-
-
-def test_a_chat_that_ends_with_the_user_is_kept_as_it_is() -> None:
-    assert texts({"messages": [*CHAT, {"role": "user", "content": "Bye"}]})[-1] == ("user", "Bye")
-
-
 # Pairs
 
 
@@ -387,91 +281,6 @@ def test_a_mapping_overrides_detection() -> None:
 def test_a_wrong_mapping_is_refused_with_the_valid_parts(mapping: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         RowParser(mapping)
-
-
-# Rejections
-
-
-@pytest.mark.parametrize(
-    ("row", "code", "field"),
-    [
-        ([1, 2], "not_an_object", None),
-        (3.5, "not_an_object", None),
-        (None, "not_an_object", None),
-        ({"item": 1, "title": "x"}, "unknown_shape", None),
-        ({}, "unknown_shape", None),
-        ({"instruction": "a"}, "missing_response", "output"),
-        ({"instruction": "a", "output": None}, "missing_response", "output"),
-        ({"instruction": "a", "output": " \n"}, "missing_response", "output"),
-        ({"instruction": "a", "output": 5}, "wrong_type", "output"),
-        ({"instruction": "", "input": "", "output": "b"}, "missing_prompt", "instruction"),
-        ({"instruction": 1, "output": "b"}, "wrong_type", "instruction"),
-        ({"instruction": "a", "input": ["x"], "output": "b"}, "wrong_type", "input"),
-        ({"instruction": "a", "output": "b", "history": [["x"]]}, "wrong_type", "history[0]"),
-        ({"instruction": "a", "output": "b", "history": [["x", ""]]}, "missing_response", "history[0][1]"),
-        ({"messages": []}, "no_turns", "messages"),
-        ({"messages": None}, "no_turns", "messages"),
-        ({"messages": "plain text"}, "wrong_type", "messages"),
-        ({"messages": {"role": "user"}}, "wrong_type", "messages"),
-        ({"messages": ["hi"]}, "wrong_type", "messages[0]"),
-        ({"messages": CHAT[:1]}, "no_assistant_turn", "messages"),
-        ({"messages": [{"role": "alien", "content": "x"}]}, "unknown_role", "messages[0].role"),
-        ({"messages": [{"content": "x"}]}, "unknown_role", "messages[0].role"),
-        ({"conversations": [{"from": "robot", "value": "x"}]}, "unknown_role", "conversations[0].from"),
-        (
-            {"messages": [CHAT[0], EMPTY_REPLY]},
-            "missing_response",
-            "messages[1].content",
-        ),
-        ({"messages": [{"role": "user", "content": 5}, CHAT[1]]}, "wrong_type", "messages[0].content"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, CHAT[1]]},
-            "unsupported_content",
-            "messages[0].content[0]",
-        ),
-        ({"messages": CHAT, "tools": "not json"}, "bad_tools", "tools"),
-        ({"messages": CHAT, "tools": {"name": "f"}}, "bad_tools", "tools"),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"arguments": {}}]}]},
-            "bad_tools",
-            "messages[0].tool_calls[0]",
-        ),
-        ({"instruction": "a", "output": "b\0c"}, "nul_character", "output"),
-        (
-            {"messages": [CHAT[0], NUL_REPLY]},
-            "nul_character",
-            "messages[1].content",
-        ),
-        ({"instruction": "a\ud800", "output": "b"}, "invalid_unicode", "instruction"),
-        ({"instruction": "a", "output": "b", "system": 7}, "wrong_type", "system"),
-    ],
-)
-def test_a_bad_row_is_rejected_with_its_code_and_field(row: Any, code: str, field: str | None) -> None:
-    found = rejection(row)
-    assert (found.code, found.field) == (code, field), found
-    assert found.reason
-    assert found.remedy
-
-
-def test_an_unknown_shape_names_the_columns_it_saw_and_those_it_wants() -> None:
-    reason = rejection({"item": 1, "title": "x"}).reason
-    assert "'item', 'title'" in reason
-    assert "instruction+output" in reason
-
-
-def test_a_backslash_before_u0000_is_not_a_nul() -> None:
-    assert texts({"instruction": "a", "output": "write \\u0000"})[1][1] == "write \\u0000"
-
-
-def test_the_limits_hold_for_turns_and_for_bytes() -> None:
-    chat = CHAT * 5000
-    found = rejection({"messages": chat})
-    assert (found.code, found.reason) == ("too_many_turns", "10,000 turns, the limit is 1,000")
-    found = rejection({"instruction": "a", "output": "b" * 100}, limits=Limits(max_row_bytes=100))
-    assert found.code == "row_too_large"
-    history = [["x", "y"]] * 3
-    found = rejection({"instruction": "a", "output": "b", "history": history}, limits=Limits(max_turns=7))
-    assert found.code == "too_many_turns"
 
 
 # Identity
