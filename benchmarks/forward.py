@@ -22,6 +22,7 @@ import torch
 from datapruner import settings
 from datapruner.input.shapes import RowParser, Sample
 from scorers.conversations.chat import ChatRenderer, Encoded
+from scorers.conversations.conversation import Conversation, Turn
 from scorers.methods.donod import don_nod
 from scorers.models.proxy import Proxy, load
 from scorers.models.sources import resolve
@@ -41,7 +42,11 @@ def read_rows(path: Path, count: int) -> list[dict[str, object]]:
 def encode(proxy: Proxy, rows: list[dict[str, object]]) -> list[Encoded]:
     """Render the rows; those without a response are left out."""
     parsed = [RowParser().parse(row) for row in rows]
-    conversations = [sample.conversation for sample in parsed if isinstance(sample, Sample)]
+    conversations = [
+        Conversation(tuple(Turn(*turn) for turn in sample.turns), sample.tools)
+        for sample in parsed
+        if isinstance(sample, Sample)
+    ]
     rendered = ChatRenderer(proxy.tokenizer, max_length=proxy.max_positions).render(conversations)
     return [r for r in rendered if isinstance(r, Encoded)]
 

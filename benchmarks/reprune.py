@@ -99,8 +99,7 @@ def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path,
         {"instruction": f"question {i}", "input": "", "output": f"answer number {i}"} for i in range(rows)
     )
     path = store.ingest_to(made, {}, home, Silent())
-    _, key = proxy_for(Measuring(), home, ("cpu",), tied=False)
-    cache = SignalCache(home, key)
+    cache = SignalCache(home, proxy_for(Measuring(), home, ("cpu",)).key)
     cache.create()
     with Corpus(path) as corpus:
         ids = corpus.sample_index()["sample_id"].to_list()
