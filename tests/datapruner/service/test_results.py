@@ -68,7 +68,7 @@ def test_a_run_that_pruned_nothing_has_no_masks(
     corpus_file: Path, home: Path, options: dict[str, Any], storage: FolderStorage, first_run: Result
 ) -> None:
     scored = datapruner.score(corpus_file, ["ppl"], home=home, **options)
-    with pytest.raises(ConflictError, match="did not prune"):
+    with pytest.raises(ConflictError, match="selected nothing, so it has no masks"):
         results.masks(storage, row_of(scored), limit=1)
 
 

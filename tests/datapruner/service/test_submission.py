@@ -100,7 +100,8 @@ def a_run(service: Service, *, keep: float | None, is_published: bool = True) ->
     with service.db.write() as session:
         session.add(Job(id="job_1", project_id="prj_1", kind="run", payload={}, state="failed"))
         session.flush()
-        config = {"keep": keep}
+        amount = None if keep is None else {"share": keep}
+        config = {"methods": [{"name": "ppl"}], "keep": amount}
         moment = utcnow() if is_published else None
         session.add(
             Run(

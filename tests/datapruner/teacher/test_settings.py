@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.teacher import TeacherSettings, load
-from datapruner.teacher.settings import table
+from datapruner.teacher import load
 
 KEY = "sk-secret"
 
@@ -74,10 +73,3 @@ def test_a_limit_of_money_needs_prices(given: dict[str, Any]) -> None:
 def test_a_name_that_is_no_setting_is_told() -> None:
     with pytest.raises(UsageError, match="max_token"):
         load(max_token=1)
-
-
-def test_every_setting_is_described_in_the_table() -> None:
-    rows = table()[2:]
-    assert len(rows) == len(TeacherSettings.model_fields)
-    assert all(field.description for field in TeacherSettings.model_fields.values())
-    assert "| `DATAPRUNER_TEACHER_CONCURRENCY` | `8` |" in rows[3]

@@ -95,10 +95,8 @@ def test_the_default_one_of_several_templates_is_in_force(folder: Path, home: Pa
 def test_the_folder_s_template_is_the_one_that_rendering_uses(smollm2: Path) -> None:
     from transformers import AutoTokenizer
 
-    from scorers.conversations.spans import ChatTemplate
-
-    used = ChatTemplate(AutoTokenizer.from_pretrained(smollm2))
-    assert template.in_folder(smollm2) == (used.text, used.source)
+    used = template.choose(AutoTokenizer.from_pretrained(smollm2).chat_template)
+    assert template.in_folder(smollm2) == used
 
 
 @pytest.mark.parametrize(
