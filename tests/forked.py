@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class Forked:
         self._process.join()
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Send it a signal, if it has not ended: how it did is known a moment later only."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 def _do(

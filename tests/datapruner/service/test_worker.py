@@ -415,9 +415,7 @@ def test_sigterm_gives_the_job_back_and_a_second_one_ends_the_process_at_once(
     processes[1].send(signal.SIGTERM)
     time.sleep(0.5)
     assert processes[1].poll() is None
-    processes[1].send(
-        signal.SIGTERM
-    )  # a process that has not yet seen the first one sees one of the two only
+    # A process that has not yet seen the first one sees one of the two only.
     until(lambda: processes[1].poll() is not None or processes[1].send(signal.SIGTERM))
     assert processes[1].wait() == 128 + signal.SIGTERM
     assert job(db, deaf.id).state == "running"  # until its lease runs out
