@@ -29,9 +29,10 @@ from tests.compose import ROOT
 from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.rewriting.lessons import EASY, judged
 from tests.datapruner.teacher.scripted import says
+from tests.readers_folder import write
 from tests.readme import Said, Step, Terminal
 from tests.served import WAIT
-from tests.tiny_model import FACTS, save_tiny_model, teach
+from tests.tiny_model import FACTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,8 +41,6 @@ pytestmark = [
     ),
 ]
 TEXT = "\n".join(docs.without_tables(page.read_text(encoding="utf-8")) for page in readme.pages())
-EXAMPLES = ROOT / "examples" / "instructions.jsonl"
-_OF_A_CLONE = ("examples", "Makefile", "pyproject.toml", "constraints.txt", ".env.example")
 _REPLAY = "datapruner replay subset.run.json --out again.parquet"
 _INLINE = (_REPLAY,)
 """Commands within the text that are to be typed, and not only named."""
@@ -96,52 +95,11 @@ def promised(name: str) -> Callable[[Check], Check]:
 # What is there before
 
 
-def traces() -> list[dict[str, str]]:
-    """Rows that reason about 14, each in words of its own."""
-    rows = []
-    for at, (question, _) in enumerate(FACTS):
-        thoughts = [FACTS[(at + step) % len(FACTS)][1].replace("\n", " ") for step in (0, 3, 7, 8)]
-        sum_of = f"What is {at} plus {14 - at}? {question}"
-        steps = "\n\n".join(
-            [*(f"Wait, {thought}" for thought in thoughts), f"So {at} and {14 - at} make 14."]
-        )
-        response = f"<think>\n{steps}\n</think>\nThe result is \\boxed{{14}}."
-        rows.append({"instruction": sum_of, "output": response, "answer": "14"})
-    return rows
-
-
-def write(folder: Path) -> None:
-    """The files that the pages take for the reader's own, and what a clone has."""
-    for name in _OF_A_CLONE:
-        (folder / name).symlink_to(ROOT / name)
-    environment = folder / ".venv"
-    environment.mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        (environment / entry.name).symlink_to(entry)
-    (environment / ".installed").unlink(missing_ok=True)
-    (environment / ".installed").touch()
-
-    examples = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
-    asked = (
-        "A train leaves at nine and drives for three hours at eighty kilometres an hour. How far does it get?"
-    )
-    train = [*examples[:20], {"id": "leaked", "instruction": asked, "input": "", "output": "240 kilometres."}]
-    files = {"train.jsonl": train, "traces.jsonl": traces(), "gsm8k_test.jsonl": [{"question": asked}]}
-    for name, rows in files.items():
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "alpaca.json").write_text(json.dumps(examples), encoding="utf-8")
-    [recipe] = readme.blocks(TEXT, "yaml")
-    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    texts = [f"{row['instruction']} {row['output']}" for row in [*traces(), *examples]]
-    model = folder / "home" / ".datapruner" / "models" / "smollm2-135m"
-    model.mkdir(parents=True)
-    teach(save_tiny_model(model), texts, positions=1024)
-
-
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
     folder = tmp_path_factory.mktemp("clone")
-    write(folder)
+    [recipe] = readme.blocks(TEXT, "yaml")
+    write(folder, recipe)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")}
     plain |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "DATAPRUNER_PORT": "0"}
     with contextlib.ExitStack() as stack:

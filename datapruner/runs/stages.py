@@ -203,7 +203,7 @@ def _identity(each: EvaluationSet) -> dict[str, Any]:
 def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) -> tuple[pl.DataFrame, LeftOut]:
     """The samples that the filter lets through, of these lines of the sample index, and the others.
 
-    measured: `run_tables.measured_columns` of the same samples. Raises UsageError, NothingSurvivedError.
+    measured: `tables.measured_columns` of the same samples. Raises UsageError, NothingSurvivedError.
     """
     assert config.filter is not None, "there is no filter"
     passes = filters.passing(config.filter, chosen.select(*_SHAPES).hstack(measured.drop("sample_id")))
