@@ -2,8 +2,9 @@
 
     python benchmarks/forward.py [--data rows.jsonl|.parquet] [--rows 256] [--device cpu]
 
-Baselines: `model(**batch)` with its cross-entropy, length-sorted, at the best of several batch sizes; the
-same one row at a time; and for DONOD the step itself (copy the head, backward, step, norms) per sample.
+Baselines: transformers' own `model(**batch)` with its cross-entropy, length-sorted, at the best of several
+batch sizes; the same one row at a time; and for DONOD the step itself (copy the head, backward, step,
+norms) per sample.
 Every figure is the median of `--repeats` rounds in which the variants take turns.
 """
 
@@ -13,11 +14,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+import transformers as tf
 
 from datapruner import settings
 from datapruner.input.shapes import RowParser, Sample
@@ -142,9 +145,10 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=None, help="token budgets to try")
     arguments = parser.parse_args()
 
-    proxy = load(
-        resolve(arguments.model, settings.home()).path, device=arguments.device, dtype=arguments.dtype
-    )
+    folder = resolve(arguments.model, settings.home()).path
+    proxy = load(folder, device=arguments.device, dtype=arguments.dtype)
+    untouched = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=proxy.dtype).eval().to(proxy.device)
+    others = replace(proxy, model=untouched)
     samples = encode(proxy, read_rows(arguments.data, arguments.rows))
     tokens = sum(len(s.input_ids) for s in samples)
     response = sum(len(s.position) for s in samples)
@@ -158,12 +162,12 @@ def main() -> None:
     budgets = arguments.budgets or ([512, 1024, 2048] if on_cpu else [8192, 32768, 131072])
     warm = samples[:: max(1, len(samples) // 16)]
     measure(run, warm)
-    tried = rounds({str(b): lambda b=b: plain(proxy, samples, b) for b in budgets}, 1, proxy.device)  # type: ignore[misc]
+    tried = rounds({str(b): lambda b=b: plain(others, samples, b) for b in budgets}, 1, proxy.device)  # type: ignore[misc]
     best = int(min(tried, key=lambda name: tried[name]))
     seconds = rounds(
         {
-            "plain, one row at a time": lambda: plain(proxy, samples, 1),
-            f"plain, batches of {best} tokens": lambda: plain(proxy, samples, best),
+            "plain, one row at a time": lambda: plain(others, samples, 1),
+            f"plain, batches of {best} tokens": lambda: plain(others, samples, best),
             "all signals": lambda: measure(run, samples),
         },
         arguments.repeats,

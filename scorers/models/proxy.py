@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from scorers.models import products
 from scorers.models.sources import ModelSourceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -74,5 +75,6 @@ def load(folder: Path, *, device: str | None = None, dtype: str | None = None) -
             remedy="use the tokenizer that came with the model",
         )
     model.requires_grad_(False).eval().to(place)
+    products.speed_up(model)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return Proxy(model, tokenizer, place, DTYPES[dtype], positions)

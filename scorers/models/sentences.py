@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from scorers.models import products
 from scorers.models.encoders import Pooling
 from scorers.models.sources import ModelSourceError
 
@@ -53,6 +54,7 @@ class SentenceEncoder:
                 remedy="fetch the model again",
             )
         self._model.requires_grad_(False).eval().to(device)
+        products.speed_up(self._model)
         self._pooling = pooling
         self._device = torch.device(device)
         limits = (max_length, getattr(config, "max_position_embeddings", None))

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from scorers.models.products import linear
+
 PROJECTION_SEED = 20170329
 PROJECTION_SHAPE = (32, 16)
 """(k1, k2): dimensions kept of the vocabulary side and of the hidden side."""
@@ -41,18 +43,18 @@ class Head:
     @classmethod
     def of(cls, model: Any) -> Head:
         """Read the head of a transformers causal LM. Whether it was read right is for `forward.verify`."""
-        linear: nn.Linear = model.get_output_embeddings()
+        layer: nn.Linear = model.get_output_embeddings()
         config = model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", None) or 1.0)
         scale /= float(getattr(config, "logits_scaling", None) or 1.0)
         softcap = getattr(config, "final_logit_softcapping", None)
         embedding = model.get_input_embeddings()
         return cls(
-            weight=linear.weight.detach(),
-            bias=None if linear.bias is None else linear.bias.detach(),
+            weight=layer.weight.detach(),
+            bias=None if layer.bias is None else layer.bias.detach(),
             scale=scale,
             softcap=None if softcap is None else float(softcap),
-            tied=embedding.weight.data_ptr() == linear.weight.data_ptr(),
+            tied=embedding.weight.data_ptr() == layer.weight.data_ptr(),
         )
 
     def norm(self) -> float:
@@ -64,10 +66,10 @@ class Head:
         """`u = h W^T` in fp32: hidden (R, D) -> (R, V), or only the vocabulary `columns`."""
         weight = self.weight[columns]
         if hidden.dtype == torch.float32:
-            return hidden @ weight.T
+            return linear(hidden, weight)
         if hidden.is_cuda and _mm_widens(hidden.device, hidden.dtype):
             return torch.mm(hidden, weight.T, out_dtype=torch.float32)
-        return hidden.float() @ weight.float().T
+        return linear(hidden.float(), weight.float())
 
     def logits(self, raw: Tensor, columns: slice = slice(None)) -> Tensor:
         """`z` of `u`, as a new tensor unless they are equal."""
@@ -214,14 +216,14 @@ def head_signals(
     )
     count = torch.tensor(lengths, device=device, dtype=torch.float64)
     hidden32 = hidden.float()
-    hidden_side = hidden32 @ projection.hidden.T  # (R, k2)
+    hidden_side = linear(hidden32, projection.hidden)  # (R, k2)
     k1, k2 = projection.vocabulary.shape[0], projection.hidden.shape[0]
     projected = torch.zeros(len(lengths), k1 * k2, device=device)
     norm2 = torch.zeros(len(lengths), device=device, dtype=torch.float64)
     parts: list[Residuals] = []
     for samples, rows in _chunks(lengths, chunk_rows):
         r = residuals(head, hidden[rows], targets[rows])
-        vocabulary_side = r.g @ projection.vocabulary.T  # (r, k1)
+        vocabulary_side = linear(r.g, projection.vocabulary)  # (r, k1)
         outer = vocabulary_side[:, :, None] * hidden_side[rows][:, None, :]
         projected.index_add_(0, sample_of[rows], outer.flatten(1))
         if not _split(lengths, samples, rows):
