@@ -18,7 +18,7 @@ what the answer needs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import datapruner
+from benchmarks.figures import figure
 from datapruner.rewriting.reasoning import Parts, ReasoningFinder
 from scorers.reasoning.asap import StepTokens, locate, remove_in_order
 from scorers.reasoning.steps import Span, removed_spans, split_steps, without
@@ -84,9 +85,9 @@ def rows_of(paths: list[Path], count: int, characters: int, steps: int, seed: in
     return chosen
 
 
-def responses(rows: list[dict[str, str]]) -> pl.DataFrame:
-    """Response tokens of question-answer rows, by the default proxy model; `row` is the index here."""
-    return datapruner.score(rows, ("ppl",)).token_scores
+def responses(rows: list[dict[str, str]], model: str) -> pl.DataFrame:
+    """Response tokens of question-answer rows, by the proxy model; `row` is the index here."""
+    return datapruner.score(rows, ("ppl",), model=model).token_scores
 
 
 def traces(rows: list[dict[str, str]], tokens: pl.DataFrame) -> Iterator[Trace]:
@@ -102,10 +103,10 @@ def traces(rows: list[dict[str, str]], tokens: pl.DataFrame) -> Iterator[Trace]:
         yield Trace(row["question"], parts, steps, found, seen["nll"].to_numpy()[found.first].astype(float))
 
 
-def answer_nll(made: list[tuple[Trace, str]]) -> np.ndarray:
+def answer_nll(made: list[tuple[Trace, str]], model: str) -> np.ndarray:
     """Mean nll of the answer's tokens in each of these responses, (n,)."""
     rows = [{"question": trace.question, "answer": response} for trace, response in made]
-    tokens = responses(rows)
+    tokens = responses(rows, model)
     # Two orders may leave the same text, which is measured once and listed under its first row.
     first: dict[tuple[str, str], int] = {}
     for index, row in enumerate(rows):
@@ -117,7 +118,7 @@ def answer_nll(made: list[tuple[Trace, str]]) -> np.ndarray:
     return np.array([means[first[row["question"], row["answer"]]] for row in rows])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -126,10 +127,11 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--characters", type=int, default=3000)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     rows = rows_of(given.data, given.rows, given.characters, given.steps, given.seed)
-    known = list(traces(rows, responses(rows)))
+    known = list(traces(rows, responses(rows, given.model)))
     rng = np.random.default_rng(given.seed)
     orders: dict[str, list[Any]] = {
         "asap": [np.argsort(t.surprisal, kind="stable") for t in known],
@@ -148,7 +150,9 @@ def main() -> None:
         made += [(t, response) for t, (response, _) in zip(known, pairs, strict=True)]
         left[name] = np.array([tokens for _, tokens in pairs])
     made += [(t, t.response("")) for t in known]
-    nll = dict(zip(["whole", *orders, "nothing"], answer_nll(made).reshape(-1, len(known)), strict=True))
+    nll = dict(
+        zip(["whole", *orders, "nothing"], answer_nll(made, given.model).reshape(-1, len(known)), strict=True)
+    )
     for columns in (nll, left):
         drawn = [columns.pop(f"random {n}") for n in range(RANDOM_ORDERS)]
         columns["random"] = np.mean(drawn, axis=0)
@@ -175,6 +179,13 @@ def report(known: list[Trace], nll: dict[str, np.ndarray], left: dict[str, np.nd
     for name in ("random", "longest", "reverse"):
         gap = nll["asap"] - nll[name]
         print(f"asap - {name}: {gap.mean():+.4f} +- {gap.std(ddof=1) / n**0.5:.4f} nats a token")
+        figure(
+            "the answer's nll after asap",
+            nll["asap"].mean(),
+            against=name,
+            baseline=nll[name].mean(),
+            unit="nats",
+        )
 
 
 if __name__ == "__main__":

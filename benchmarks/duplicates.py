@@ -1,42 +1,36 @@
 """How fast duplicates and contamination are found, and in how much memory.
 
-    python benchmarks/duplicates.py [--rows 100000] [--repeats 3]
+    python -m benchmarks.duplicates [--rows 100000] [--repeats 1]
 
 Makes a published corpus of synthetic Alpaca-like rows, of which a quarter repeat an earlier one with a few
 words changed, and an evaluation set of 1,000 rows, of which a tenth are in the corpus. Everything is timed
-from the corpus file to the verdict on each row; each time is the least of the repeats. The ratio is against
+from the corpus file to the verdict on each row; each time is the median of the repeats. The ratio is against
 the named baseline: the same samples read from the same file and searched for equal texts only, in a Python
 set. It is one of processor seconds: on a machine with other work, seconds measure that work too. Peak memory
-is that of a process of its own (Linux only).
+is that of a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from datapruner.corpora import texts  # noqa: E402
-from datapruner.corpora.corpus import Corpus  # noqa: E402
-from datapruner.corpora.ingest import ingest  # noqa: E402
-from datapruner.curation import contamination, duplicates  # noqa: E402
-from datapruner.curation.contamination import Convention  # noqa: E402
-from datapruner.progress import Silent  # noqa: E402
-from datapruner.request.parts import Dedup  # noqa: E402
+from benchmarks.figures import figure
+from benchmarks.processes import alone, in_turns, peak_mib
+from datapruner.corpora import texts
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import ingest
+from datapruner.curation import contamination, duplicates
+from datapruner.curation.contamination import Convention
+from datapruner.progress import Silent
+from datapruner.request.parts import Dedup
 
 EVALUATION_ROWS = 1000
-BASELINE = "equal texts only, a Python set (baseline)"
+BASELINE = "equal texts only, a Python set"
 
 
 def synthetic(count: int) -> Iterator[dict[str, str]]:
@@ -89,59 +83,36 @@ CASES: dict[str, Callable[[Corpus], int]] = {
 }
 
 
-def timed(corpus: Corpus, case: str) -> tuple[float, float, int]:
-    """Wall seconds, processor seconds, rows found."""
-    wall, processor = time.perf_counter(), time.process_time()
-    found = CASES[case](corpus)
-    return time.perf_counter() - wall, time.process_time() - processor, found
-
-
-def peak_mib(path: Path, case: str) -> float:
-    """Peak memory of a process that does this alone."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--alone", str(path), case], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
-
-
-def alone(path: str, case: str) -> None:
+def case_alone(path: str, case: str) -> None:
+    """Prints the peak memory of this process, in MiB."""
     with Corpus(path) as corpus:
         CASES[case](corpus)
-    # Not getrusage: what it calls the peak begins at the size of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+    print(peak_mib())
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--alone", nargs=2, metavar=("CORPUS", "CASE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.alone:
-        alone(*arguments.alone)
+        case_alone(*arguments.alone)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corpus.duckdb"
         ingest(synthetic(arguments.rows), out=path)
-        times: dict[str, list[tuple[float, float, int]]] = {case: [] for case in CASES}
         with Corpus(path) as corpus:
-            for _ in range(arguments.repeats):  # in turns, so that a busy machine slows all alike
-                for case in CASES:
-                    times[case].append(timed(corpus, case))
-        title = f"{arguments.rows:,} rows, best of {arguments.repeats}"
-        table = Table("", "found", "seconds", "processor s", "times baseline", "peak MiB", title=title)
-        least = {
-            case: [min(column) for column in zip(*measured, strict=True)] for case, measured in times.items()
-        }
-        for case, (wall, processor, found) in least.items():
-            ratio, peak = processor / least[BASELINE][1], peak_mib(path, case)
-            table.add_row(
-                case, f"{found:,}", f"{wall:.2f}", f"{processor:.2f}", f"{ratio:.1f}", f"{peak:,.0f}"
-            )
-        Console(width=110).print(table)
+            print(f"{arguments.rows:,} rows")
+            took = in_turns({case: partial(find, corpus) for case, find in CASES.items()}, arguments.repeats)
+        baseline = took.pop(BASELINE).processor
+        least = alone("duplicates", "--alone", str(path), BASELINE)
+        for case, each in took.items():
+            figure(case, each.processor, against=BASELINE, baseline=baseline, unit="processor s")
+            peak = alone("duplicates", "--alone", str(path), case)
+            figure(f"{case}: peak memory", peak, against=BASELINE, baseline=least, unit="MiB")
 
 
 if __name__ == "__main__":

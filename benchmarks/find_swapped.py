@@ -1,8 +1,8 @@
 """How well each score finds answers that belong to another question.
 
-    python -m benchmarks.find_swapped rows.parquet [--rows 400] [--share 0.2] [--seed 0]
+    python -m benchmarks.find_swapped [--data rows.parquet] [--rows 400] [--share 0.2] [--seed 0]
 
-Takes alpaca-like rows, swaps the responses of a share of them among each other, measures with the default
+Takes alpaca-like rows, swaps the responses of a share of them among each other, measures with the
 proxy model and prints, for every score column, the AUC of telling a swapped row from an untouched one (above
 0.5: swapped rows score higher) and how many of the swapped rows each method would drop.
 """
@@ -10,6 +10,7 @@ proxy model and prints, for every score column, the AUC of telling a swapped row
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 import datapruner
+from benchmarks.figures import figure
+from benchmarks.rows import EXAMPLES, read_frame
 
 METHODS = ("qtuning", "donod", "ppl", "el2n", "length", "random")
 COLUMNS = (
@@ -37,7 +40,7 @@ COLUMNS = (
 
 def swapped_rows(path: Path, count: int, share: float, seed: int) -> tuple[pl.DataFrame, np.ndarray]:
     """`count` rows of a file, and which of them got the response of the next chosen one (N,)."""
-    frame = pl.read_parquet(path).filter(pl.col("output").str.strip_chars().str.len_chars() > 0)
+    frame = read_frame(path).filter(pl.col("output").str.strip_chars().str.len_chars() > 0)
     frame = frame.sample(count, seed=seed, shuffle=True)
     rng = np.random.default_rng(seed)
     chosen = rng.choice(count, round(share * count), replace=False)
@@ -50,30 +53,32 @@ def swapped_rows(path: Path, count: int, share: float, seed: int) -> tuple[pl.Da
     return frame.with_columns(output=pl.Series(outputs)), is_swapped
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
+    parser.add_argument("--data", type=Path, default=EXAMPLES, help="Alpaca-like rows")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument("--keep", type=float, default=0.5)
+    parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     rows, is_swapped = swapped_rows(arguments.data, arguments.rows, arguments.share, arguments.seed)
-    scores = datapruner.score(rows, METHODS).scores.filter(pl.col("status") == "scored")
+    scores = datapruner.score(rows, METHODS, model=arguments.model).scores.filter(
+        pl.col("status") == "scored"
+    )
     truth = is_swapped[scores["row"].to_numpy()]
     plane = scores["ppl"].rank() + scores["entropy"].rank()
     print(f"{len(truth)} rows of {arguments.data.name}, {truth.sum()} with a response from another row")
     console = Console()
-    table = Table("score", "AUC")
-    for name in COLUMNS:
-        table.add_row(name, f"{roc_auc_score(truth, scores[name].to_numpy()):.3f}")
-    table.add_row("qtuning plane: rank(ppl) + rank(entropy)", f"{roc_auc_score(truth, plane.to_numpy()):.3f}")
-    console.print(table)
+    columns = {name: scores[name] for name in COLUMNS} | {"qtuning plane: rank(ppl) + rank(entropy)": plane}
+    for name, column in columns.items():
+        auc = roc_auc_score(truth, column.to_numpy())
+        figure(name, auc, against="chance", baseline=0.5, unit="AUC")
     table = Table("method", f"swapped rows dropped at keep {arguments.keep:g}", "other rows dropped")
     for method in METHODS:
-        kept = datapruner.prune(rows, method, keep=arguments.keep).scores.filter(
+        kept = datapruner.prune(rows, method, keep=arguments.keep, model=arguments.model).scores.filter(
             pl.col("sample_id").is_not_null()
         )
         dropped, bad = ~kept["keep"].to_numpy().astype(bool), is_swapped[kept["row"].to_numpy()]

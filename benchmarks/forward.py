@@ -1,6 +1,6 @@
 """What all signals of the one pass cost, against plain passes over the same rows in the same run.
 
-    python benchmarks/forward.py [--data rows.jsonl|.parquet] [--rows 256] [--device cpu]
+    python -m benchmarks.forward [--data rows.jsonl|.parquet] [--rows 256] [--device cpu]
 
 Baselines: transformers' own `model(**batch)` with its cross-entropy, length-sorted, at the best of several
 batch sizes; the same one row at a time; and for DONOD the step itself (copy the head, backward, step,
@@ -11,17 +11,18 @@ Every figure is the median of `--repeats` rounds in which the variants take turn
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 import transformers as tf
 
+from benchmarks.figures import figure
+from benchmarks.processes import in_turns
+from benchmarks.rows import EXAMPLES, read_rows
 from datapruner import settings
 from datapruner.input.shapes import RowParser, Sample
 from scorers.conversations.chat import ChatRenderer, Encoded
@@ -31,15 +32,6 @@ from scorers.models.proxy import Proxy, load
 from scorers.models.sources import resolve
 from scorers.signals.forward import ForwardPass, Measured, backbone, token_batches
 from scorers.signals.head import _norms, residuals
-
-EXAMPLES = Path(__file__).parents[1] / "examples" / "instructions.jsonl"
-
-
-def read_rows(path: Path, count: int) -> list[dict[str, object]]:
-    """`count` rows, evenly spread over the file."""
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
-    step = max(1, len(frame) // count)
-    return frame.gather_every(step).head(count).to_dicts()
 
 
 def encode(proxy: Proxy, rows: list[dict[str, object]]) -> list[Encoded]:
@@ -78,24 +70,6 @@ def measure(run: ForwardPass, samples: Sequence[Encoded]) -> None:
         assert isinstance(result, Measured), result
 
 
-def rounds(variants: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each variant, taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repeats):
-        for name, variant in variants.items():
-            _wait(device)
-            started = time.perf_counter()
-            variant()
-            _wait(device)
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def donod_variants(
     run: ForwardPass, samples: Sequence[Encoded], rate: float = 2e-5
 ) -> dict[str, Callable[[], None]]:
@@ -117,7 +91,7 @@ def donod_variants(
         for hidden, targets, _ in prepared:
             weight = head.weight.float().clone().requires_grad_(True)
             before = weight.detach().clone()
-            torch.nn.functional.cross_entropy(hidden @ weight.T, targets).backward()
+            torch.nn.functional.cross_entropy(hidden @ weight.T, targets).backward()  # type: ignore[no-untyped-call]
             torch.optim.SGD([weight], lr=rate).step()
             after = weight.detach()
             ((before.norm() - after.norm()).item(), (before - after).norm().item())
@@ -132,7 +106,7 @@ def donod_variants(
     return {"DONOD by the step": step, "DONOD by the closed form": closed}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,7 +117,7 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--dtype", default=None)
     parser.add_argument("--budgets", type=int, nargs="+", default=None, help="token budgets to try")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     folder = resolve(arguments.model, settings.home()).path
     proxy = load(folder, device=arguments.device, dtype=arguments.dtype)
@@ -162,28 +136,35 @@ def main() -> None:
     budgets = arguments.budgets or ([512, 1024, 2048] if on_cpu else [8192, 32768, 131072])
     warm = samples[:: max(1, len(samples) // 16)]
     measure(run, warm)
-    tried = rounds({str(b): lambda b=b: plain(others, samples, b) for b in budgets}, 1, proxy.device)  # type: ignore[misc]
-    best = int(min(tried, key=lambda name: tried[name]))
-    seconds = rounds(
+
+    def wait() -> None:
+        if proxy.device.type == "cuda":
+            torch.cuda.synchronize(proxy.device)
+
+    tried = in_turns({str(b): partial(plain, others, samples, b) for b in budgets}, 1, wait)
+    best = int(min(tried, key=lambda name: tried[name].wall))
+    took = in_turns(
         {
             "plain, one row at a time": lambda: plain(others, samples, 1),
             f"plain, batches of {best} tokens": lambda: plain(others, samples, best),
             "all signals": lambda: measure(run, samples),
         },
         arguments.repeats,
-        proxy.device,
+        wait,
     )
-    one, batched, ours = seconds.values()
+    one, batched, ours = (each.wall for each in took.values())
     print(f"\n{'':38}{'tokens/s':>10}{'seconds':>10}{'time against batches':>22}")
-    for name, value in seconds.items():
-        print(f"{name:38}{tokens / value:10.0f}{value:10.2f}{value / batched:22.2f}")
-    print(f"all signals: {ours / batched:.2f} of the batched time, {one / ours:.2f} x the row loop's speed")
+    for name, each in took.items():
+        print(f"{name:38}{tokens / each.wall:10.0f}{each.wall:10.2f}{each.wall / batched:22.2f}")
+    figure("all signals", ours, against=f"plain batches of {best} tokens", baseline=batched, at_most=0.6)
+    figure("all signals", ours, against="plain, one row at a time", baseline=one)
 
     few = samples[:: max(1, len(samples) // 12)][:12]
-    steps = rounds(donod_variants(run, few), arguments.repeats, proxy.device)
-    by_step, closed = steps.values()
-    ratio = by_step / closed
-    print(f"\nDONOD of {len(few)} samples: step {by_step:.3f} s, closed form {closed:.4f} s, {ratio:.0f} x")
+    steps = in_turns(donod_variants(run, few), arguments.repeats, wait)
+    by_step, closed = (each.wall for each in steps.values())
+    figure(
+        f"DONOD of {len(few)} samples, closed form", closed, against="the SGD step itself", baseline=by_step
+    )
 
 
 if __name__ == "__main__":

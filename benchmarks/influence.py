@@ -28,7 +28,9 @@ import polars as pl
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.forward import EXAMPLES, encode
+from benchmarks.figures import figure
+from benchmarks.forward import encode
+from benchmarks.rows import EXAMPLES, read_frame
 from datapruner import settings
 from scorers.conversations.chat import Encoded
 from scorers.methods.towards import cosines
@@ -51,7 +53,7 @@ LONGEST = 150  # characters of a row for the tiny model
 
 def read(path: Path, count: int, seed: int, longest: int = 100_000) -> list[dict[str, object]]:
     """`count` random rows of at most `longest` characters."""
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
+    frame = read_frame(path)
     text = pl.concat_str([c for c in ("instruction", "input", "output") if c in frame.columns])
     answered = pl.col("output").str.strip_chars().str.len_chars() > 0
     frame = frame.filter(answered & (text.str.len_chars() <= longest))
@@ -125,11 +127,15 @@ def signals_of(phi: np.ndarray) -> Signals:
     return Signals(ids, {}, {}, np.zeros(len(phi) + 1, np.int64), {PROJECTION: phi.astype(np.float32)})
 
 
+def correlation(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(spearmanr(found, expected).statistic)
+
+
 def agreement(found: np.ndarray, expected: np.ndarray) -> str:
-    """Rank correlation, and the share of equal signs about zero and about the medians."""
+    """Rank correlation, and the share of equal signs about zero and about the medians, in words."""
     signs = np.mean(np.sign(found) == np.sign(expected))
     halves = np.mean((found > np.median(found)) == (expected > np.median(expected)))
-    rho = spearmanr(found, expected).statistic
+    rho = correlation(found, expected)
     return f"rank correlation {rho:6.3f}   same sign {signs:5.1%}   same half {halves:5.1%}"
 
 
@@ -156,16 +162,20 @@ def exact(name: str, proxy: Proxy, rows: list[dict[str, object]], targets: int) 
             for risk, v, product in (("target", v_target, to_target), ("training", v_training, to_training)):
                 found, expected = influence(ours, v, relative), np.linalg.solve(damped, product)
                 print(f"{label}  {risk:8} risk, damping {damping:4g}  {agreement(found, expected)}")
+                if (shape, risk, damping) == (DEFAULT, "target", 1.0):
+                    same = correlation(found, expected)
+                    what = f"{name}: rank correlation of projected influence"
+                    figure(what, same, against="that of exact gradients with itself", baseline=1, unit="")
         print(
             f"{label}  target cosine                {agreement(cosines(ours, v_target), to_target / norms)}"
         )
 
 
-def tiny(data: Path, folder: Path, seed: int) -> Proxy:
+def tiny(data: Path, folder: Path, seed: int, steps: int) -> Proxy:
     """The tests' tiny model, with large steps trained a little on 600 short rows of the data."""
     proxy = load(save_tiny_model(folder), device="cpu", dtype="float32")
     rows = encode(proxy, read(data, 600, seed + 100, longest=LONGEST))
-    fit(proxy, rows, steps=200, rate=3e-3, batch=16)
+    fit(proxy, rows, steps=steps, rate=3e-3, batch=16)
     return proxy
 
 
@@ -181,7 +191,7 @@ def fit(
     for _ in range(steps):
         chosen = samples if batch is None else [samples[i] for i in rng.integers(len(samples), size=batch)]
         optimizer.zero_grad()
-        losses(proxy, chosen).mean().backward()
+        losses(proxy, chosen).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     proxy.model.requires_grad_(False)
 
@@ -227,17 +237,22 @@ def minimise(
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         value = objective(weight)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach()
 
 
 def retrain_head(
-    proxy: Proxy, training: Sequence[Encoded], held_out: Sequence[Encoded], left_out: int, decay: float
+    proxy: Proxy,
+    training: Sequence[Encoded],
+    held_out: Sequence[Encoded],
+    left_out: int,
+    decay: float,
+    steps: tuple[int, int],
 ) -> None:
-    """The head alone, to convergence, without each sample in turn."""
+    """The head alone, to convergence, without each sample in turn; `steps` at most with all, and for each."""
     seen, unseen = states(proxy, training), states(proxy, held_out)
     n = len(seen)
     loss, target = head_loss(seen), head_loss(unseen)
@@ -250,7 +265,7 @@ def retrain_head(
         return minimise(lambda w: loss(w, of_sample) + decay / 2 * w.square().sum(), start, steps)
 
     started = time.perf_counter()
-    best = trained(mean, proxy.model.get_output_embeddings().weight.detach().double(), 2000)
+    best = trained(mean, proxy.model.get_output_embeddings().weight.detach().double(), steps[0])
     risks = {"held-out risk": (target, mean_held_out), "training risk": (loss, mean)}
     before = {name: risk(best, weights).item() for name, (risk, weights) in risks.items()}
     change: dict[str, list[float]] = {name: [] for name in risks}
@@ -258,7 +273,7 @@ def retrain_head(
     for i in chosen:
         without = torch.full((n,), 1 / (n - 1)).double()
         without[i] = 0
-        weight = trained(without, best, 150)
+        weight = trained(without, best, steps[1])
         for name, (risk, weights) in risks.items():
             change[name].append(risk(weight, weights).item() - before[name])
     print(
@@ -359,7 +374,7 @@ def compare_lissa(proxy: Proxy, samples: Sequence[Encoded], steps: int, seeds: i
         size = v.numel()
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             (g,) = torch.autograd.grad(losses(proxy, samples).mean(), surrogate.weight, create_graph=True)
-        rows = torch.eye(size).reshape(size, *v.shape).split(64)
+        rows = torch.eye(size).reshape(size, *v.shape).split(64)  # type: ignore[no-untyped-call]
         hessian = np.concatenate(
             [
                 torch.autograd.grad(g, surrogate.weight, some, retain_graph=True, is_grads_batched=True)[0]
@@ -393,7 +408,7 @@ def compare_lissa(proxy: Proxy, samples: Sequence[Encoded], steps: int, seeds: i
         print(f"gradient product, no solve: {agreement(plain, each @ dense)}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -411,17 +426,22 @@ def main() -> None:
     parser.add_argument("--left-out", type=int, default=100, help="of each of them left out in turn")
     parser.add_argument("--steps", type=int, default=20, help="fine-tuning steps of the whole model")
     parser.add_argument("--decay", type=float, default=1e-2, help="L2 penalty of the head alone")
+    parser.add_argument("--training-steps", type=int, default=200, help="of the tiny model")
+    parser.add_argument(
+        "--head-steps", type=int, nargs=2, default=(2000, 150), help="most of the head, with all and for each"
+    )
+    parser.add_argument("--lissa-samples", type=int, default=24)
     parser.add_argument("--lissa-steps", type=int, default=5000)
     parser.add_argument("--lissa-seeds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp())
     if "exact" in arguments.parts:
         proxy = load(resolve(arguments.model, settings.home()).path, device="cpu", dtype="float32")
         rows = read(arguments.data, arguments.rows, arguments.seed, longest=arguments.longest)
         exact(arguments.model, proxy, rows, arguments.targets)
     started = time.perf_counter()
-    small = tiny(arguments.data, folder, arguments.seed)
+    small = tiny(arguments.data, folder, arguments.seed, arguments.training_steps)
     print(f"tiny model trained, {time.perf_counter() - started:.0f} s", flush=True)
     short = read(arguments.data, arguments.tiny_rows, arguments.seed, longest=LONGEST)
     if "exact" in arguments.parts:
@@ -430,11 +450,15 @@ def main() -> None:
     n = arguments.samples
     training, held_out = encoded[:n], encoded[n : n + 100]
     if "lissa" in arguments.parts:
-        compare_lissa(small, training[:24], arguments.lissa_steps, arguments.lissa_seeds)
+        compare_lissa(
+            small, training[: arguments.lissa_samples], arguments.lissa_steps, arguments.lissa_seeds
+        )
     if "retraining" in arguments.parts:
         few = training[: arguments.fine_tuned]
         retrain_whole(small, few, held_out, min(arguments.left_out, len(few)), arguments.steps)
-        retrain_head(small, training, held_out, arguments.left_out, arguments.decay)
+        retrain_head(
+            small, training, held_out, arguments.left_out, arguments.decay, tuple(arguments.head_steps)
+        )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ import argparse
 import asyncio
 import json
 import random
+import secrets
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,16 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.figures import figure
+
 MOST_REQUESTS = 5_000
 """Of one client: it stops then, whatever the time."""
 _PAUSE = (0.05, 0.25)
 FINISHED = ("succeeded", "failed", "cancelled")
 _SQL = (
-    "SELECT count(*), avg(length(content)) FROM base.turns",
-    "SELECT quadrant, count(*) FROM base.sample_scores GROUP BY 1 ORDER BY 2 DESC",
-    "SELECT s.row, m.* FROM base.samples s JOIN base.masks m USING (row) LIMIT 20",
+    "SELECT count(*), avg(length(content)) FROM {base}.turns",
+    "SELECT quadrant, count(*) FROM {base}.sample_scores GROUP BY 1 ORDER BY 2 DESC",
+    "SELECT s.row, m.* FROM {base}.samples s JOIN {base}.masks m USING (row) LIMIT 20",
 )
 
 
@@ -88,18 +91,21 @@ class Target:
     url: str
     token: str
     model: str
+    base: str
+    """A dataset; what the clients make begins with its name."""
     subset: str
-    """Path of a subset to download from; `base` is its dataset."""
+    """Path of a subset of it to download from."""
 
     @classmethod
     def prepare(cls, url: str, token: str, model: str) -> Target:
-        """Make the dataset `base`, a run and a subset of it."""
+        """Make a dataset, a run and a subset of it."""
+        base = f"load_{secrets.token_hex(4)}"
         rows = [_row(random.Random(number)) for number in range(200)]
-        body = {"name": "base", "rows": rows, "method": "qtuning", "keep": 0.5, "measuring": {"model": model}}
+        body = {"name": base, "rows": rows, "method": "qtuning", "keep": 0.5, "measuring": {"model": model}}
         with httpx.Client(base_url=url, headers=_bearer(token), timeout=180, trust_env=False) as client:
             answer = client.post("/v1/prune", json=body, headers={"Prefer": "wait=120"})
             assert answer.status_code == 200, answer.text
-            return cls(url, token, model, answer.headers["Content-Location"])
+            return cls(url, token, model, base, answer.headers["Content-Location"])
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, headers=_bearer(self.token), timeout=180, trust_env=False)
@@ -129,7 +135,7 @@ class _Client:
             turn = 0
             while self._goes_on():
                 turn += 1
-                await self._take_a_turn(f"load_{self._number}_{turn}")
+                await self._take_a_turn(f"{self._target.base}_{self._number}_{turn}")
 
     async def _take_a_turn(self, name: str) -> None:
         rows = b"".join(json.dumps(_row(self._chance)).encode() + b"\n" for _ in range(20))
@@ -166,7 +172,8 @@ class _Client:
     async def _meanwhile(self) -> None:
         match self._chance.choice(("sql", "download", "range")):
             case "sql":
-                await self._ask("sql", "POST", "/v1/sql", json={"sql": self._chance.choice(_SQL)})
+                sql = self._chance.choice(_SQL).format(base=self._target.base)
+                await self._ask("sql", "POST", "/v1/sql", json={"sql": sql})
             case "download":
                 await self._ask("download", "GET", self._target.subset)
             case "range":
@@ -217,7 +224,7 @@ async def drive(
     return observed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     from tests.served import serving
     from tests.tiny_model import save_tiny_model
 
@@ -226,19 +233,34 @@ def main() -> None:
     )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--url", help="of a service that runs already, asked with --token, --model")
+    parser.add_argument("--token", default="")
+    parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="datapruner-load-") as folder:
-        model = save_tiny_model(Path(folder, "model"))
-        with serving(Path(folder, "home"), model, workers=given.workers, sql_warm=2) as server:
-            target = Target.prepare(server.url, server.token, server.model)
-            observed = asyncio.run(
-                drive(target, clients=given.clients, seconds=given.seconds, drain=2 * given.seconds + 60)
-            )
-            if max(observed.statuses) >= 500:
-                said = server.log.read_text().splitlines()
-                print("\n".join(line for line in said if "[info " not in line))
+    given = parser.parse_args(argv)
+
+    def driven(url: str, token: str, model: str) -> Observed:
+        target = Target.prepare(url, token, model)
+        patience = 2 * given.seconds + 60
+        return asyncio.run(drive(target, clients=given.clients, seconds=given.seconds, drain=patience))
+
+    if given.url:
+        observed = driven(given.url, given.token, given.model)
+    else:
+        with tempfile.TemporaryDirectory(prefix="datapruner-load-") as folder:
+            model = save_tiny_model(Path(folder, "model"))
+            with serving(Path(folder, "home"), model, workers=given.workers, sql_warm=2) as server:
+                observed = driven(server.url, server.token, server.model)
+                if max(observed.statuses) >= 500:
+                    said = server.log.read_text().splitlines()
+                    print("\n".join(line for line in said if "[info " not in line))
     print(f"{given.clients} clients, {given.seconds:.0f} s, {given.workers} worker(s)\n{observed.table()}")
+    counts = observed.statuses
+    failed = sum(count for status, count in counts.items() if status == 0 or status >= 500)
+    every = "all requests"
+    figure("failed requests", failed, against=every, baseline=counts.total(), unit="requests", at_most=0)
+    lost = len(observed.unfinished())
+    figure("lost jobs", lost, against="all jobs", baseline=len(observed.jobs), unit="jobs", at_most=0)
 
 
 if __name__ == "__main__":

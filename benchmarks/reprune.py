@@ -11,10 +11,10 @@ same score columns from the same files. No worker is started; torch is never imp
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from benchmarks.figures import figure
+from benchmarks.processes import peak_mib
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.measuring.measure import Machine, proxy_for
@@ -37,6 +39,7 @@ from datapruner.runs.tables import SCALARS
 from datapruner.settings import home as real_home
 
 SHARD_ROWS = 256
+BASELINE = "polars reading and sorting the score columns"
 CHOICES: tuple[tuple[str, float], ...] = (
     ("qtuning", 0.25),
     ("qtuning", 0.5),
@@ -111,14 +114,15 @@ def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path,
     return path, cache
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--tokens", type=int, default=60, help="response tokens of a row, on average")
     parser.add_argument("--narrow", action="store_true", help="short vectors, to save disk with many rows")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    imported = "torch" in sys.modules
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         path, cache = build(home, arguments.rows, arguments.tokens, not arguments.narrow)
@@ -127,7 +131,6 @@ def main() -> None:
         columns = ["sample_id", "nll_mean", "entropy_mean", "el2n_mean", "head_grad_norm", "head_grad_dot"]
         pl.read_parquet(cache.shards(), columns=columns).sort("nll_mean")
         baseline = time.perf_counter() - started
-        print(f"{'polars: read and sort the score columns':44}{baseline:8.3f} s{1:8.1f} x")
         with Corpus(path) as corpus:
             ids = corpus.sample_index()["sample_id"].to_list()
             for name, keep in CHOICES:
@@ -137,15 +140,14 @@ def main() -> None:
                 score(signals, config.methods, config.keep, config.seed)
                 seconds = time.perf_counter() - started
                 del signals
-                print(f"{f'{name} at {keep:g}: select':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
+                figure(f"{name} at {keep:g}: select", seconds, against=BASELINE, baseline=baseline)
                 started = time.perf_counter()
                 run = pipeline.run_on(corpus, config, home, Machine(("cpu",)), Silent())
                 seconds = time.perf_counter() - started
-                print(f"{f'{name} at {keep:g}: whole run':44}{seconds:8.3f} s{seconds / baseline:8.1f} x")
+                figure(f"{name} at {keep:g}: whole run", seconds, against=BASELINE, baseline=baseline)
                 assert run.measured == 0, f"{run.measured} samples were measured; all should be cached"
-        assert "torch" not in sys.modules, "pruning from cached signals must not import torch"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"peak memory of this process: {peak:,.0f} MiB")
+        assert imported or "torch" not in sys.modules, "pruning from cached signals must not import torch"
+        print(f"peak memory of this process: {peak_mib():,.0f} MiB")
 
 
 if __name__ == "__main__":

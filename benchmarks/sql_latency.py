@@ -13,21 +13,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 
+from benchmarks.figures import figure
 from scorers.interpreter import PYTHON
 
-SQL = "SELECT n_turns, count(*), avg(n_chars) FROM made_up.samples GROUP BY 1 ORDER BY 1"
+DATASET = f"made_up_{secrets.token_hex(4)}"
+SQL = f"SELECT n_turns, count(*), avg(n_chars) FROM {DATASET}.samples GROUP BY 1 ORDER BY 1"
 PAUSE = 0.2
 CLIENTS = 4
+
+
+def client_of(url: str, token: str) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
 
 @contextlib.contextmanager
@@ -43,8 +51,7 @@ def service(home: Path, warm: int) -> Iterator[httpx.Client]:
                 line.split("listens on ")[1].split()[0] for line in process.stdout if "listens on" in line
             )
             token = (home / "admin-token").read_text().strip()
-            headers = {"Authorization": f"Bearer {token}"}
-            with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
+            with client_of(url, token) as client:
                 yield client
         finally:
             process.terminate()
@@ -52,7 +59,7 @@ def service(home: Path, warm: int) -> Iterator[httpx.Client]:
 
 def make_dataset(client: httpx.Client, rows: int) -> None:
     made_up = [{"instruction": f"Add {row} and {row}.", "output": str(2 * row)} for row in range(rows)]
-    job = client.post("/v1/datasets", json={"name": "made_up", "rows": made_up}).raise_for_status()
+    job = client.post("/v1/datasets", json={"name": DATASET, "rows": made_up}).raise_for_status()
     while (state := client.get(job.headers["Location"]).json()["state"]) != "succeeded":
         assert state in ("queued", "running"), state
         time.sleep(0.1)
@@ -69,10 +76,8 @@ def ask(client: httpx.Client, pause: float = 0.0) -> tuple[float, float]:
 def show(name: str, times: list[tuple[float, float]], seconds: float) -> None:
     whole, statement = np.array(times).T
     p50, p99 = np.percentile(whole, [50, 99])
-    print(
-        f"{name:<10} {len(times):>5} statements  p50 {p50:7.1f} ms  p99 {p99:7.1f} ms  "
-        f"statement {np.median(statement):5.1f} ms  {len(times) / seconds:6.1f}/s"
-    )
+    figure(name, p50, against="DuckDB's own part", baseline=float(np.median(statement)), unit="ms")
+    print(f"    {len(times)} statements, p99 {p99:.1f} ms, {len(times) / seconds:.1f}/s")
 
 
 def measure(name: str, client: httpx.Client, statements: int, pause: float = 0.0, clients: int = 1) -> None:
@@ -82,21 +87,31 @@ def measure(name: str, client: httpx.Client, statements: int, pause: float = 0.0
     show(name, times, time.perf_counter() - begin)
 
 
-def main() -> None:
+def measure_warm(client: httpx.Client, rows: int, statements: int) -> None:
+    make_dataset(client, rows)
+    ask(client)  # the service's own first time
+    measure("paused", client, statements, pause=PAUSE)
+    measure("in a row", client, statements)
+    measure(f"{CLIENTS} clients", client, statements, clients=CLIENTS)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--statements", type=int, default=100)
-    options = parser.parse_args()
+    parser.add_argument("--url", help="of a service that runs already: only the warm part, with --token")
+    parser.add_argument("--token", default="")
+    options = parser.parse_args(argv)
+    if options.url:
+        with client_of(options.url, options.token) as client:
+            measure_warm(client, options.rows, options.statements)
+        return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         with service(home, warm=2) as client:
-            make_dataset(client, options.rows)
-            ask(client)  # the service's own first time
-            measure("paused", client, options.statements, pause=PAUSE)
-            measure("in a row", client, options.statements)
-            measure("clients", client, options.statements, clients=CLIENTS)
+            measure_warm(client, options.rows, options.statements)
         with service(home, warm=0) as client:
             begin = time.perf_counter()
             show("first cold", [ask(client)], time.perf_counter() - begin)

@@ -1,6 +1,6 @@
 """DEALRec's Games sequences as instructions: the titles that a user bought before -> the next title.
 
-    python -m benchmarks.games train.parquet titles.parquet games.jsonl [--rows 1024] [--history 20]
+    python examples/games.py train.parquet titles.parquet games.jsonl [--rows 1024] [--history 20]
 
 Reads sequences (columns user, items) and titles (item, title) and writes one JSON line a user with
 `instruction`, `input`, `output` and `user`, in the wording of DEALRec's prompt for Games, so that

@@ -1,0 +1,43 @@
+"""How large each benchmark is run: a line for every script in this folder.
+
+To add a script: give it `main(argv: Sequence[str] | None = None)`, call `figures.figure` for each ratio that
+it prints, make its default sizes those of `make bench`, and add its line here, with the arguments of a run
+of a second or two; the tests run that. In `tiny`, `{model}` is the folder of a tiny model, `{url}` and
+`{token}` are of a service that runs, with that model, and `{folder}` has made-up `traces.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    tiny: str
+    """Arguments of the run in the tests."""
+    bench: str | None = ""
+    """Those in `make bench`; None where it is no part of it."""
+
+
+SCRIPTS: Mapping[str, Sizes] = {
+    "asap": Sizes(
+        "{folder}/traces.parquet --rows 3 --steps 2 --model {model}", None
+    ),  # quality, not speed; wants real traces
+    "duplicates": Sizes("--rows 300 --repeats 1"),
+    "find_swapped": Sizes("--rows 20 --model {model}", None),  # quality, not speed
+    "forward": Sizes("--rows 12 --repeats 1 --budgets 512 --model {model} --device cpu"),
+    "influence": Sizes(
+        "exact lissa retraining --model {model} --rows 20 --tiny-rows 40 --targets 4 --samples 12 "
+        "--fine-tuned 3 --left-out 3 --steps 2 --lissa-samples 2 --lissa-steps 20 "
+        "--lissa-seeds 1 --training-steps 5 --head-steps 20 4",
+        None,  # quality, not speed: a quarter of an hour
+    ),
+    "ingest": Sizes("--rows 300 --memory-rows 300 --repeats 1"),
+    "load": Sizes("--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}"),
+    "methods": Sizes("--rows 300 --only ppl semdedup"),
+    "parity": Sizes("--families llama-tied"),
+    "reprune": Sizes("--rows 300"),
+    "selection": Sizes("--rows 300 --memory-rows 300"),
+    "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}"),
+}
