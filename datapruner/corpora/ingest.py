@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ Progress = Callable[[int, int, int | None], None]
 _FLUSH_ROWS = 8192
 _FLUSH_CHARS = 8 << 20
 _EXCERPT = 200
-_PACKAGES = ("duckdb", "orjson", "polars", "pyarrow")
+_PACKAGES = ("datapruner", "duckdb", "orjson", "polars", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,17 @@ class IngestReport:
 
     def understood(self) -> str:
         """How the rows were read, in a line."""
-        shapes = "; ".join(
-            f"{count:,} {shape} ({', '.join(self.columns.get(shape, []))})"
-            for shape, count in self.shapes.items()
-        )
-        return f"{self.rows:,} rows: {shapes}; {self.rejected:,} rejected"
+        return understood(self.rows, self.rejected, self.shapes, self.columns)
+
+
+def understood(
+    rows: int, rejected: int, shapes: Mapping[str, int], columns: Mapping[str, Sequence[str]]
+) -> str:
+    """How rows were read, in a line: how many of each shape, and from which columns."""
+    told = "; ".join(
+        f"{count:,} {shape} ({', '.join(columns.get(shape, []))})" for shape, count in shapes.items()
+    )
+    return f"{rows:,} rows: {told}; {rejected:,} rejected"
 
 
 @contained()
@@ -111,13 +117,13 @@ def ingest(
             {
                 "format_version": FORMAT_VERSION,
                 "corpus_hash": report.corpus_hash,
-                "sources": json.dumps([_describe(item) for item in sources]),
+                "sources": json.dumps([describe(item) for item in sources]),
                 "mapping": json.dumps(dict(mapping) if mapping else None, sort_keys=True),
                 "limits": json.dumps(asdict(limits)),
                 "counts": json.dumps(asdict(counts)),
                 "shapes": json.dumps(report.shapes),
                 "columns": json.dumps(report.columns),
-                "versions": json.dumps({name: version(name) for name in _PACKAGES}),
+                "versions": json.dumps(versions()),
                 "original_schema": None if schema is None else schema.serialize().to_pybytes(),
             }
         )
@@ -141,7 +147,13 @@ def _bytes(sources: list[Source]) -> tuple[int, int | None]:
     return sum(source.bytes_done for source in sources), sum(known) if len(known) == len(totals) else None
 
 
-def _describe(source: Source) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Of the packages that decide what is read of a source."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """A source by its name and, where it is a file, by what is in it now. Raises OSError."""
     if source.path is None:
         return {"name": source.name}
     with source.path.open("rb") as file:
