@@ -26,6 +26,7 @@ from benchmarks.figures import figure
 from benchmarks.processes import peak_mib
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
+from datapruner.measuring import vectors
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
 from datapruner.measuring.workers import shards
@@ -90,8 +91,7 @@ def made_up_shard(ids: list[str], tokens: int, rng: np.random.Generator, with_ve
     columns |= {"head_norm": pa.array(np.full(n, 700.0))}
     columns |= {name: pa.nulls(n, pa.float64()) for name in ("tied_grad_norm", "tied_grad_dot")}
     for name, k in zip(("head_grad_projection", "mean_hidden"), width, strict=True):
-        flat = pa.array(rng.normal(0, 1, n * k).astype(np.float32))
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, k)
+        columns[name] = vectors.pack(rng.normal(0, 1, (n, k)).astype(np.float32), k)
     return pa.Table.from_arrays([columns[field.name] for field in shape], schema=shape)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from datapruner.corpora import texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
+from datapruner.measuring import vectors
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
@@ -35,7 +36,7 @@ from scorers.models.sources import ModelSourceError
 from scorers.signals.columns import SENTENCE_EMBEDDING
 
 DEFAULT_ENCODER = "all-minilm-l6-v2"
-EMBEDDING_VERSION = 1
+EMBEDDING_VERSION = 2
 """Raised whenever an embedding's value would change; part of the cache key."""
 
 WORKER = ("-m", "datapruner.measuring.workers.embedder")
@@ -52,10 +53,7 @@ class Embedded:
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of these samples, in their order, (N, D). All of them must have been embedded."""
-        found: NDArray[np.float32] = self.cache.columns(ids, [SENTENCE_EMBEDDING])[
-            SENTENCE_EMBEDDING
-        ].to_numpy()
-        return found
+        return vectors.unpack(self.cache.columns(ids, [SENTENCE_EMBEDDING])[SENTENCE_EMBEDDING])
 
 
 def model_of(measuring: Measuring) -> str:

@@ -24,6 +24,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.measuring.vectors import unpack
 from datapruner.system.files import publishing
 from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
 
@@ -151,7 +152,7 @@ class SignalCache:
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
             tokens={name: flatten(frame[name]) for name in tokens},
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            vectors={name: frame[name].to_numpy() for name in vectors},
+            vectors={name: unpack(frame[name]) for name in vectors},
         )
 
 

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-SIGNAL_VERSION = 1
+SIGNAL_VERSION = 2
 """Raised whenever a signal's value would change; part of the cache key."""
 
 SAMPLE_SIGNALS: Mapping[str, Column] = by_name(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from transformers.utils import logging as transformers_logging
 
+from datapruner.measuring import vectors
 from datapruner.measuring.workers import protocol, shards
 from datapruner.measuring.workers.spec import WorkerSpec
 from scorers.models.encoders import pooling
@@ -36,7 +37,7 @@ class Embedder:
             [
                 ("sample_id", pa.string()),
                 ("error", pa.string()),
-                (SENTENCE_EMBEDDING, pa.list_(pa.float32(), self.encoder.width)),
+                (SENTENCE_EMBEDDING, vectors.packed(self.encoder.width)),
             ]
         )
 

@@ -2,6 +2,10 @@
 
 The first columns describe the rendered sample, the others what the proxy model said of it; a sample that
 cannot be measured has `error` set and every other column null. Column meanings: `scorers.signals.columns`.
+
+Notable choice: no dictionaries, which make a column larger, and slower to read, where hardly a number comes
+twice (`benchmarks/disk.py`). Every float of a token stays as it was measured; of vectors see
+`datapruner.measuring.vectors`.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datapruner.measuring import vectors
 from datapruner.system.files import publishing
 
 if TYPE_CHECKING:
@@ -53,8 +58,8 @@ def schema(projection: int, hidden: int, *, lora: bool = False) -> pa.Schema:
             ("el2n", _FLOATS),
             ("top1", _BOOLS),
             *((name, pa.float64()) for name in doubles),
-            ("head_grad_projection", pa.list_(pa.float32(), projection)),
-            ("mean_hidden", pa.list_(pa.float32(), hidden)),
+            ("head_grad_projection", vectors.packed(projection)),
+            ("mean_hidden", vectors.packed(hidden)),
         ]
     )
 
@@ -94,11 +99,17 @@ def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], shape: pa.Schema) -> None:
     """Publish the rows of a finished task as a shard."""
-    columns = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in shape]
+    columns = [_column([row.get(field.name) for row in rows], field.type) for field in shape]
     publish(path, pa.Table.from_arrays(columns, schema=shape))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_struct(kind):
+        return vectors.pack(values, vectors.width(kind))
+    return pa.array(values, type=kind)
 
 
 def publish(path: Path, table: pa.Table) -> None:
     """Make a shard appear."""
     with publishing(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", use_dictionary=False)

@@ -25,6 +25,7 @@ ROWS = [
     {"instruction": "the sea", "output": "is salty"},
     {"instruction": "deep", "output": "the deep sea and rain"},
 ]
+_STORED = 2e-4  # what storing may change of a unit vector
 
 
 def test_samples_are_embedded_once_and_come_out_in_the_order_asked_for(
@@ -43,7 +44,7 @@ def test_samples_are_embedded_once_and_come_out_in_the_order_asked_for(
     found = again.vectors([ids[3], ids[0], ids[1]])
     texts = ["deep\nthe deep sea and rain", "the sea\nis salty", "rain\nis not"]
     alone = {at: vector for at, vector, _ in SentenceEncoder(folder, pooling="mean").encode(texts)}
-    assert found == pytest.approx(np.stack([alone[at] for at in range(3)]), abs=1e-5)
+    assert found == pytest.approx(np.stack([alone[at] for at in range(3)]), abs=_STORED)
 
 
 def test_a_model_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
@@ -75,10 +76,10 @@ def test_a_method_that_reads_sentence_embeddings_gets_those_of_the_model_named(
     vectors = {at: v for at, v, _ in SentenceEncoder(encoder, pooling="mean").encode(texts)}
     apart = [min(1 - float(vectors[i] @ vectors[j]) for j in range(4) if j != i) for i in range(4)]
     first, second = (rows_of.index(row) for row in table["row"])
-    assert apart[first] == pytest.approx(max(apart), abs=1e-5)
+    assert apart[first] == pytest.approx(max(apart), abs=_STORED)
     distances = [1 - float(vectors[first] @ vectors[j]) for j in range(4)]
-    assert distances[second] == pytest.approx(max(distances), abs=1e-5)
-    assert table["divprune_distance"][1] == pytest.approx(max(distances), abs=1e-5)
+    assert distances[second] == pytest.approx(max(distances), abs=_STORED)
+    assert table["divprune_distance"][1] == pytest.approx(max(distances), abs=_STORED)
 
 
 def test_an_embedder_that_no_method_reads_is_refused(tmp_path: Path, tiny_folder: Path) -> None:

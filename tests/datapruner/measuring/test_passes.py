@@ -24,6 +24,7 @@ from datapruner.measuring import measure as measuring_module
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views, passes
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.measuring.vectors import unpack
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
@@ -121,12 +122,9 @@ def test_a_target_set_is_measured_like_the_corpus(
         "sample_id", maintain_order=True
     )
     with Corpus(home / "corpora" / f"{lineage['target']['corpus']}.duckdb") as target:
-        aim = (
-            cache.columns(target.sample_index()["sample_id"].to_list(), [GRADIENT])[GRADIENT]
-            .to_numpy()
-            .mean(0)
-        )
-    own = cache.columns(ids["sample_id"].to_list(), [GRADIENT])[GRADIENT].to_numpy()
+        aims = cache.columns(target.sample_index()["sample_id"].to_list(), [GRADIENT])[GRADIENT]
+    aim = unpack(aims).mean(0)
+    own = unpack(cache.columns(ids["sample_id"].to_list(), [GRADIENT])[GRADIENT])
     assert ids["towards"].to_numpy() == pytest.approx(own @ aim, rel=1e-4)
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datapruner.measuring import vectors
 from datapruner.measuring.workers import shards
 from scorers.conversations.chat import Encoded
 from scorers.signals.forward import Measured
@@ -45,6 +46,12 @@ def sample(tied: float | None = None) -> dict[str, Any]:
     return shards.measured_row("a", encoded, measured, 7.5)
 
 
+def in_parts(*vector: float) -> dict[str, Any]:
+    """A vector as it is stored."""
+    found: dict[str, Any] = vectors.pack(np.array([vector], dtype=np.float32), len(vector))[0].as_py()
+    return found
+
+
 def test_a_measured_sample_comes_back_as_it_was(tmp_path: Path) -> None:
     shards.write(tmp_path / "s.parquet", [sample(tied=0.1)], SCHEMA)
     (found,) = pq.read_table(tmp_path / "s.parquet").to_pylist()
@@ -74,8 +81,8 @@ def test_a_measured_sample_comes_back_as_it_was(tmp_path: Path) -> None:
         "head_norm": 7.5,
         "tied_grad_norm": 0.1,
         "tied_grad_dot": 0.1,
-        "head_grad_projection": [1, -1],
-        "mean_hidden": [1, 2, 3],
+        "head_grad_projection": in_parts(1, -1),
+        "mean_hidden": in_parts(1, 2, 3),
     }
 
 
