@@ -6,7 +6,7 @@ INSTALLED = $(VENV)/.installed
 # Tests wait for servers and workers that they start: three keep two processors busy.
 TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 
 demo: $(INSTALLED)
 	mkdir -p demo-output
@@ -22,9 +22,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/forward.py
-	$(BIN)/python benchmarks/selection.py
-	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/datapruner models pull smollm2-135m
+	$(BIN)/python -m benchmarks
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/datapruner models pull smollm2-135m
+	$(BIN)/python -m benchmarks.gpu
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"

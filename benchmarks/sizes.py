@@ -24,7 +24,12 @@ SCRIPTS: Mapping[str, Sizes] = {
     "asap": Sizes(
         "{folder}/traces.parquet --rows 3 --steps 2 --model {model}", None
     ),  # quality, not speed; wants real traces
+    "device": Sizes(
+        "--rows 8 --budgets 512 --repeats 1 --dtype float32 --device cpu --model {model} --large 2 --small",
+        None,
+    ),  # wants a GPU
     "duplicates": Sizes("--rows 300 --repeats 1"),
+    "end_to_end": Sizes("--rows 8 --device cpu --model {model} --methods length", None),  # wants a GPU
     "find_swapped": Sizes("--rows 20 --model {model}", None),  # quality, not speed
     "forward": Sizes("--rows 12 --repeats 1 --budgets 512 --model {model} --device cpu"),
     "influence": Sizes(
@@ -36,7 +41,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     "ingest": Sizes("--rows 300 --memory-rows 300 --repeats 1"),
     "load": Sizes("--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}"),
     "methods": Sizes("--rows 300 --only ppl semdedup"),
-    "parity": Sizes("--families llama-tied"),
+    "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
     "reprune": Sizes("--rows 300"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
     "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}"),

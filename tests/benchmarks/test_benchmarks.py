@@ -11,13 +11,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks import figures
+from benchmarks import figures, gpu
 from benchmarks.processes import ROOT
 from benchmarks.sizes import SCRIPTS
 from tests.served import Server
 
-HELPERS = {"figures", "processes", "rows", "sizes", "synthetic"}
-IN_FOLDER = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS
+HELPERS = {"figures", "processes", "rows", "runs", "sizes", "synthetic"}
+RUNNERS = {"__main__", "gpu"}
+IN_FOLDER = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS - RUNNERS
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,16 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_script_in_the_folder_has_its_sizes() -> None:
     assert set(SCRIPTS) == IN_FOLDER, "see the head of benchmarks/sizes.py for what to add"
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_whatever_longer_runs_are_given_is_tried_on_a_few_rows(small: bool) -> None:
+    longer = {script: (sizes.bench or "").split() for script, sizes in SCRIPTS.items()}
+    for job in gpu.jobs("cuda", None, small):
+        longer[job.script] += job.arguments
+    for script, arguments in longer.items():
+        options = {word for word in arguments if word.startswith("--")}
+        assert options <= set(SCRIPTS[script].tiny.split()), script
 
 
 @pytest.mark.parametrize("script", sorted(IN_FOLDER))
