@@ -35,6 +35,7 @@ from datapruner.commands import (
     serve,
     service,
     settings,
+    storage,
 )
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.system import outlets
@@ -72,6 +73,7 @@ app.command("compare")(compare.compare)
 app.command("methods")(about.methods)
 app.add_typer(about.models_app, name="models")
 app.command("doctor")(about.doctor)
+app.add_typer(storage.storage_app, name="storage")
 app.command("serve")(serve.serve)
 app.command("worker")(service.worker)
 app.add_typer(service.db_app, name="db")

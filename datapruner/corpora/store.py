@@ -24,6 +24,7 @@ from datapruner.errors import InputError
 from datapruner.input.readers import open_sources
 from datapruner.input.shapes import DEFAULT_LIMITS
 from datapruner.progress import Progress
+from datapruner.system import homes
 from datapruner.system.files import clear_unfinished, publishing, unfinished
 
 
@@ -31,6 +32,7 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
     """Ingest `rows` into the home folder's corpora, named by content, unless they are there."""
     folder = home / "corpora"
     folder.mkdir(parents=True, exist_ok=True)
+    homes.use(home)
     progress.stage("ingesting", None, "bytes")
     clear_unfinished(folder)
     sources = _described(rows, mapping)

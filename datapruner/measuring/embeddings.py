@@ -39,6 +39,8 @@ DEFAULT_ENCODER = "all-minilm-l6-v2"
 EMBEDDING_VERSION = 2
 """Raised whenever an embedding's value would change; part of the cache key."""
 
+OF_SENTENCES = "sentence:all"
+"""Instead of a template's hash in an embedding's key."""
 WORKER = ("-m", "datapruner.measuring.workers.embedder")
 TASK_SAMPLES = 512
 _NO_TEXT = "the sample has no text to embed"
@@ -70,7 +72,7 @@ def wanted(models: Path, model: str) -> tuple[EncoderFolder, ProxyKey]:
     return encoder, ProxyKey(
         model=model,
         revision=encoder.revision,
-        template_hash="sentence:all",
+        template_hash=OF_SENTENCES,
         dtype="float32",
         max_length=encoder.max_length,
         overflow="truncate",

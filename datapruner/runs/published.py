@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from datapruner.errors import InputError, UsageError
 from datapruner.request.config import RunConfig, find
+from datapruner.system import homes
 from datapruner.validation import first_problem
 
 
@@ -71,6 +72,7 @@ class Run:
 
 def load(run_id: str, home: Path) -> Run:
     """A published run by its id, or by the start of it. Raises UsageError."""
+    homes.use(home)
     folders = [
         path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)
     ]
@@ -82,6 +84,7 @@ def load(run_id: str, home: Path) -> Run:
 
 def latest(home: Path) -> Run:
     """The run published last. Raises UsageError when there is none."""
+    homes.use(home)
     return next(iter(history(home)), None) or _no_run()
 
 

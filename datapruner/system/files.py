@@ -25,11 +25,16 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}{path.suffix}")
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether this is, by its name, what `unfinished` gave one to."""
+    return path.name.startswith(_UNFINISHED)
+
+
 def clear_unfinished(folder: Path) -> None:
     """Remove what has been unfinished anywhere below `folder` for more than a day."""
     limit = time.time() - _DAY_SECONDS
     for place, folders, files in os.walk(folder):
-        for path in (Path(place, name) for name in (*folders, *files) if name.startswith(_UNFINISHED)):
+        for path in (Path(place, name) for name in (*folders, *files) if is_unfinished(Path(name))):
             with suppress(OSError):  # gone meanwhile, or on a disk that refuses
                 if path.stat().st_mtime < limit:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
