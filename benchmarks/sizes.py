@@ -28,6 +28,7 @@ SCRIPTS: Mapping[str, Sizes] = {
         "--rows 8 --budgets 512 --repeats 1 --dtype float32 --device cpu --model {model} --large 2 --small",
         None,
     ),  # wants a GPU
+    "disk": Sizes("--rows 12 --repeats 1 --model {model}"),
     "duplicates": Sizes("--rows 300 --repeats 1"),
     "end_to_end": Sizes("--rows 8 --device cpu --model {model} --methods length", None),  # wants a GPU
     "find_swapped": Sizes("--rows 20 --model {model}", None),  # quality, not speed

@@ -3,7 +3,7 @@
 The step is 1/1024 of the vector's root mean square, or what its largest number needs to fit. So a vector
 comes back with an error of at most 1/2048 of its length (1/1024 where one of 4,096 numbers is nearly all of
 it), 0.03 % as a rule, whatever its scale is; hidden states and gradients reach beyond what half precision can
-hold. On Alpaca cosines are off by 1e-4 at most, by a third of that of float16, and 1.5 bytes a number are
+hold. On Alpaca cosines are off by 1e-4 at most, where float16 is off by 2e-4, and 1.5 bytes a number are
 left of four (`benchmarks/disk.py`).
 
 Notable choices:
