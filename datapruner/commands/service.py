@@ -44,7 +44,7 @@ def upgrade(
     """Bring the tables to the form that this version works with. SQLite gets there by itself."""
     from datapruner.catalog import migrations
 
-    with _database() as db:
+    with database() as db:
         migrations.upgrade(db, revision)
         _tell(db, as_json=as_json)
 
@@ -59,7 +59,7 @@ def downgrade(
     """Take the tables back to an earlier form; `base` removes them and all that is in them."""
     from datapruner.catalog import migrations
 
-    with _database() as db:
+    with database() as db:
         migrations.downgrade(db, revision)
         _tell(db, as_json=as_json)
 
@@ -67,12 +67,13 @@ def downgrade(
 @db_app.command()
 def current(as_json: given.Json = False) -> None:
     """Show what form the tables have, and which one this version works with."""
-    with _database() as db:
+    with database() as db:
         _tell(db, as_json=as_json)
 
 
 @contextmanager
-def _database() -> Iterator[Database]:
+def database() -> Iterator[Database]:
+    """The metadata database of the settings. Raises UsageError when it cannot be reached."""
     from sqlalchemy.exc import OperationalError
 
     from datapruner.catalog.database import Database

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +15,19 @@ from rich.text import Text
 
 from datapruner.commands import answers, display
 from datapruner.commands import options as given
+from datapruner.commands import service as commands_of_service
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
 
 if TYPE_CHECKING:
+    from datapruner.catalog.database import Database
     from datapruner.runs.holdings import Holding, Unneeded
+    from datapruner.service.storage import Storage
 
+Service = Annotated[
+    bool,
+    typer.Option("--service", help="The files of a service, as the settings of this machine name it."),
+]
 storage_app = typer.Typer(invoke_without_command=True)
 _SHOWN = 20
 _UNNEEDED = "no run needs"
@@ -27,9 +36,12 @@ _AGE = re.compile(r"(?P<count>\d{1,5})(?P<unit>[dh])")
 
 
 @storage_app.callback()
-def storage(context: typer.Context, as_json: given.Json = False) -> None:
+def storage(context: typer.Context, service: Service = False, as_json: given.Json = False) -> None:
     """Show what the home folder holds, which runs need it, and what none does. `clean` takes that away."""
     if context.invoked_subcommand is not None:
+        return
+    if service:
+        _show_service(Output(as_json=as_json))
         return
     from datapruner import settings
     from datapruner.runs.holdings import holdings
@@ -69,17 +81,22 @@ def clean(
         str, typer.Option(metavar="AGE", help="Only what nobody wrote to for so long: 30d, or 12h.")
     ] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and leave it.")] = False,
+    service: Service = False,
     as_json: given.Json = False,
 ) -> None:
     """Delete what no run needs: corpora, signals and embeddings of samples that no corpus has, leftovers.
 
-    Runs, models and a teacher's answers stay. Nothing goes while another process uses the home folder.
+    Runs, models and a teacher's answers stay. Nothing goes while another process uses the home folder. At a
+    service, which needs not be stopped for it, only what is a day old goes.
     """
     from datapruner import settings
     from datapruner.runs import holdings
 
     home, output = settings.home(), Output(as_json=as_json)
     age = _age(older_than)
+    if service:
+        _clean_service(age, output, dry_run=dry_run)
+        return
     gone = holdings.clean(home, older_than=age, dry_run=dry_run) if home.is_dir() else []
     size = sum(each.bytes for each in gone)
     output.document(
@@ -139,3 +156,52 @@ def _files(gone: Sequence[Unneeded]) -> Table:
     if len(gone) > _SHOWN:
         made.add_row(f"and {len(gone) - _SHOWN:,} more", "", "")
     return made
+
+
+# At a service
+
+
+def _show_service(output: Output) -> None:
+    from datapruner.service import usage
+
+    with _files_of_service() as (db, files):
+        found = usage.by_project(db, files)
+    total, unneeded = (sum(getattr(each, name) for each in found) for name in ("bytes", "unneeded_bytes"))
+    output.document(
+        {"bytes": total, "unneeded_bytes": unneeded, "holdings": [asdict(each) for each in found]}
+    )
+    columns = ("project", "kind", "files", "size", _UNNEEDED)
+    made = display.table(*columns, right=("files", "size", _UNNEEDED))
+    for each in found:
+        size, rest = display.size(each.bytes), display.size(each.unneeded_bytes)
+        made.add_row(each.project, each.kind, f"{each.files:,}", size, rest if each.unneeded_bytes else "–")
+    made.add_row("total", "", "", display.size(total), display.size(unneeded), style="bold")
+    output.show(made)
+
+
+def _clean_service(age: timedelta, output: Output, *, dry_run: bool) -> None:
+    from datapruner.service import retention, usage
+
+    least = max(age, usage.LEAST_AGE)
+    with _files_of_service() as (db, files):
+        gone = retention.orphans(db, files, least, least)
+        if not dry_run:
+            retention.sweep(db, files, least, least)
+    size = sum(each.size for each in gone)
+    deleted = [{"path": each.key, "bytes": each.size} for each in gone]
+    output.document({"dry_run": dry_run, "bytes": size, "deleted": deleted})
+    output.show(
+        f"{display.plural(len(gone), 'file')} with {display.size(size)} {'would go' if dry_run else 'went'}"
+    )
+
+
+@contextmanager
+def _files_of_service() -> Iterator[tuple[Database, Storage]]:
+    from datapruner.catalog import migrations
+    from datapruner.service.storage import open_storage
+    from datapruner.settings import load
+
+    settings = load()
+    with commands_of_service.database() as db:
+        migrations.ensure_current(db)
+        yield db, open_storage(settings.files, settings.home / "cache")

@@ -10,12 +10,15 @@ Notable choices:
   files have no row any more and the sweep finds them;
 - the sweep lists files before it reads rows, so a row committed meanwhile protects its file; and it spares
   young files, whose row may be about to be committed, and what a run keeps there while its job is open (its
-  plan, which may get old: measuring takes days). Signals are the cache and stay;
+  plan, which may get old: measuring takes days);
+- signals are the cache and stay, unless no run of the project was measured with their key, nothing was added
+  to them for a month, and no job of the project is open. A job that begins just then measures them anew;
 - runs are locked before they are judged: whoever adds an export to one locks it too.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,10 +42,13 @@ from datapruner.catalog.models import (
     utcnow,
 )
 from datapruner.errors import StorageError
-from datapruner.service.storage import Storage
+from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.service.storage import Storage, Stored
 
 _READ_UPLOADS = ("ingest", "prune")
 _SWEPT = ("uploads", "corpora", "runs", "exports")
+_SIGNALS = "signals"
+_SIGNALS_FOR = timedelta(days=30)
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -137,29 +143,87 @@ def _read_by_jobs(session: Session, dataset: Dataset, versions: Sequence[Version
     return needed
 
 
-def sweep(db: Database, storage: Storage, older_than: timedelta) -> Swept:
-    """Delete files without a row that are older than `older_than`, uploads that nothing needs any more, what
-    killed processes left unfinished, and replies of yesterday."""
-    now = utcnow()
+def sweep(
+    db: Database, storage: Storage, older_than: timedelta, signals_older_than: timedelta = _SIGNALS_FOR
+) -> Swept:
+    """Delete files without a row that are older than `older_than`, signals that no run was measured with,
+    uploads that nothing needs any more, what killed processes left unfinished, and replies of yesterday."""
     with db.read() as session:
         projects = session.scalars(select(Project.id)).all()
-    aged = [
-        stored.key
-        for project_id in projects
-        for kind in _SWEPT
-        for stored in storage.listing(f"projects/{project_id}/{kind}")
-        if stored.modified < now - older_than
-    ]
+    aged = _aged(storage, projects, older_than, signals_older_than)
     for project_id in projects:
         storage.clear(f"projects/{project_id}")
     with db.write() as session:
         uploads = _remove_uploads(session, older_than)
         idempotency.sweep(session)
     with db.read() as session:
-        keys, folders = _referred(session)
-    orphans = [key for key in aged if key not in keys and not any(p in folders for p in _parents(key))]
-    delete_files(storage, [*uploads, *orphans])
+        orphans = _without_row(session, aged)
+    delete_files(storage, [*uploads, *(each.key for each in orphans)])
     return Swept(len(orphans), len(uploads))
+
+
+def orphans(
+    db: Database, storage: Storage, older_than: timedelta, signals_older_than: timedelta = _SIGNALS_FOR
+) -> list[Stored]:
+    """The files that `sweep` would delete, but uploads with a row and what is unfinished."""
+    with db.read() as session:
+        projects = session.scalars(select(Project.id)).all()
+    aged = _aged(storage, projects, older_than, signals_older_than)
+    with db.read() as session:
+        return _without_row(session, aged)
+
+
+def _aged(
+    storage: Storage, projects: Iterable[str], older_than: timedelta, signals_older_than: timedelta
+) -> list[Stored]:
+    """Files that are old enough to go, those of signals with all that have their key."""
+    now = utcnow()
+    found: list[Stored] = []
+    for project_id in projects:
+        for kind in _SWEPT:
+            listed = storage.listing(f"projects/{project_id}/{kind}")
+            found += (each for each in listed if each.modified < now - older_than)
+        by_key: dict[str, list[Stored]] = {}
+        for each in storage.listing(f"projects/{project_id}/{_SIGNALS}"):
+            by_key.setdefault(each.key.split("/")[3], []).append(each)
+        for files in by_key.values():
+            if max(each.modified for each in files) < now - signals_older_than:
+                found += files
+    return found
+
+
+def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
+    """Those of the files that no row refers to."""
+    keys, folders = _referred(session)
+    measured: dict[str, set[str] | None] = {}
+    found = []
+    for each in aged:
+        _, project_id, kind, name, *_ = each.key.split("/")
+        if kind == _SIGNALS:
+            if project_id not in measured:
+                measured[project_id] = _measured_with(session, project_id)
+            needed = measured[project_id]
+            if needed is not None and name not in needed:
+                found.append(each)
+        elif each.key not in keys and not any(parent in folders for parent in _parents(each.key)):
+            found.append(each)
+    return found
+
+
+def _measured_with(session: Session, project_id: str) -> set[str] | None:
+    """Names of the keys that runs of the project were measured with; None while a job of it is open, which
+    may be measuring with any."""
+    open_job = select(Job.id).where(Job.project_id == project_id, Job.state.not_in(FINISHED)).limit(1)
+    if session.scalar(open_job) is not None:
+        return None
+    parts = [Run.lineage[name].as_string() for name in ("proxy", "views", "embedder")]
+    made = select(*parts).where(Run.project_id == project_id, Run.lineage.is_not(None)).distinct()
+    found: set[str] = set()
+    for proxy, views, embedder in session.execute(made):
+        documents = [json.loads(each) for each in (proxy, embedder) if each is not None]
+        documents += [view["proxy"] for view in json.loads(views or "{}").values()]
+        found |= {ProxyKey(**document).digest() for document in documents}
+    return found
 
 
 def _remove_uploads(session: Session, older_than: timedelta) -> list[str]:

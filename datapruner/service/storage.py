@@ -45,10 +45,11 @@ _GONE = "restore it, or run again"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file in storage. `modified` is UTC, without a zone."""
+    """A file in storage. `modified` is UTC, without a zone; `size` in bytes."""
 
     key: str
     modified: datetime
+    size: int
 
 
 class Storage(Protocol):
@@ -135,8 +136,10 @@ class FolderStorage:
             for folder, _, names in os.walk(self._path(prefix), onerror=_unless_gone):
                 for path in (Path(folder, name) for name in names if not name.startswith(".")):
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-                        found.append(Stored(path.relative_to(self.root).as_posix(), modified))
+                        about = path.stat()
+                        modified = datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None)
+                        key = path.relative_to(self.root).as_posix()
+                        found.append(Stored(key, modified, about.st_size))
         yield from sorted(found, key=lambda stored: stored.key)
 
     def delete(self, key: str) -> None:
@@ -275,7 +278,7 @@ class ObjectStorage:
             about = found[name]
             modified = about.get("LastModified") or about.get("created") or datetime.now(UTC)
             key = name.removeprefix(f"{self._root}/")
-            yield Stored(key, modified.astimezone(UTC).replace(tzinfo=None))
+            yield Stored(key, modified.astimezone(UTC).replace(tzinfo=None), int(about.get("size") or 0))
 
     def _sweep(self) -> None:
         """Drop copies that nobody has asked for lately, and what broken downloads left."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import datapruner
+from datapruner.catalog import migrations
+from datapruner.catalog.database import Database
+from datapruner.catalog.models import Project, Upload
 from datapruner.cli import main
+from datapruner.settings import load
+
+FILES = "projects/prj_1/uploads"
 
 
 @pytest.fixture
@@ -56,3 +64,35 @@ def test_a_home_that_is_not_there_has_nothing_and_is_not_made(
     assert "nothing is in" in said(capsys)
     assert "nothing that no run needs" in said(capsys, "clean")
     assert not (tmp_path / "none").exists()
+
+
+def test_files_of_a_service_are_told_by_project_and_those_without_a_row_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATAPRUNER_HOME", str(tmp_path))
+    migrations.upgrade(load().database)
+    db = Database(load().database)
+    with db.write() as session:
+        session.add(Project(id="prj_1", name="ours"))
+        session.flush()
+        session.add(
+            Upload(id="upl_1", project_id="prj_1", key=f"{FILES}/upl_1", name="a", bytes=4, sha256="")
+        )
+    db.close()
+    kept, left, young = (tmp_path / "files" / FILES / name for name in ("upl_1", "upl_2", "upl_3"))
+    for path in (kept, left, young):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"rows")
+    for path in (kept, left):
+        os.utime(path, (time.time() - 3 * 86_400,) * 2)
+    shown = json.loads(said(capsys, "--service", "--json"))
+    (uploads,) = shown["holdings"]
+    counts = {name: uploads[name] for name in ("project", "kind", "files", "bytes", "unneeded_bytes")}
+    assert counts == {"project": "ours", "kind": "uploads", "files": 3, "bytes": 12, "unneeded_bytes": 4}
+    assert "ours" in said(capsys, "--service")
+    assert "0 files" in said(capsys, "clean", "--service", "--dry-run")
+    assert "1 file with 4 B would go" in said(capsys, "clean", "--service", "--older-than", "0h", "--dry-run")
+    assert left.exists()
+    gone = json.loads(said(capsys, "clean", "--service", "--older-than", "0h", "--json"))
+    assert gone["deleted"] == [{"path": f"{FILES}/upl_2", "bytes": 4}]
+    assert [path.exists() for path in (kept, left, young)] == [True, False, True]
