@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from datapruner.commands import options as given
 from datapruner.commands.display import Output
 
 if TYPE_CHECKING:
-    from datapruner.explaining.explanation import Explanation, Piece
+    from datapruner.explaining.explanation import Explanation, Piece, ShownToken
 
 _STYLES = {"kept": "green", "pruned": "red strike", "scored": "", "untrained": "dim"}
 _HARDEST = 5
@@ -94,9 +94,9 @@ def _lines(found: Explanation, *, colour: bool, whole: bool) -> Iterator[Rendera
     if found.steps:
         yield ""
         yield _steps(found, None if whole else _BEGINNING)
-    if found.tokens:
+    if hardest := found.hardest(_HARDEST):
         yield ""
-        yield _hardest(found)
+        yield _hardest(hardest)
 
 
 def text_of(pieces: tuple[Piece, ...], *, colour: bool) -> Text:
@@ -135,13 +135,13 @@ def _steps(found: Explanation, length: int | None) -> RenderableType:
     return made
 
 
-def _hardest(found: Explanation) -> RenderableType:
+def _hardest(tokens: Iterable[ShownToken]) -> RenderableType:
     """The response tokens that surprised the proxy model most."""
     columns = ("token", "turn", "position", "nll", "entropy", "kept")
     made = display.table(
         *columns, title="Least expected tokens", right=("turn", "position", "nll", "entropy")
     )
-    for token in found.hardest(_HARDEST):
+    for token in tokens:
         made.add_row(
             Text(repr(token.text) if token.text else f"{_END} end of turn" if token.is_end else "(no text)"),
             *map(display.number, (token.turn, token.position, token.nll, token.entropy, token.keep)),

@@ -18,6 +18,7 @@ from rich.text import Text
 from datapruner.commands import display
 from datapruner.corpora.corpus import Corpus
 from datapruner.library import Result
+from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
@@ -113,10 +114,17 @@ def _heading(result: Result) -> dict[str, Any]:
         taken = "none needed, nothing measured"
     return {
         "Read": read,
-        "Signals": f"{taken}; {proxy['model']} in {proxy['dtype']}",
+        "Signals": f"{taken}; {_read_by(proxy)}",
         **asked(run.config),
         "Run": run.run_id,
     }
+
+
+def _read_by(proxy: Mapping[str, Any]) -> str:
+    """The proxy model of a run's lineage, and what of it read the samples."""
+    if proxy["dtype"] == NO_MODEL:
+        return f"the tokenizer of {proxy['model']} alone, as nothing here asks the model"
+    return f"{proxy['model']} in {proxy['dtype']}"
 
 
 def asked(config: RunConfig) -> dict[str, str]:
@@ -286,6 +294,7 @@ def _next(result: Result, written: Written, width: int | None) -> Iterator[str]:
     elif not run.config.methods:
         yield 'datapruner sql "select row, tokens_before, tokens_after from rewrites limit 9"'
     else:
-        yield 'datapruner sql "select row, ppl from sample_scores order by ppl desc limit 9"'
+        shown = "ppl" if scores["ppl"].count() else "n_response_tokens"
+        yield f'datapruner sql "select row, {shown} from sample_scores order by {shown} desc limit 9"'  # noqa: S608
     if run.config.has_subset and not written:
         yield "the same command with --out subset.parquet writes the subset; nothing is measured again"

@@ -242,6 +242,7 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
     if conversation is None or lists is None:
         return ()
     columns = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
+    unread = [None] * len(lists["turn"])  # a run for which no model read the samples has no list
     return tuple(
         ShownToken(
             position,
@@ -255,7 +256,7 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
             keep,
         )
         for (position, turn, start, end, nll, entropy, is_end), keep in zip(
-            zip(*(lists[name] for name in columns), strict=True), _keeps(lists), strict=True
+            zip(*(lists[name] or unread for name in columns), strict=True), _keeps(lists), strict=True
         )
     )
 

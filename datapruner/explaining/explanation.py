@@ -51,8 +51,8 @@ class ShownTurn:
 class ShownToken:
     """One response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `text` is empty for template text. `keep` is null in a run that selected nothing, and where the text was
-    rewritten.
+    `text` is empty for template text. `nll` and `entropy` are null in a run for which no model read the
+    samples, `keep` in one that selected nothing, and where the text was rewritten.
     """
 
     position: int
@@ -60,8 +60,8 @@ class ShownToken:
     start: int
     end: int
     text: str
-    nll: float
-    entropy: float
+    nll: float | None
+    entropy: float | None
     is_end: bool
     keep: bool | None
 
@@ -105,8 +105,9 @@ class Explanation:
     prompt: str | None = None
 
     def hardest(self, count: int) -> list[ShownToken]:
-        """The response tokens that the proxy model expected least, the worst first."""
-        return sorted(self.tokens, key=lambda token: (-token.nll, token.position))[:count]
+        """The response tokens that the proxy model expected least, the worst first; none if it read none."""
+        read = [(-token.nll, token.position, token) for token in self.tokens if token.nll is not None]
+        return [token for _, _, token in sorted(read, key=lambda each: each[:2])[:count]]
 
 
 def find(

@@ -4,7 +4,8 @@ Notable choices:
 - rows are read in windows of a few thousand, sorted by length inside a window and cut into tasks of a few
   hundred: batches waste little padding, memory is bounded, and a crash costs one task;
 - the proxy model's files decide the cache key without being loaded, so a corpus that is fully measured
-  starts no worker.
+  starts no worker;
+- a run that reads nothing of the model has its samples tokenised and no more, in processes without a model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import polars as pl
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, UsageError
-from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
 from datapruner.progress import Count, Progress
@@ -36,6 +37,8 @@ from scorers.signals.columns import SIGNAL_VERSION
 WINDOW_ROWS = 4096
 TASK_ROWS = 256
 TASK_CHARACTERS = 4_000_000
+_TOKENISERS = 8  # one process feeds them all
+_TOKENISER = "tokeniser"
 
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -106,12 +109,19 @@ def find_devices(wanted: str = "auto") -> tuple[str, ...]:
 class Pass:
     """One way to measure samples: which model reads what of them, and what else decides the signals.
 
-    `template` is a chat template to use instead of the model's own, "" ours for models without one.
+    `template` is a chat template to use instead of the model's own, "" ours for models without one. `fuller`
+    is the key of a cache that is used instead where it has all samples already.
     """
 
     proxy: ProxyFolder
     key: ProxyKey
     template: str | None = None
+    fuller: ProxyKey | None = None
+
+    def tokens_only(self) -> Pass:
+        """The same without the model: token ids and where the responses are."""
+        key = replace(self.key, dtype=NO_MODEL, tied=False, lora=False)
+        return replace(self, key=key, fuller=self.key)
 
 
 def proxy_for(
@@ -185,10 +195,14 @@ def measure(
     cache = SignalCache(home, key)
     index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
     index = index.filter(~pl.col("sample_id").is_in(list(without)))
+    planned = None if plan is None else plan.rows()
+    if wanted.fuller is not None and planned is None:
+        fuller = SignalCache(home, wanted.fuller)
+        if len(fuller.status(index["sample_id"].to_list())) == len(index):
+            cache = fuller
     known = cache.status(index["sample_id"].to_list())
     errors = dict(known.drop_nulls("error").select("sample_id", "error").iter_rows())
     missing = index.join(known, on="sample_id", how="anti", maintain_order="left")
-    planned = None if plan is None else plan.rows()
     if missing.is_empty():
         return Measurement(proxy, cache, errors, len(planned or ()), 0.0)
     # With rows that were measured when the plan was made, too: signals may be lost with a machine.
@@ -197,11 +211,18 @@ def measure(
         plan.keep(rows)
     cache.create()
     spec = worker_spec(wanted, machine)
-    progress.stage(stage, len(missing), "samples")
-    count = _Measured(progress)
+    progress.stage(stage if key.has_signals else "tokenising", len(missing), "samples")
+    count = _Measured(progress, "loading the model" if key.has_signals else "loading the tokenizer")
     started = time.monotonic()
     tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]))
-    failed = dict(local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell))
+    if key.has_signals:
+        running = local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell)
+    else:
+        places = _tokenisers(machine, len(rows))
+        running = local.measure(
+            spec, places, tasks, count, local.TOKENISER, idle=machine.idle, on_wait=count.tell
+        )
+    failed = dict(running)
     seconds = time.monotonic() - started
     # All samples anew, as a task that lacked one did the others again and replaced its shard. Another run on
     # the same home may have measured meanwhile what failed in this one.
@@ -225,7 +246,7 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
         overflow=key.overflow,
         train_on=key.train_on,
         tied=key.tied,
-        device=machine.devices[0],
+        device=machine.devices[0] if key.has_signals else _TOKENISER,
         token_budget=machine.token_budget,
         threads=machine.threads or _threads(machine.devices),
         context=key.context,
@@ -237,8 +258,8 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
 class _Measured(Count):
     """Counts samples and tokens that went through the model, and says how fast."""
 
-    def __init__(self, progress: Progress) -> None:
-        super().__init__(progress, "loading the model")
+    def __init__(self, progress: Progress, before: str) -> None:
+        super().__init__(progress, before)
         self._tokens = 0
         self._started = time.monotonic()
 
@@ -256,8 +277,17 @@ def _threads(devices: Sequence[str]) -> int | None:
     """
     if not devices[0].startswith("cpu") or "OMP_NUM_THREADS" in os.environ:
         return None
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, ours // len(devices))
+    return max(1, _processors() // len(devices))
+
+
+def _processors() -> int:
+    """Processors that are ours."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tokenisers(machine: Machine, rows: int) -> list[str]:
+    """A name for the place of each process that tokenises so many rows; devices are for models."""
+    return [_TOKENISER] * min(machine.threads or _processors(), _TOKENISERS, 1 + rows // WINDOW_ROWS)
 
 
 def _tasks(corpus: Corpus, rows: Sequence[int], folder: Path, missing: set[str]) -> Iterator[local.Task]:

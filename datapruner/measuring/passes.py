@@ -51,10 +51,13 @@ _FAILED = {
 _CHUNK_SAMPLES = 20_000
 
 
-def passes(config: RunConfig, models: Path, devices: Sequence[str]) -> dict[str, Pass]:
+def passes(
+    config: RunConfig, models: Path, devices: Sequence[str], *, reads_model: bool = True
+) -> dict[str, Pass]:
     """What has to be measured for the methods, by view, the corpus itself ("") first.
 
-    `models` is the folder that models are fetched into. Raises ModelError.
+    `models` is the folder that models are fetched into. `reads_model`: whether the run reads anything of the
+    proxy model besides its tokens. Raises ModelError.
     """
     wanted = needs_by_view(needs(config.methods, config.combine))
     found: dict[str, Pass] = {}
@@ -64,7 +67,7 @@ def passes(config: RunConfig, models: Path, devices: Sequence[str]) -> dict[str,
         else:
             context = _CONTEXTS.get(view, "full")
             found[view] = proxy_for(config.measuring, models, devices, needs=wanted[view], context=context)
-    return found
+    return found if reads_model else {"": found[""].tokens_only()}
 
 
 def _reference(
@@ -156,8 +159,11 @@ def measure_views(
     progress: Progress,
     plans: Plans | None = None,
     without: Collection[str] = (),
+    *,
+    reads_model: bool = True,
 ) -> Views:
     """Measure what the methods of a run read and the caches lack, but the samples `without`, by their ids.
+    `reads_model` is as for `passes`.
 
     Raises UsageError as `check_views` does, ModelError, WorkerError, and NothingSurvivedError when nothing of
     the target set can be measured.
@@ -165,7 +171,7 @@ def measure_views(
     check_views(config, has_target=target is not None)
     progress.stage("finding the proxy model", None, "steps")
     made: dict[str, Measurement] = {}
-    found = passes(config, machine.models or home, machine.devices)
+    found = passes(config, machine.models or home, machine.devices, reads_model=reads_model)
     with sharing(machine) as shared:
         for view, wanted in found.items():
             rows = corpus if view != "target" else target

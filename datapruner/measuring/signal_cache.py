@@ -30,6 +30,8 @@ from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNAL
 
 # A sample's means have the names of the token columns they are means of; shards keep the two apart.
 _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
+NO_MODEL = "none"
+"""The dtype in the key of a cache of token ids and their places alone, for which no model was loaded."""
 _COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
 _INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.Int64, "line": pl.Int64}
 
@@ -49,6 +51,11 @@ class ProxyKey:
     signal_version: int
     context: str = "full"
     lora: bool = False
+
+    @property
+    def has_signals(self) -> bool:
+        """Whether a model has read the samples, so that there is more of them than their tokens."""
+        return self.dtype != NO_MODEL
 
     def document(self) -> dict[str, Any]:
         """The key spelled out, without the fields that have a default: keys were given those later, and what

@@ -96,7 +96,10 @@ def run_on(
     index = corpus.sample_index()
     measures = stages.reads_signals(config)
     without = dropped.reasons.keys() if measures else index["sample_id"].to_list()
-    views = measure_views(corpus, target, config, home, machine, progress, plans, without)
+    by_model = stages.reads_model(config)
+    views = measure_views(
+        corpus, target, config, home, machine, progress, plans, without, reads_model=by_model
+    )
     # Without methods and filter it is the rewriting that says what becomes of a sample without signals.
     errors = views.errors if config.methods or config.filter is not None else {}
     gone = [*errors, *dropped.reasons]
@@ -106,7 +109,9 @@ def run_on(
         what = f"none of {len(gone)} samples could be measured" if errors else "no sample is left"
         raise NothingSurvivedError(what, remedy=f"the first: {example}")
     progress.stage("selecting", None, "samples")
-    wanted = needs(config.methods, config.combine) | tables.SCALARS
+    wanted = needs(config.methods, config.combine)
+    if views.base.cache.key.has_signals:
+        wanted |= tables.SCALARS
     measured_ids = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
     signals = views.signals(measured_ids, wanted) if measures and measured_ids else tables.UNMEASURED
     left_out: tables.LeftOut | None = None

@@ -9,12 +9,15 @@ Notable choices:
 - a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason;
 - after rewriting every count is of what is exported: whole texts, rewritten or not;
 - of a run that only rewrites, a sample needs the proxy model's signals when the rewriter or the filter reads
-  them; without, such a run starts no measuring process.
+  them; without, such a run starts no measuring process;
+- where nothing reads the model, samples are tokenised and no model is loaded: the columns that it would fill
+  are null, unless it has read all of them before.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,17 +40,20 @@ from datapruner.request import needs
 from datapruner.request.config import RunConfig, find
 from datapruner.request.parts import Contamination, Dedup
 from datapruner.runs import filters
-from datapruner.runs.columns import COLUMNS, MEASURED
+from datapruner.runs.columns import COLUMNS, COUNTS, MEASURED
 from datapruner.runs.selection import Scored
 from datapruner.runs.tables import DROPPED, FAILED, LeftOut
 from scorers.method import Method, Selection
 from scorers.methods import registry
 from scorers.methods.topsis_columns import NAME as TOPSIS
 from scorers.selection.ranking import all_tokens
-from scorers.signals.columns import Bools, Ints, Signals
+from scorers.signals.columns import TEXT_SIGNALS, Bools, Ints, Signals
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
 _TYPES = {"real": pa.float64(), "whole": pa.int64(), "text": pa.string(), "truth": pa.bool_()}
+
+_BY_MODEL = re.compile(rf"\b({'|'.join(MEASURED.keys() - COUNTS)})\b", re.IGNORECASE)
+"""The columns that only the model can fill, where a filter may read them."""
 
 UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
 """Added to the reason of samples that a method would have trained on in part."""
@@ -80,6 +86,17 @@ def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) ->
 def reads_signals(config: RunConfig) -> bool:
     """Whether samples are to be measured: for methods, the filter, or what rewrites. Raises UsageError."""
     return bool(config.methods) or config.filter is not None or not asks_teacher(config)
+
+
+def reads_model(config: RunConfig) -> bool:
+    """Whether the proxy model has to read the samples that are measured; else their tokens are enough. Raises
+    UsageError."""
+    return (
+        not needs.needs(config.methods, config.combine) <= TEXT_SIGNALS
+        or config.calibrate is not None
+        or (config.filter is not None and _BY_MODEL.search(config.filter) is not None)
+        or (config.rewrite is not None and not asks_teacher(config))
+    )
 
 
 def asks_teacher(config: RunConfig) -> bool:

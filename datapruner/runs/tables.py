@@ -9,6 +9,7 @@
 
 `status` is kept, pruned, rejected or error, and scored where nothing was selected; they partition the input.
 A run without methods has no token tables and no masks, and of scores no more than was measured to rewrite.
+Where no model has read the samples, all that it would say of them is null.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _CHUNK_SAMPLES = 20_000
 SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
 """Sample signals that every result table shows, whatever the method."""
 
-_LISTS = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
+_PLACES = ("position", "turn", "char_start", "char_end", "is_end")
+_LISTS = (*_PLACES, "nll", "entropy")
 # Signals whose score column goes by the papers' name.
 _PUBLIC = ("n_prompt_tokens", "n_response_tokens", "entropy", "el2n", "head_grad_norm", "head_grad_dot")
 
@@ -89,10 +91,12 @@ class LeftOut:
 
 
 def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: Columns) -> pl.DataFrame:
-    """What is known of N measured samples: sample_id, counts, signals and these scores, one line each."""
+    """What is known of N measured samples: sample_id, counts, signals and these scores, one line each.
+    Signals are there where a model has read the samples."""
     columns: dict[str, Any] = {"sample_id": signals.ids}
-    columns |= {name: signals.samples[name] for name in _PUBLIC}
-    columns["ppl"] = perplexity(signals.samples["nll"].astype(np.float64))
+    columns |= {name: signals.samples[name] for name in _PUBLIC if name in signals.samples}
+    if "nll" in signals.samples:
+        columns["ppl"] = perplexity(signals.samples["nll"].astype(np.float64))
     columns["n_truncated"] = truncated
     return pl.DataFrame(columns | dict(scores))
 
@@ -266,7 +270,7 @@ def token_lists(
         stop = min(start + _CHUNK_SAMPLES, n)
         low, high = int(signals.offsets[start]), int(signals.offsets[stop])
         part = Signals(signals.ids[start:stop], {}, {}, signals.offsets[start : stop + 1] - low)
-        lists = cache.columns(part.ids.tolist(), _LISTS)
+        lists = cache.columns(part.ids.tolist(), _LISTS if cache.key.has_signals else _PLACES)
         extra = {name: column[low:high] for name, column in scored.tokens.items()}
         mask = None
         everyone = np.ones(len(part), dtype=np.bool_)

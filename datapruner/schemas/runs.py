@@ -103,8 +103,8 @@ class TurnAnswer(Answer):
 class TokenAnswer(Answer):
     """A response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `position` is the index into input_ids. `keep` is null in a run that pruned nothing, and in a sample that
-    was rewritten.
+    `position` is the index into input_ids. `nll` and `entropy` are null in a run for which no model read the
+    samples. `keep` is null in a run that pruned nothing, and in a sample that was rewritten.
     """
 
     position: int
@@ -112,8 +112,8 @@ class TokenAnswer(Answer):
     start: int
     end: int
     text: str
-    nll: float
-    entropy: float
+    nll: float | None
+    entropy: float | None
     is_end: bool
     keep: bool | None
 

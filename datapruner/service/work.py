@@ -121,8 +121,8 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     progress.stage("finding the proxy model", None, "steps")
     # Projects share no answers, as they share no signals.
     answers = models / "teacher" / f"{run.project_id}.sqlite"
-    found = passes.passes(config, models, context.devices)
-    keys = [each.key for each in found.values()]
+    found = passes.passes(config, models, context.devices, reads_model=stages.reads_model(config))
+    keys = [key for each in found.values() for key in (each.key, each.fuller) if key is not None]
     if SENTENCE_EMBEDDING in needs(config.methods):
         keys.append(embeddings.wanted(models, embeddings.model_of(config.measuring))[1])
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})

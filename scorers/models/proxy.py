@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from scorers.models import products
+from scorers.models import tokenizer as tokenizers
 from scorers.models.sources import ModelSourceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,9 +46,8 @@ def load(folder: Path, *, device: str | None = None, dtype: str | None = None) -
     dtype = dtype or ("bfloat16" if place.type == "cuda" else "float32")
     if dtype not in DTYPES:
         raise ModelSourceError(f"dtype {dtype!r} is not known", remedy=f"one of: {', '.join(DTYPES)}")
+    config, tokenizer = tokenizers.load(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -63,11 +63,6 @@ def load(folder: Path, *, device: str | None = None, dtype: str | None = None) -
             f"the weights in {folder} lack {len(missing)} of the model's parameters, such as {missing[0]}",
             remedy="fetch the model again",
         )
-    if not tokenizer.is_fast:
-        raise ModelSourceError(
-            f"the tokenizer in {folder} has no fast form, so its tokens have no character offsets",
-            remedy="add the model's tokenizer.json",
-        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelSourceError(
@@ -76,5 +71,4 @@ def load(folder: Path, *, device: str | None = None, dtype: str | None = None) -
         )
     model.requires_grad_(False).eval().to(place)
     products.speed_up(model)
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Proxy(model, tokenizer, place, DTYPES[dtype], positions)
+    return Proxy(model, tokenizer, place, DTYPES[dtype], tokenizers.max_positions(config))

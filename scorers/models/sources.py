@@ -51,7 +51,7 @@ _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
 class ModelSourceError(Exception):
-    """A model cannot be found, fetched, verified or converted. `remedy` says what to do about it."""
+    """A model cannot be found, fetched, verified, converted or used. `remedy` says what to do about it."""
 
     def __init__(self, message: str, *, remedy: str | None = None) -> None:
         super().__init__(message if remedy is None else f"{message} ({remedy})")

@@ -114,6 +114,10 @@ VECTOR_SIGNALS: Mapping[str, Column] = by_name(
         kind="vector",
     ),
 )
+TEXT_SIGNALS = frozenset(
+    {"n_tokens", "n_prompt_tokens", "n_response_tokens", "token:position", "token:is_end", SENTENCE_EMBEDDING}
+)
+"""What is known of a sample, as methods ask for it, without the proxy model: from its tokens and its text."""
 VIEWS: Mapping[str, str] = {
     "free": "the same samples without their prompts: the template's opening of an answer, then the answer",
     "bare": "the text of the same samples' answers alone, without prompt or template",

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from scorers.models.sources import ModelSourceError
 from scorers.signals.head import Head, HeadSignals, Projection, head_signals
 from scorers.signals.lora_effort import FreshAdapter, lora_effort
 from scorers.signals.prefix import PrefixStates, shared_length
@@ -52,7 +53,7 @@ class LoadedProxy(Protocol):
     def device(self) -> torch.device: ...
 
 
-class ProxyMismatchError(Exception):
+class ProxyMismatchError(ModelSourceError):
     """The model does something between hidden states and logits that we do not know of."""
 
 

@@ -33,7 +33,8 @@ OnProgress = Callable[[int, int], None]
 """Called with (rows, tokens) measured since the last call; negative when a worker's death undid some."""
 
 WORKER = ("-m", "datapruner.measuring.workers.worker")
-"""Arguments of the Python interpreter that start a worker."""
+TOKENISER = ("-m", "datapruner.measuring.workers.tokenising")
+"""Arguments of the Python interpreter that start a worker: with a model, or a tokenizer alone."""
 
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait must not spin: beside any other busy process, spinning halves a worker's speed."""

@@ -24,7 +24,6 @@ from typing import Any, Protocol, TextIO
 
 from datapruner.measuring.workers.spec import WorkerSpec
 from scorers.models.sources import ModelSourceError
-from scorers.signals.forward import ProxyMismatchError
 
 Event = dict[str, Any]
 
@@ -65,7 +64,7 @@ def serve(start: Callable[[WorkerSpec], Runner], lines: Iterable[str], out: Text
         gc.collect()
         try:
             runner = start(WorkerSpec(**message))
-        except (ModelSourceError, ProxyMismatchError) as error:
+        except ModelSourceError as error:
             send({"event": "refused", "message": str(error)})
             return
         send({"event": "ready"})

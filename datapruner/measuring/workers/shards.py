@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 _COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens", "n_truncated", "n_tokens_full")
 _INTS, _FLOATS, _BOOLS = pa.list_(pa.int32()), pa.list_(pa.float32()), pa.list_(pa.bool_())
+TOKENS = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("error", pa.string()),
+        ("input_ids", _INTS),
+        ("position", _INTS),
+        ("turn", _INTS),
+        ("char_start", _INTS),
+        ("char_end", _INTS),
+        ("is_end", _BOOLS),
+        *((name, pa.int64()) for name in _COUNTS),
+    ]
+)
+"""What describes the rendered sample: all that a shard has of samples that no model has read."""
 
 
 def schema(projection: int, hidden: int, *, lora: bool = False) -> pa.Schema:
@@ -44,15 +58,7 @@ def schema(projection: int, hidden: int, *, lora: bool = False) -> pa.Schema:
     )
     return pa.schema(
         [
-            ("sample_id", pa.string()),
-            ("error", pa.string()),
-            ("input_ids", _INTS),
-            ("position", _INTS),
-            ("turn", _INTS),
-            ("char_start", _INTS),
-            ("char_end", _INTS),
-            ("is_end", _BOOLS),
-            *((name, pa.int64()) for name in _COUNTS),
+            *TOKENS,
             ("nll", _FLOATS),
             ("entropy", _FLOATS),
             ("el2n", _FLOATS),
@@ -64,8 +70,8 @@ def schema(projection: int, hidden: int, *, lora: bool = False) -> pa.Schema:
     )
 
 
-def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm: float) -> dict[str, Any]:
-    """One shard row of a measured sample."""
+def tokens_row(sample_id: str, encoded: Encoded) -> dict[str, Any]:
+    """What a shard's row has of a rendered sample, measured or not."""
     return {
         "sample_id": sample_id,
         "input_ids": encoded.input_ids,
@@ -79,6 +85,13 @@ def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm
         "n_response_tokens": len(encoded.position),
         "n_truncated": encoded.n_truncated,
         "n_tokens_full": encoded.n_tokens_full,
+    }
+
+
+def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm: float) -> dict[str, Any]:
+    """One shard row of a measured sample."""
+    return {
+        **tokens_row(sample_id, encoded),
         "nll": measured.nll,
         "entropy": measured.entropy,
         "el2n": measured.el2n,

@@ -14,8 +14,9 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from datapruner.measuring.workers import protocol, shards
-from datapruner.measuring.workers.spec import WorkerSpec, unwire
-from scorers.conversations.chat import ChatRenderer, Encoded, RenderError
+from datapruner.measuring.workers.rendering import rendered, renderer_of
+from datapruner.measuring.workers.spec import WorkerSpec
+from scorers.conversations.chat import ChatRenderer
 from scorers.models.proxy import Proxy, load
 from scorers.signals.forward import ForwardPass, Measured
 
@@ -36,15 +37,8 @@ class Worker:
         """Measure a task's samples and write its shard, yielding events."""
         samples = task["samples"]
         ids = [sample["id"] for sample in samples]
-        rendered = self.renderer.render([unwire(sample) for sample in samples])
-        rows: dict[str, dict[str, Any]] = {}
+        encoded, rows = rendered(self.renderer, samples)
         failed: list[tuple[str, str]] = []
-        encoded: list[tuple[str, Encoded]] = []
-        for sample_id, text in zip(ids, rendered, strict=True):
-            if isinstance(text, RenderError):
-                rows[sample_id] = {"sample_id": sample_id, "error": text.reason}
-            else:
-                encoded.append((sample_id, text))
         yield {"event": "progress", "rows": len(rows), "tokens": 0}
         for index, result in self.forward.measure([e for _, e in encoded]):
             sample_id, sample = encoded[index]
@@ -71,17 +65,7 @@ def loaded(spec: WorkerSpec) -> tuple[Proxy, ChatRenderer]:
     if spec.threads:
         torch.set_num_threads(spec.threads)
     proxy = load(Path(spec.folder), device=spec.device, dtype=spec.dtype)
-    if spec.template is not None:
-        proxy.tokenizer.chat_template = spec.template or None
-    limits = [n for n in (spec.max_length, proxy.max_positions) if n is not None]
-    renderer = ChatRenderer(
-        proxy.tokenizer,
-        train_on=spec.train_on,  # type: ignore[arg-type]
-        max_length=min(limits, default=None),
-        overflow=spec.overflow,  # type: ignore[arg-type]
-        context=spec.context,  # type: ignore[arg-type]
-    )
-    return proxy, renderer
+    return proxy, renderer_of(spec, proxy.tokenizer, proxy.max_positions)
 
 
 if __name__ == "__main__":

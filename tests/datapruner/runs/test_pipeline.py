@@ -8,11 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pytest
 
+import datapruner
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
+from datapruner.explaining.explain import explain
 from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
@@ -21,6 +25,7 @@ from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.runs import pipeline, published
 from datapruner.system import files
+from tests import tiny_model
 from tests.pipeline import Prune
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}", "note": i} for i in range(5)]
@@ -88,6 +93,66 @@ def test_whatever_decides_a_result_decides_the_id(prune: Prune) -> None:
         )
     ]
     assert len(set(ids)) == len(ids)
+
+
+# Without the model
+
+
+@pytest.fixture(scope="module")
+def unread(
+    tmp_path_factory: pytest.TempPathFactory, corpus_file: Path, options: dict[str, Any]
+) -> tuple[Result, Result]:
+    """A run that asks nothing of the model, in a home where it has read nothing; and one that needs it."""
+    home = tmp_path_factory.mktemp("unread")
+    drawn = datapruner.prune(corpus_file, "random", 0.5, home=home, **options)
+    return drawn, datapruner.prune(corpus_file, "ppl", 0.5, home=home, **options)
+
+
+def token_scores(result: Result, columns: str) -> pl.DataFrame:
+    with duckdb.connect(str(result.run.database), read_only=True) as connection:
+        found = connection.sql(f"SELECT {columns} FROM token_scores ORDER BY row, position").to_arrow_table()
+    return pl.DataFrame(found)
+
+
+def test_a_run_that_asks_nothing_of_the_model_has_its_tokens_and_no_more(
+    unread: tuple[Result, Result], prune: Prune
+) -> None:
+    drawn, read = unread[0], prune("random", 0.5)
+    said = ["ppl", "entropy", "el2n", "head_grad_norm", "head_grad_dot"]
+    assert drawn.scores.drop(said).equals(read.scores.drop(said))
+    assert drawn.masks.equals(read.masks)
+    assert drawn.scores.select(said).null_count().row(0) == (len(drawn.scores),) * 5
+    assert read.scores["ppl"].null_count() < len(read.scores)
+    assert drawn.run.measured == len(tiny_model.MEASURED) + 1
+    assert asdict(drawn.report) == asdict(read.report)
+    for name in ("input_ids", "labels"):
+        assert drawn.subset[name][:] == read.subset[name][:]
+    places, of_tokens = (token_scores(drawn, names) for names in ("* EXCLUDE (nll, entropy)", "nll, entropy"))
+    assert places.equals(token_scores(read, "* EXCLUDE (nll, entropy)"))
+    assert of_tokens.null_count().row(0) == (len(places), len(places))
+
+
+def test_its_samples_are_explained_without_what_the_model_says(unread: tuple[Result, Result]) -> None:
+    drawn = unread[0]
+    kept = drawn.masks["row"][0]
+    found = explain(drawn.run.run_id, f"row:{kept}", drawn.home)
+    assert {token.keep for token in found.tokens} == {True}
+    assert {(token.nll, token.entropy) for token in found.tokens} == {(None, None)}
+    assert found.hardest(3) == []
+    assert found.prompt is not None
+    assert "ppl" not in found.scores
+
+
+def test_what_the_model_has_read_is_shown_by_runs_that_do_not_ask_it(
+    unread: tuple[Result, Result], corpus_file: Path, options: dict[str, Any]
+) -> None:
+    drawn, read = unread
+    again = datapruner.prune(corpus_file, "random", 0.5, home=read.home, **options)
+    assert read.run.measured == drawn.run.measured
+    assert again.run.measured == 0
+    assert again.scores["ppl"].equals(read.scores["ppl"])
+    assert again.scores["keep"].equals(drawn.scores["keep"])
+    assert again.run.lineage["proxy"] == read.run.lineage["proxy"] != drawn.run.lineage["proxy"]
 
 
 # The run file

@@ -21,6 +21,8 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explaining.explain import explain
 from datapruner.library import Result
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.request.config import RunConfig
+from datapruner.runs import stages as recipe_stages
 from scorers.selection.topsis import topsis
 from tests.datapruner.client.unruly import Behaviour, unruly_server
 from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
@@ -161,6 +163,26 @@ def test_what_is_dropped_before_is_never_measured(run: Run, tmp_path: Path) -> N
     cache = SignalCache(tmp_path, ProxyKey(**result.run.lineage["proxy"]))
     assert len(cache.status(unmeasured["sample_id"].to_list())) == 0
     assert len(cache.status(scores.drop_nulls("sample_id")["sample_id"].unique().to_list())) == 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "reads"),
+    [
+        ({"methods": [{"name": "random"}, {"name": "length"}]}, False),
+        ({"methods": [{"name": "semdedup", "options": {"embedding": "sentence_embedding"}}]}, False),
+        ({"methods": [{"name": "random"}], "filter": "n_chars > 5 AND n_response_tokens < 9"}, False),
+        ({"methods": [], "rewrite": {"method": "dap"}}, False),
+        ({"methods": [{"name": "semdedup"}]}, True),
+        ({"methods": [{"name": "random"}, {"name": "ppl"}]}, True),
+        ({"methods": [{"name": "random"}], "filter": 'n_chars > 5 OR "PPL" < 9'}, True),
+        ({"methods": [{"name": "random"}], "combine": {"entropy": {"direction": "low"}}}, True),
+        ({"methods": [{"name": "random"}], "calibrate": {}}, True),
+        ({"methods": [], "rewrite": {"method": "asap"}}, True),
+    ],
+)
+def test_the_model_reads_samples_only_for_what_asks_it(asked: dict[str, Any], reads: bool) -> None:
+    keep = {"keep": {"share": 1}} if len(asked["methods"]) == 1 else {}
+    assert recipe_stages.reads_model(RunConfig(**asked, **keep)) is reads
 
 
 def test_what_the_filter_leaves_out_shows_the_scores_that_it_read(whole: Result) -> None:
