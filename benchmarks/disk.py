@@ -157,8 +157,9 @@ def errors(cache: SignalCache, rows: Sequence[dict[str, Any]]) -> None:
     signals = cache.signals(ids, needs([*wanted.values()]) | {*VECTORS})
     exact: Vectors = {name: np.stack([row[name] for row in rows]) for name in VECTORS}
     half: Vectors = {name: exact[name].astype(np.float16).astype(np.float32) for name in VECTORS}
+    stored: Vectors = {name: signals.vectors[name][np.arange(len(ids))] for name in VECTORS}
     for name in VECTORS:
-        value, baseline = (cosine_error(some[name], exact[name]) for some in (signals.vectors, half))
+        value, baseline = (cosine_error(some[name], exact[name]) for some in (stored, half))
         figure(f"cosines of {name}, largest error", value, against="float16", baseline=baseline, unit="of 1")
 
     def kept(choice: MethodChoice, vectors: Vectors) -> NDArray[np.bool_]:
@@ -168,7 +169,7 @@ def errors(cache: SignalCache, rows: Sequence[dict[str, Any]]) -> None:
 
     for name, choice in wanted.items():
         right = kept(choice, exact)
-        ours, theirs = ((kept(choice, some) & ~right).sum() for some in (signals.vectors, half))
+        ours, theirs = ((kept(choice, some) & ~right).sum() for some in (stored, half))
         print(f"{name}, a quarter kept: {ours} of {right.sum()} rows are others, {theirs} with float16")
 
 

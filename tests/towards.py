@@ -23,8 +23,9 @@ class Towards:
         return frozenset({GRADIENT, f"target:{GRADIENT}"})
 
     def scores(self, signals: Signals, options: Options, seed: int) -> Columns:
-        aim = view(signals, "target").vectors[GRADIENT].mean(0)
-        return {"towards": (signals.vectors[GRADIENT] @ aim).astype(np.float64)}
+        target = view(signals, "target")
+        aim = target.vectors[GRADIENT][np.arange(len(target))].mean(0)
+        return {"towards": (signals.vectors[GRADIENT][np.arange(len(signals))] @ aim).astype(np.float64)}
 
     def token_scores(self, signals: Signals, options: Options) -> Columns:
         return {}

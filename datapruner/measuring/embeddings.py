@@ -16,14 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from datapruner.corpora import texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
-from datapruner.measuring import vectors
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
@@ -33,7 +30,7 @@ from datapruner.request.config import Measuring
 from scorers.models import encoders
 from scorers.models.encoders import EncoderFolder
 from scorers.models.sources import ModelSourceError
-from scorers.signals.columns import SENTENCE_EMBEDDING
+from scorers.signals.columns import SENTENCE_EMBEDDING, Vectors
 
 DEFAULT_ENCODER = "all-minilm-l6-v2"
 EMBEDDING_VERSION = 2
@@ -53,9 +50,9 @@ class Embedded:
     cache: SignalCache
     errors: dict[str, str]
 
-    def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
+    def vectors(self, ids: Sequence[str]) -> Vectors:
         """Unit vectors of these samples, in their order, (N, D). All of them must have been embedded."""
-        return vectors.unpack(self.cache.columns(ids, [SENTENCE_EMBEDDING])[SENTENCE_EMBEDDING])
+        return self.cache.vectors(ids, SENTENCE_EMBEDDING)
 
 
 def model_of(measuring: Measuring) -> str:

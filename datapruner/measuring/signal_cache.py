@@ -7,23 +7,26 @@ on, what stands before the responses, signal version. A shard appears by rename,
 Notable choices:
 - which samples are there is asked of the shards themselves (their id column), not of a second index that
   could disagree with them;
-- a sample in two shards (two runs at once measured it) is read from the first by name.
+- a sample in two shards (two runs at once measured it) is read from the first by name;
+- token columns and vectors are read some thousand samples at a time and put where they belong, vectors on
+  disk (`spool`): nothing stands in memory twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from datapruner.measuring.places import Places, flatten
+from datapruner.measuring.spool import Spool
 from datapruner.measuring.vectors import unpack
 from datapruner.system.files import publishing
 from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
@@ -33,7 +36,8 @@ _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
 NO_MODEL = "none"
 """The dtype in the key of a cache of token ids and their places alone, for which no model was loaded."""
 _COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
-_INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.Int64, "line": pl.Int64}
+_INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.UInt32, "line": pl.UInt32}
+_ELEMENTS: Mapping[str, type[np.generic]] = {"real": np.float32, "whole": np.int32, "truth": np.bool_}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class SignalCache:
         self.key = key
         self.folder = home / "signals" / key.digest()
         self._known: list[Path] = []
+        self._heights: Ints = np.empty(0, np.int64)
         self._located = pl.DataFrame(schema=_INDEX)
 
     def create(self) -> None:
@@ -100,12 +105,21 @@ class SignalCache:
         shards = self.shards()
         if shards != self._known:
             # glob off: a home called "runs[1]" is no pattern
-            found = pl.read_parquet(shards, columns=["sample_id", "error"], glob=False)
-            starts = _starts(shards)
-            at = np.arange(len(found))
-            shard = np.searchsorted(starts, at, side="right") - 1
-            found = found.with_columns(shard=pl.Series(shard), line=pl.Series(at - starts[shard]))
-            self._located = found.unique("sample_id", keep="first", maintain_order=True)
+            scan = pl.scan_parquet(shards, glob=False, include_file_paths="shard")
+            found = scan.select("sample_id", "error", "shard").collect()
+            runs = found["shard"].rle().struct.unnest()
+            number = {str(path): at for at, path in enumerate(shards)}
+            self._heights = np.zeros(len(shards), np.int64)
+            self._heights[[number[path] for path in runs["value"]]] = runs["len"].to_numpy()
+            shard = np.repeat(np.arange(len(shards)), self._heights)
+            line = np.arange(len(found)) - np.repeat(np.cumsum(self._heights) - self._heights, self._heights)
+            located = found.select(
+                "sample_id",
+                "error",
+                shard=pl.Series(shard.astype(np.uint32)),
+                line=pl.Series(line.astype(np.uint32)),
+            )
+            self._located = located.unique("sample_id", keep="first", maintain_order=True)
             self._known = shards
         return self._located
 
@@ -113,19 +127,20 @@ class SignalCache:
         """Of these samples, the measured ones: columns sample_id, error (null when measured well)."""
         return self._index().select("sample_id", "error").join(_wanted(ids), on="sample_id", how="semi")
 
+    def places(self, ids: Sequence[str] | pl.Series) -> Places:
+        """Where measured samples are, in the order of `ids`. All of them must be there."""
+        found = self._index().filter(pl.col("error").is_null())
+        found = _wanted(ids).join(found, on="sample_id", how="inner", maintain_order="left")
+        assert len(found) == len(ids), f"{len(ids) - len(found)} samples are not in {self.folder}"
+        shard, line = (found[name].to_numpy().astype(np.int64) for name in ("shard", "line"))
+        return Places(self._known, self._heights, shard, line)
+
     def columns(self, ids: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
         """Shard columns of measured samples, in the order of `ids`. All of them must be there.
 
         Reads the shards that hold them, and of those the columns asked for.
         """
-        places = self._index().filter(pl.col("error").is_null())
-        places = _wanted(ids).join(places, on="sample_id", how="inner", maintain_order="left")
-        assert len(places) == len(ids), f"{len(ids) - len(places)} samples are not in {self.folder}"
-        numbers, which = np.unique(places["shard"].to_numpy(), return_inverse=True)
-        files = [self._known[number] for number in numbers]
-        frame = pl.read_parquet(files, columns=["sample_id", *names], glob=False)
-        at = _starts(files)[which] + places["line"].to_numpy()
-        return frame if np.array_equal(at, np.arange(len(frame))) else frame[at]
+        return self.places(ids).columns(names)
 
     def tokens(self, sample_id: str) -> tuple[list[int], int] | None:
         """The token ids of a sample, and where its first response token stands; None when it is not here."""
@@ -151,29 +166,52 @@ class SignalCache:
         vectors = sorted(needs & set(VECTOR_SIGNALS))
         unknown = needs - set(samples) - {f"token:{name}" for name in tokens} - set(vectors)
         assert not unknown, f"no such signals: {sorted(unknown)}"
-        stored = [_MEANS.get(name, name) for name in samples]
-        frame = self.columns(ids, list(dict.fromkeys([*stored, *tokens, *vectors])))
-        lengths = frame["n_response_tokens"].to_numpy()
+        places = self.places(ids)
+        frame = places.columns(list(dict.fromkeys(_MEANS.get(name, name) for name in samples)))
+        offsets = np.concatenate([[0], np.cumsum(frame["n_response_tokens"].to_numpy())])
         return Signals(
             ids=np.array(ids, dtype=np.str_),
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
-            tokens={name: flatten(frame[name]) for name in tokens},
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            vectors={name: unpack(frame[name]) for name in vectors},
+            tokens=_tokens(places, offsets, tokens),
+            offsets=offsets,
+            vectors=self._vectors(places, ids, vectors),
         )
 
+    def vectors(self, ids: Sequence[str], name: str) -> Spool:
+        """A vector signal of measured samples in the order of `ids`."""
+        return self._vectors(self.places(ids), ids, [name])[name]
 
-def flatten(lists: pl.Series) -> NDArray[Any]:
-    """The values of a list column, one after another."""
-    flat: NDArray[Any] = lists.rechunk().to_arrow().flatten().to_numpy(zero_copy_only=False)
-    return flat
+    def _vectors(self, places: Places, ids: Sequence[str], names: Sequence[str]) -> dict[str, Spool]:
+        by_id = _by_id(ids) if names else np.empty(0, np.int64)
+        found: dict[str, Spool] = {}
+        for rows, frame in places.blocks(names) if names else ():
+            for name in names:
+                vectors = unpack(frame[name])
+                if name not in found:
+                    found[name] = Spool(self.folder, by_id, vectors.shape[1])
+                found[name].put(rows, vectors)
+        return found
 
 
-def _starts(shards: Sequence[Path]) -> Ints:
-    """Rows before each shard, were they one table."""
-    heights = [pq.read_metadata(path).num_rows for path in shards]
-    return np.cumsum([0, *heights[:-1]], dtype=np.int64)
+def _tokens(places: Places, offsets: Ints, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Token columns, (M,) each, of samples whose tokens lie at `offsets`."""
+    found = {name: np.empty(int(offsets[-1]), _ELEMENTS[TOKEN_SIGNALS[name].kind]) for name in names}
+    for rows, frame in places.blocks(names) if names else ():
+        lengths = offsets[rows + 1] - offsets[rows]
+        shift = offsets[rows] - (np.cumsum(lengths) - lengths)
+        at = np.repeat(shift, lengths) + np.arange(int(lengths.sum()))
+        for name in names:
+            found[name][at] = flatten(frame[name])
+    return found
 
 
-def _wanted(ids: Sequence[str]) -> pl.DataFrame:
+def _by_id(ids: Sequence[str]) -> Ints:
+    """The place of each among all in the order of their ids, (N,)."""
+    order = np.argsort(np.array(ids, dtype=np.str_), kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return place
+
+
+def _wanted(ids: Sequence[str] | pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"sample_id": ids}, schema={"sample_id": pl.String})

@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.measuring.signal_cache import ProxyKey, SignalCache, flatten
+from datapruner.measuring.places import flatten
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced

@@ -25,7 +25,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datapruner.measuring.signal_cache import SignalCache, flatten
+from datapruner.measuring.places import flatten
+from datapruner.measuring.signal_cache import SignalCache
 from datapruner.request.config import RunConfig
 from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
 from scorers.selection.ranking import all_tokens, draws
-from scorers.selection.vectors import Vectors, unit_vectors
+from scorers.selection.vectors import Rows, UnitVectors, blocks
 from scorers.shares import count_to_keep
-from scorers.signals.columns import Bools, Ints, Signals
+from scorers.signals.columns import Bools, Ints, Signals, Vectors
 
 _BLOCK = 512  # candidates brought up to date at once
 _PICKS_AT_ONCE = 4096  # picks that a block is multiplied with at once: bounds the memory of the product
@@ -102,11 +102,12 @@ class DivPrune:
         """
         n = len(signals)
         count = count_to_keep(share, n)
-        order, rows = unit_vectors(signals, options.embedding)
+        rows = UnitVectors(signals, options.embedding)
+        order = rows.order
         begin = most_isolated if options.first == "isolated" else outermost
         place, distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
         for part, part_count in _parts(signals.ids[order], count, options.parts, seed):
-            vectors = rows if options.parts == 1 else rows[part]
+            vectors: Vectors = rows if options.parts == 1 else rows[part]
             picks, distances = farthest_first(vectors, part_count, begin(vectors) if part_count else 0)
             place[order[part[picks]]] = np.arange(part_count)
             distance[order[part[picks]]] = distances
@@ -135,7 +136,7 @@ def _parts(ids: NDArray[np.str_], count: int, parts: int, seed: int) -> Iterator
         before = after
 
 
-def farthest_first(rows: Vectors, count: int, first: int) -> tuple[Ints, Vectors]:
+def farthest_first(rows: Vectors, count: int, first: int) -> tuple[Ints, Rows]:
     """(picks, distances), each (count,): row numbers in the order picked, and how far each was at that time.
 
     rows: (N, D) float32 of unit length. 0 <= count <= N. `first` is picked first, at distance 2, the largest
@@ -147,7 +148,7 @@ def farthest_first(rows: Vectors, count: int, first: int) -> tuple[Ints, Vectors
     if count == 0:
         return picks, distances
     picked = np.empty((count, width), dtype=np.float32)
-    picks[0], distances[0], picked[0] = first, 2, rows[first]
+    picks[0], distances[0], picked[0] = first, 2, rows[np.array([first])]
     bound = np.full(n, 2, dtype=np.float32)  # at least the distance to the nearest pick; -inf for picks
     bound[first] = -np.inf
     seen = np.zeros(n, dtype=np.int64)  # picks that the bound takes account of
@@ -171,7 +172,7 @@ def farthest_first(rows: Vectors, count: int, first: int) -> tuple[Ints, Vectors
     return picks, distances
 
 
-def _highest(bound: Vectors, count: int) -> tuple[Ints, float, int]:
+def _highest(bound: Rows, count: int) -> tuple[Ints, float, int]:
     """(block, bar, row): the `count` rows of the highest bounds, ascending, ties by smaller row; and of the
     others the highest bound, with the smallest row that has it."""
     n = len(bound)
@@ -188,7 +189,7 @@ def _highest(bound: Vectors, count: int) -> tuple[Ints, float, int]:
     return block, float(bound[best]), int(best)
 
 
-def _bring_up_to_date(rows: Vectors, block: Ints, picked: Vectors, bound: Vectors, seen: Ints) -> None:
+def _bring_up_to_date(rows: Vectors, block: Ints, picked: Rows, bound: Rows, seen: Ints) -> None:
     """Compare the samples in `block` with the picks that they have not seen, in place."""
     late = block[seen[block] < len(picked)]
     late = late[np.argsort(seen[late], kind="stable")]
@@ -204,25 +205,37 @@ def _bring_up_to_date(rows: Vectors, block: Ints, picked: Vectors, bound: Vector
 
 def outermost(rows: Vectors) -> int:
     """The row farthest from the mean of all rows in direction, the first of several. rows: (N, D), N >= 1."""
-    return int(np.argmin(rows @ rows.mean(axis=0, dtype=np.float64).astype(np.float32)))
+    total = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks(rows))
+    mean = (total / rows.shape[0]).astype(np.float32)
+    return int(np.argmin(np.concatenate([block @ mean for _, block in blocks(rows)])))
 
 
 def most_isolated(rows: Vectors) -> int:
     """The row farthest from its nearest neighbour, the first of several. rows: (N, D), length 1, N >= 1."""
-    n = len(rows)
+    n = rows.shape[0]
     nearest = np.full(n, 2, dtype=np.float32)  # at least the distance to the nearest neighbour
     alive, start, width = np.arange(n), 0, _BLOCK
     while start < n:
         others = np.arange(start, min(start + width, n))
+        compared = rows[others]
         for part in np.array_split(alive, max(1, len(alive) * len(others) // (1 << 23))):
-            cosine = rows[part] @ rows[others].T
+            cosine = rows[part] @ compared.T
             inside = np.flatnonzero((part >= start) & (part < start + len(others)))
             cosine[inside, part[inside] - start] = -1
             nearest[part] = np.minimum(nearest[part], 1 - cosine.max(axis=1))
         start, width = start + len(others), min(2 * width, _WIDEST)
         likely = alive[np.argsort(-nearest[alive], kind="stable")[:_LIKELY]]
-        cosine = rows[likely] @ rows.T
-        cosine[np.arange(len(likely)), likely] = -1
-        bar = (1 - cosine.max(axis=1)).max()
+        bar = (1 - _nearest_cosine(rows, likely)).max()
         alive = alive[nearest[alive] >= bar - _ROUNDING]
     return int(alive[np.argmax(nearest[alive])])
+
+
+def _nearest_cosine(rows: Vectors, some: Ints) -> Rows:
+    """Of some rows the cosine to their nearest neighbour among all, (len(some),)."""
+    vectors, nearest = rows[some], np.full(len(some), -1, dtype=np.float32)
+    for at, block in blocks(rows):
+        cosine = vectors @ block.T
+        inside = np.flatnonzero((some >= at[0]) & (some <= at[-1]))
+        cosine[inside, some[inside] - at[0]] = -1
+        np.maximum(nearest, cosine.max(axis=1), out=nearest)
+    return nearest

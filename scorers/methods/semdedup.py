@@ -28,7 +28,7 @@ from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
 from scorers.selection.clusters import kmeans
 from scorers.selection.ranking import all_tokens, keep_highest
-from scorers.selection.vectors import Vectors, unit_vectors
+from scorers.selection.vectors import Rows, UnitVectors
 from scorers.shares import count_to_keep
 from scorers.signals.columns import Floats, Signals
 
@@ -89,17 +89,18 @@ class SemDeDup:
     def scores(self, signals: Signals, options: SemDeDupOptions, seed: int) -> Columns:
         """`semdedup`, the largest cosine to a sample taken before (-1: none was), and each sample's group."""
         n = len(signals)
-        order, rows = unit_vectors(signals, options.embedding)
+        rows = UnitVectors(signals, options.embedding)
         wanted = options.clusters or -(-n // _GROUP_SIZE)
         group, centroids = kmeans(rows, max(1, wanted), seed)
         similarity = np.full(n, _ALONE)
         by_group = np.argsort(group, kind="stable")
         for members in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
             if len(members):
-                taken = members[_order(rows[members], centroids[group[members[0]]], options.keep_from)]
-                similarity[taken] = _largest_before(rows[taken])
+                vectors = rows[members]
+                taken = _order(vectors, centroids[group[members[0]]], options.keep_from)
+                similarity[members[taken]] = _largest_before(vectors[taken])
         score, cluster = np.empty(n), np.empty(n, dtype=np.int64)
-        score[order], cluster[order] = similarity, group
+        score[rows.order], cluster[rows.order] = similarity, group
         return {"semdedup": score, "cluster": cluster}
 
     def token_scores(self, signals: Signals, options: SemDeDupOptions) -> Columns:
@@ -130,7 +131,7 @@ class SemDeDup:
         )
 
 
-def _order(rows: Vectors, centroid: Floats, keep_from: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _order(rows: Rows, centroid: Floats, keep_from: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The order, (n,), in which the samples of a group are taken; rows are in the order of their ids."""
     if keep_from == "random":
         return np.arange(len(rows))  # ids are hashes: their order is as good as drawn
@@ -138,7 +139,7 @@ def _order(rows: Vectors, centroid: Floats, keep_from: str) -> np.ndarray[Any, n
     return np.argsort(cosine if keep_from == "edge" else -cosine, kind="stable")
 
 
-def _largest_before(rows: Vectors) -> Floats:
+def _largest_before(rows: Rows) -> Floats:
     """Of each row its largest cosine to an earlier one, (n,) in [-1, 1]; -1 for the first."""
     found = np.full(len(rows), _ALONE)
     for start in range(0, len(rows), _BLOCK):

@@ -23,7 +23,7 @@ from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
 from scorers.selection.clusters import kmeans
 from scorers.selection.ranking import all_tokens, keep_highest
-from scorers.selection.vectors import unit_vectors
+from scorers.selection.vectors import UnitVectors
 from scorers.shares import check_share, count_to_keep, tolerant_floor
 from scorers.signals.columns import SAMPLE_SIGNALS, Ints, Signals
 
@@ -62,8 +62,8 @@ class SfPrompt:
         """el2n, and the group of each sample, from 0."""
         group = np.zeros(len(signals), dtype=np.int64)
         if options.groups > 1:
-            order, rows = unit_vectors(signals, options.embedding)
-            group[order], _ = kmeans(rows, options.groups, seed)
+            rows = UnitVectors(signals, options.embedding)
+            group[rows.order], _ = kmeans(rows, options.groups, seed)
         return {"el2n": sample_column(signals, "el2n"), "group": group}
 
     def token_scores(self, signals: Signals, options: SfPromptOptions) -> Columns:

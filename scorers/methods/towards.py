@@ -21,8 +21,6 @@ from scorers.selection.influence import PROJECTION, gradients, target_gradient
 from scorers.selection.ranking import ranked_selection
 from scorers.signals.columns import Floats, Signals
 
-_CHUNK = 8192  # samples turned into fp64 at once
-
 COSINE = Column(
     "target_cosine",
     "cosine of the sample's projected gradient to the target set's mean",
@@ -73,11 +71,10 @@ def cosines(signals: Signals, v: Floats) -> Floats:
     length = float(np.linalg.norm(v))
     if length == 0:
         raise ValueError("the target set's mean gradient is zero: it points nowhere; name another target set")
-    phi = gradients(signals)
-    values = np.zeros(len(phi))
-    for start in range(0, len(phi), _CHUNK):
-        block = phi[start : start + _CHUNK].astype(np.float64)
+    values = np.zeros(len(signals))
+    for rows, block in gradients(signals):
         # row by row, not by matrix product, whose last bits depend on which rows are together
         dots, norms = (block * v).sum(axis=1), np.sqrt((block * block).sum(axis=1))
-        np.divide(dots, norms * length, out=values[start : start + _CHUNK], where=norms > 0)
+        np.divide(dots, norms * length, out=dots, where=norms > 0)
+        values[rows] = dots
     return values

@@ -10,8 +10,8 @@ Notable choices:
 - damping is relative to the mean of the diagonal, and so means the same for every model and projection;
 - where samples are fewer than dimensions and the risk is their own, the solve comes near giving every one of
   them influence 1, and the ranking near noise: more damping, or a target set, is then the remedy;
-- samples are summed in the order of their ids, in chunks: memory is that of the signals, and the same samples
-  give the same numbers whatever order they come in.
+- samples are summed in the order of their ids, in chunks: memory is that of a chunk. The same samples give
+  the same numbers whatever order they come in.
 """
 
 from __future__ import annotations
@@ -19,41 +19,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scorers.method import view
-from scorers.signals.columns import Floats, Signals
+from scorers.signals.columns import Floats, Ints, Signals, Vectors
 
 PROJECTION = "head_grad_projection"
 _CHUNK = 8192  # samples turned into fp64 at once
 
 
-def gradients(signals: Signals) -> NDArray[np.float32]:
-    """The projected head gradients (N, k), checked.
-
-    Raises ValueError when they were not measured, naming the first sample that is not finite otherwise.
-    """
-    if PROJECTION not in signals.vectors:
-        measured = ", ".join(sorted(signals.vectors)) or "none"
-        raise ValueError(f"vector signal {PROJECTION} was not measured; measured are {measured}")
-    phi = signals.vectors[PROJECTION]
-    for start in range(0, len(phi), _CHUNK):
-        bad = ~np.isfinite(phi[start : start + _CHUNK]).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"vector signal {PROJECTION} of sample {signals.ids[start + int(np.argmax(bad))]} is not "
-                "finite; leave out samples that could not be measured before scoring"
-            )
-    return phi
-
-
 def mean_gradient(signals: Signals) -> Floats:
-    """The projected gradient of the mean risk of these samples, (k,) fp64, zeros when there are none."""
-    phi = gradients(signals)
-    total = np.zeros(phi.shape[1])
-    for _, block in _blocks(signals):
+    """The projected gradient of the mean risk of these samples, (k,) fp64, zeros when there are none.
+
+    Raises ValueError as `gradients` does.
+    """
+    n, k = _measured(signals).shape
+    total = np.zeros(k)
+    for _, block in gradients(signals):
         total += block.sum(axis=0)
-    return total / max(len(phi), 1)
+    return total / max(n, 1)
 
 
 def target_gradient(signals: Signals) -> Floats:
@@ -71,13 +54,13 @@ def influence(signals: Signals, v: Floats, damping: float) -> Floats:
     """Influence (N,) of removing each sample on the risk whose projected gradient is v (k,).
 
     damping: over 0, in units of the mean diagonal of Phi^T Phi / n. All zeros when no sample has a gradient.
+    Raises ValueError as `gradients` does.
     """
-    phi = gradients(signals)
-    n, k = phi.shape
+    n, k = _measured(signals).shape
     if n == 0:
         return np.empty(0)
     moment = np.zeros((k, k))
-    for _, block in _blocks(signals):
+    for _, block in gradients(signals):
         moment += block.T @ block
     moment /= n
     scale = float(np.trace(moment)) / k
@@ -86,14 +69,31 @@ def influence(signals: Signals, v: Floats, damping: float) -> Floats:
     moment[np.diag_indices(k)] += damping * scale
     u = np.linalg.solve(moment, v)
     values = np.empty(n)
-    for rows, block in _blocks(signals):
+    for rows, block in gradients(signals):
         values[rows] = block @ u
     return values
 
 
-def _blocks(signals: Signals) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """Rows in the order of their ids, and their gradients in fp64: (n,), (n, k)."""
-    phi, order = signals.vectors[PROJECTION], np.argsort(signals.ids, kind="stable")
+def gradients(signals: Signals) -> Iterator[tuple[Ints, Floats]]:
+    """The samples in the order of their ids, some at a time, with their projected gradients: (n,), (n, k).
+
+    Raises ValueError when they were not measured, naming the sample when they are not finite.
+    """
+    phi, order = _measured(signals), np.argsort(signals.ids, kind="stable")
     for start in range(0, len(order), _CHUNK):
         rows = order[start : start + _CHUNK]
-        yield rows, phi[rows].astype(np.float64)
+        block = phi[rows].astype(np.float64)
+        bad = ~np.isfinite(block).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"vector signal {PROJECTION} of sample {signals.ids[rows[np.argmax(bad)]]} is not "
+                "finite; leave out samples that could not be measured before scoring"
+            )
+        yield rows, block
+
+
+def _measured(signals: Signals) -> Vectors:
+    if PROJECTION not in signals.vectors:
+        measured = ", ".join(sorted(signals.vectors)) or "none"
+        raise ValueError(f"vector signal {PROJECTION} was not measured; measured are {measured}")
+    return signals.vectors[PROJECTION]

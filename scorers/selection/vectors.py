@@ -1,40 +1,64 @@
 """Sample vectors as methods compare them: one unit row for each sample, in the order of the sample ids.
 
-Notable choice: floating-point sums depend on what stands beside what in a matrix, so rows are ordered by id
-before any of them are multiplied; the samples then decide the result, and their order in the corpus does not.
+Notable choices:
+- floating-point sums depend on what stands beside what in a matrix, so rows are ordered by id before any of
+  them are multiplied; the samples then decide the result, and their order in the corpus does not;
+- rows are made of the signal when they are taken: memory is that of the rows at work, not of all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from scorers.signals.columns import Ints, Signals
+from scorers.signals.columns import Floats, Ints, Signals, Vectors
 
-Vectors = NDArray[np.float32]
+Rows = NDArray[np.float32]
 
-_ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 8192
 
 
-def unit_vectors(signals: Signals, name: str) -> tuple[Ints, Vectors]:
-    """(order, rows): `signals.ids[order]` ascends; rows[i] of (N, D) is the unit vector of sample order[i].
+class UnitVectors:
+    """The unit vectors of samples in the order of their ids, taken by their numbers in it.
 
-    Raises ValueError, naming the sample, when the signal is missing, or a vector is not finite or is zero.
+    `order` (N,): the ids of samples `order` ascend; row i of (N, D) is the unit vector of sample order[i].
+
+    Raises ValueError on creation, naming the sample, when the signal is missing, or a vector is not finite or
+    is zero.
     """
-    if name not in signals.vectors:
-        measured = ", ".join(sorted(signals.vectors)) or "none"
-        raise ValueError(f"vector signal {name} was not measured; measured are {measured}")
-    vectors = signals.vectors[name]
-    order = np.argsort(signals.ids, kind="stable")
-    rows = np.empty(vectors.shape, dtype=np.float32)
-    for start in range(0, len(order), _ROWS_AT_ONCE):
-        at = order[start : start + _ROWS_AT_ONCE]
-        exact = vectors[at].astype(np.float64)
-        norms = np.linalg.norm(exact, axis=1)
-        if not (usable := np.isfinite(norms) & (norms > 0)).all():
-            raise ValueError(
-                f"vector signal {name} of sample {signals.ids[at[np.argmin(usable)]]} is zero or not finite; "
-                "leave out samples that could not be measured before scoring"
-            )
-        rows[start : start + len(at)] = exact / norms[:, None]
-    return order, rows
+
+    def __init__(self, signals: Signals, name: str) -> None:
+        if name not in signals.vectors:
+            measured = ", ".join(sorted(signals.vectors)) or "none"
+            raise ValueError(f"vector signal {name} was not measured; measured are {measured}")
+        self._vectors = signals.vectors[name]
+        self.order: Ints = np.argsort(signals.ids, kind="stable")
+        self._norms: Floats = np.empty(len(self.order))
+        for at, exact in blocks(self._vectors, self.order):
+            norms = np.linalg.norm(exact.astype(np.float64), axis=1)
+            if not (usable := np.isfinite(norms) & (norms > 0)).all():
+                sample = self.order[at[np.argmin(usable)]]
+                raise ValueError(
+                    f"vector signal {name} of sample {signals.ids[sample]} is zero or not finite; "
+                    "leave out samples that could not be measured before scoring"
+                )
+            self._norms[at] = norms
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._vectors.shape
+
+    def __getitem__(self, rows: Ints) -> Rows:
+        exact = self._vectors[self.order[rows]].astype(np.float64)
+        unit: Rows = (exact / self._norms[rows, None]).astype(np.float32)
+        return unit
+
+
+def blocks(vectors: Vectors, rows: Ints | None = None) -> Iterator[tuple[Ints, Rows]]:
+    """Some numbers at a time, from 0 on, and the vectors of these numbers: of all, or of these `rows`."""
+    count = vectors.shape[0] if rows is None else len(rows)
+    for start in range(0, count, ROWS_AT_ONCE):
+        at = np.arange(start, min(start + ROWS_AT_ONCE, count))
+        yield at, vectors[at if rows is None else rows[at]]

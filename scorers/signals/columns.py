@@ -10,13 +10,16 @@ Notable choices:
 - what some methods compare with (the response without its prompt, another model, a target set) are further
   `Signals` of the same form, called views; a method asks for theirs as "view:name" or "view:token:name";
 - what has to be fitted to the corpus as a whole cannot be cached sample by sample: a method asks for it by
-  `corpus_need`, with its settings.
+  `corpus_need`, with its settings;
+- vectors are most of what is measured, gigabytes for a million samples: they stay on disk, and a method takes
+  as many at a time as it works on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
@@ -27,6 +30,21 @@ from scorers.column import Column, by_name
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+class Vectors(Protocol):
+    """Vectors of N samples, (N, k) float32, taken by number: `vectors[rows]` is a copy, (len(rows), k).
+
+    Arrays are of this form; so is what stands on disk, which is read fastest in the order of the sample ids.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, k)."""
+        ...
+
+    def __getitem__(self, rows: Ints, /) -> NDArray[np.float32]: ...
+
 
 SIGNAL_VERSION = 2
 """Raised whenever a signal's value would change; part of the cache key."""
@@ -159,7 +177,7 @@ class Signals:
     """Columns of N measured samples, in input order.
 
     ids: (N,) content hashes, unique. samples: name -> (N,). tokens: name -> (M,). offsets: (N + 1,).
-    vectors: name -> (N, k), present only when a method asked for them. others: name of a view (`VIEWS`) ->
+    vectors: name -> (N, k), rows of which are taken by their numbers. others: name of a view (`VIEWS`) ->
     its signals, likewise; those of `ALIGNED_VIEWS` are of the same N samples.
     """
 
@@ -167,7 +185,7 @@ class Signals:
     samples: Mapping[str, NDArray[np.generic]]
     tokens: Mapping[str, NDArray[np.generic]]
     offsets: Ints
-    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
     others: Mapping[str, Signals] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,6 +195,8 @@ class Signals:
             assert column.shape == (n,), f"sample signal {name} has shape {column.shape}, not ({n},)"
         for name, column in self.tokens.items():
             assert column.shape == (m,), f"token signal {name} has shape {column.shape}, not ({m},)"
+        for name, vectors in self.vectors.items():
+            assert vectors.shape[:1] == (n,), f"vector signal {name} has shape {vectors.shape}, not ({n}, k)"
         for name in ALIGNED_VIEWS & set(self.others):
             assert np.array_equal(self.others[name].ids, self.ids), f"view {name} is of other samples"
 

@@ -178,7 +178,8 @@ def test_signals_come_in_the_order_asked_for_with_offsets_that_match(cache: Sign
         for name in TOKEN_SIGNALS:
             expected = np.array(rows[sample_id][name], dtype=signals.tokens[name].dtype)
             assert signals.tokens[name][own].tolist() == expected.tolist()
-    assert signals.vectors["mean_hidden"].tolist() == [[v] * 3 for v in (5.0, 1.0, 7.0, 3.0)]
+    everyone = np.arange(len(ids))
+    assert signals.vectors["mean_hidden"][everyone].tolist() == [[v] * 3 for v in (5.0, 1.0, 7.0, 3.0)]
     assert signals.vectors["head_grad_projection"].shape == (4, 4)
 
 

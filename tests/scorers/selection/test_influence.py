@@ -11,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 
 from scorers.selection import influence as module
-from scorers.selection.influence import gradients, influence, mean_gradient, target_gradient
+from scorers.selection.influence import influence, mean_gradient, target_gradient
 from scorers.signals.forward import ForwardPass
 from scorers.signals.head import Projection
 from tests import proxies
@@ -103,12 +103,14 @@ def test_samples_without_gradient_have_no_influence() -> None:
 
 def test_a_gradient_that_is_missing_or_not_finite_names_the_sample() -> None:
     with pytest.raises(ValueError, match=r"vector signal head_grad_projection was not measured; .* none"):
-        gradients(sample_signals(sample_ids(2), nll=[1, 2]))
+        mean_gradient(sample_signals(sample_ids(2), nll=[1, 2]))
     phi = np.ones((5, 2))
     phi[3, 1] = np.nan
     signals = gradient_signals(phi)
     with pytest.raises(ValueError, match=f"of sample {signals.ids[3]} is not finite"):
-        gradients(signals)
+        mean_gradient(signals)
+    with pytest.raises(ValueError, match=f"of sample {signals.ids[3]} is not finite"):
+        influence(signals, np.ones(2), 0.1)
 
 
 def test_a_target_set_that_is_missing_or_empty_is_refused() -> None:

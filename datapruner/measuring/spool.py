@@ -1,0 +1,69 @@
+"""Vectors of a corpus beside memory: in a file without a name, which is gone when nobody reads it any more.
+
+A million samples of a small model have gigabytes of vectors. Methods take some at a time, most often in the
+order of the sample ids, which says nothing of where they stand in the shards: so they are put down once in
+that order.
+
+Notable choices:
+- what was read is let go at once, so that the memory of the process is what it works on; what the system
+  keeps of the file, it gives back where others need it;
+- room is reserved first: a full disk is an error here, and no signal in the middle of the work.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datapruner.system.space import needed
+from scorers.signals.columns import Ints
+
+_BYTES_AT_ONCE = 8 << 20
+
+
+class Spool:
+    """Vectors of N samples, (N, k), as `scorers.signals.columns.Vectors` are taken.
+
+    folder: on whose disk they are. place: (N,) where each sample's vector stands in the file, 0 to N - 1.
+    Raises NoSpaceError.
+    """
+
+    def __init__(self, folder: Path, place: Ints, width: int) -> None:
+        self._place = place
+        self._map: mmap.mmap | None = None
+        self._rows: NDArray[np.float32] = np.empty((len(place), width), np.float32)
+        self._step = max(1, _BYTES_AT_ONCE // max(1, width * self._rows.itemsize))
+        size = self._rows.nbytes
+        if not size:
+            return
+        with needed("vectors"), tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            self._map = mmap.mmap(file.fileno(), size)
+        self._rows = np.frombuffer(self._map, np.float32).reshape(self._rows.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._rows.shape
+
+    def put(self, rows: Ints, vectors: NDArray[np.float32]) -> None:
+        """Put down the vectors of these samples, (len(rows), k)."""
+        for start in range(0, len(rows), self._step):
+            self._rows[self._place[rows[start : start + self._step]]] = vectors[start : start + self._step]
+            self._let_go()
+
+    def __getitem__(self, rows: Ints) -> NDArray[np.float32]:
+        found = np.empty((len(rows), self._rows.shape[1]), np.float32)
+        for start in range(0, len(rows), self._step):
+            places = self._place[rows[start : start + self._step]]
+            found[start : start + self._step] = self._rows[places]
+            self._let_go()
+        return found
+
+    def _let_go(self) -> None:
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,58 @@
+"""Vectors that stand in a file without a name."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datapruner.measuring import spool as module
+from datapruner.measuring.spool import Spool
+from datapruner.system.space import NoSpaceError
+
+
+def test_vectors_are_taken_by_number_wherever_they_were_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BYTES_AT_ONCE", 100)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((50, 5)).astype(np.float32)
+    spool = Spool(tmp_path, rng.permutation(50), 5)
+    for rows in np.array_split(rng.permutation(50), 4):
+        spool.put(rows, vectors[rows])
+    assert spool.shape == (50, 5)
+    for rows in (np.arange(50), np.array([7, 49, 7, 0]), np.empty(0, np.int64)):
+        assert np.array_equal(spool[rows], vectors[rows])
+    taken = spool[np.array([3])]
+    taken[:] = 0
+    assert np.array_equal(spool[np.array([3])], vectors[[3]])
+
+
+def test_nothing_of_it_has_a_name_nor_stays_in_the_memory_of_the_process(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    spool = Spool(tmp_path, np.arange(50_000), 400)
+    for rows in np.array_split(np.arange(50_000), 50):
+        spool.put(rows, np.full((len(rows), 400), rows[0], np.float32))
+    total = sum(float(spool[rows][0, 0]) for rows in np.array_split(np.arange(50_000), 50))
+    assert total == 1000 * sum(range(50))
+    assert resident() - before < 40 << 20  # of 80 MB
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_samples_need_no_file(tmp_path: Path) -> None:
+    assert Spool(tmp_path / "nowhere", np.empty(0, np.int64), 4)[np.empty(0, np.int64)].shape == (0, 4)
+
+
+def test_a_full_disk_is_said_before_anything_is_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(NoSpaceError, match="vectors cannot be written: No space left on device"):
+        Spool(tmp_path, np.arange(3), 4)
