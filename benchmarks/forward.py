@@ -31,7 +31,8 @@ from scorers.methods.donod import don_nod
 from scorers.models.proxy import Proxy, load
 from scorers.models.sources import resolve
 from scorers.signals.forward import ForwardPass, Measured, backbone, token_batches
-from scorers.signals.head import _norms, residuals
+from scorers.signals.head import residuals
+from scorers.signals.norms import of_sample
 
 
 def encode(proxy: Proxy, rows: list[dict[str, object]]) -> list[Encoded]:
@@ -98,8 +99,7 @@ def donod_variants(
 
     def closed() -> None:
         for hidden, targets, found in prepared:
-            bounds = np.array([0, len(targets)])
-            norm = _norms(found.g, hidden, bounds, hidden.shape[1]).sqrt().cpu().numpy() / len(targets)
+            norm = of_sample(found.g, hidden).sqrt()[None].cpu().numpy() / len(targets)
             dot = found.dot.double().mean().cpu().numpy()[None]
             don_nod(norm, dot, np.array([run.head_norm]), rate)
 

@@ -1,10 +1,10 @@
-"""Matrix products of fp32 on a CPU, by the faster of the two libraries that torch carries.
+"""Matrix products in full and in half precision, by the fastest way that sums them in fp32.
 
-`linear` of fp32 goes to the BLAS that torch was built with, which on many processors does not use their
-widest instructions; oneDNN, through which torch takes half precision, does. Both multiply and add in fp32,
-so that results differ by the order of additions only.
+On a CPU, torch's `linear` of fp32 goes to the BLAS that torch was built with, which on many processors does
+not use their widest instructions; oneDNN, through which torch takes half precision, does. Both multiply and
+add in fp32, so that results differ by the order of additions only.
 
-Notable choice: oneDNN's operator records no gradient, so where one is recorded the other is taken.
+Notable choice: oneDNN's operator records no gradient, so where one is recorded torch's own is taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return nn.functional.linear(x, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
+
+
+def widened(x: Tensor, weight: Tensor) -> Tensor:
+    """`x weight^T` of x (M, K) and weight (N, K), summed and returned in fp32 whatever their dtype."""
+    if x.dtype != torch.float32 and x.is_cuda and _widens(x.device, x.dtype):
+        return torch.mm(x, weight.T, out_dtype=torch.float32)
+    return linear(x.float(), weight.float())
+
+
+def widened_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """`a_i b_i^T` of a (n, M, K) and b (n, N, K), summed and returned in fp32 whatever their dtype."""
+    if a.dtype != torch.float32 and a.is_cuda and _widens(a.device, a.dtype):
+        return torch.bmm(a, b.mT, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float().mT)
 
 
 def speed_up(model: nn.Module) -> None:
@@ -63,3 +77,15 @@ def _by_onednn() -> bool:
         except (RuntimeError, TypeError):
             return False
         return torch.allclose(found, nn.functional.linear(x, weight, bias), rtol=1e-4, atol=1e-4)
+
+
+@functools.cache
+def _widens(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this build multiplies half-precision matrices of the device straight into fp32."""
+    probe = torch.ones(2, 16, 16, device=device, dtype=dtype)
+    try:
+        torch.mm(probe[0], probe[0], out_dtype=torch.float32)
+        torch.bmm(probe, probe, out_dtype=torch.float32)
+    except (TypeError, RuntimeError, NotImplementedError):
+        return False
+    return True

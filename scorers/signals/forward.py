@@ -8,6 +8,8 @@ Notable choices:
   so the fast causal kernels apply. `verify` checks that, and that the head was read right, on the model at
   hand before anything is measured;
 - the backbone is called without its head, which then runs on response positions only;
+- on a GPU the next batch is started before the results of the one before are looked at, so that the device
+  does not wait for the host;
 - the opening that a batch has in common (the system prompt, mostly) is computed once (`prefix`), unless the
   model's cache cannot do that, which `verify` finds out.
 """
@@ -15,22 +17,24 @@ Notable choices:
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from scorers.models.sources import ModelSourceError
-from scorers.signals.head import Head, HeadSignals, Projection, head_signals
+from scorers.signals.head import Head, Projection
 from scorers.signals.lora_effort import FreshAdapter, lora_effort
 from scorers.signals.prefix import PrefixStates, shared_length
+from scorers.signals.readings import read
 from scorers.signals.tied import tied_terms
+from scorers.signals.transfer import fetch, onto
 
 
 class TokenisedSample(Protocol):
@@ -115,8 +119,7 @@ class ForwardPass:
             raise ProxyMismatchError(str(error)) from error
         on_cpu = self.device.type == "cpu"
         self.token_budget = token_budget or (1024 if on_cpu else 65536)
-        chunk_bytes = (48 if on_cpu else 1024) * 2**20
-        self.chunk_rows = max(16, chunk_bytes // (4 * self.head.weight.shape[0]))
+        self.chunk_rows = max(16, _chunk_bytes(self.device) // (4 * self.head.weight.shape[0]))
         verify(self.model, self.head, self.device)
         self.prefix = PrefixStates(self.model) if shares_prefixes(self.model, self.device) else None
 
@@ -125,46 +128,70 @@ class ForwardPass:
         lengths = [int(s.position[-1]) for s in samples]
         order = sorted(range(len(samples)), key=lambda i: (lengths[i], i), reverse=True)
         pending = list(token_batches(order, lengths, self.token_budget))[::-1]
-        while pending:
-            batch = pending.pop()
-            try:
-                results: list[Measured | MeasureError] = self._batch([samples[i] for i in batch])
-            except (RuntimeError, MemoryError, IndexError, ValueError) as error:
-                if "cuda error" in str(error).lower() and not out_of_memory(error):
-                    raise  # the device's context is gone: only a new process helps
-                if len(batch) == 1:
-                    results = [_explain(error, lengths[batch[0]])]
-                else:
-                    if out_of_memory(error):
-                        self.token_budget = max(1, self.token_budget // 2)
-                    middle = len(batch) // 2
-                    pending += [batch[middle:], batch[:middle]]
+        running: tuple[list[int], Callable[[], list[Measured | MeasureError]]] | None = None
+        while pending or running:
+            started = None
+            if pending:
+                batch = pending.pop()
+                try:
+                    started = (batch, self._batch([samples[i] for i in batch]))
+                except (RuntimeError, MemoryError, IndexError, ValueError) as error:
+                    if "cuda error" in str(error).lower() and not out_of_memory(error):
+                        raise  # the device's context is gone: only a new process helps
+                    if len(batch) == 1:
+                        yield batch[0], _explain(error, lengths[batch[0]])
+                    else:
+                        if out_of_memory(error):
+                            self.token_budget = max(1, self.token_budget // 2)
+                        middle = len(batch) // 2
+                        pending += [batch[middle:], batch[:middle]]
                     _release(self.device)
-                    continue
-            yield from zip(batch, results, strict=True)
+            if self.device.type == "cpu":
+                running, started = started, None
+            if running:
+                yield from zip(running[0], running[1](), strict=True)
+            running = started
 
-    def _batch(self, samples: Sequence[TokenisedSample]) -> list[Measured | MeasureError]:
-        rows = [torch.from_numpy(s.input_ids[: int(s.position[-1])].astype(np.int64)) for s in samples]
-        input_ids = pad_sequence(rows, batch_first=True).to(self.device)  # (B, L)
-        targets = torch.from_numpy(
-            np.concatenate([s.input_ids[s.position] for s in samples]).astype(np.int64)
-        ).to(self.device)  # (R,)
-        batch_index = np.repeat(np.arange(len(samples)), [len(s.position) for s in samples])
-        predicts = np.concatenate([s.position for s in samples]).astype(np.int64) - 1
-        where = (torch.from_numpy(batch_index).to(self.device), torch.from_numpy(predicts).to(self.device))
-        lengths = [len(s.position) for s in samples]
+    def _batch(self, samples: Sequence[TokenisedSample]) -> Callable[[], list[Measured | MeasureError]]:
+        """Start a batch; what is returned waits for its results."""
+        order = sorted(range(len(samples)), key=lambda i: len(samples[i].position), reverse=True)
+        ordered = [samples[i] for i in order]
+        lengths = [len(s.position) for s in ordered]
+        ends = [int(s.position[-1]) for s in ordered]
+        ids = np.zeros((len(ordered), max(ends)), dtype=np.int64)
+        ids[np.arange(max(ends)) < np.asarray(ends)[:, None]] = np.concatenate(
+            [s.input_ids[:end] for s, end in zip(ordered, ends, strict=True)]
+        )
+        input_ids = onto(ids, self.device)  # (B, L)
+        targets = onto(
+            np.concatenate([s.input_ids[s.position] for s in ordered]).astype(np.int64), self.device
+        )
+        sample_of = onto(np.repeat(np.arange(len(ordered)), lengths), self.device)
+        predicts = onto(np.concatenate([s.position for s in ordered]).astype(np.int64) - 1, self.device)
+        where = (sample_of, predicts)
         with torch.inference_mode():
-            hidden = self._states(samples, input_ids, where)  # (R, D)
-            found = head_signals(self.head, self.projection, hidden, targets, lengths, self.chunk_rows)
+            hidden = self._states(ordered, input_ids, where)  # (R, D)
+            found = read(self.head, self.projection, hidden, targets, lengths, self.chunk_rows)
+        scalars = {"head_grad_norm": found.norm, "head_grad_dot": found.dot}
         batch = (input_ids, where, targets, lengths, self.chunk_rows)
-        effort = None if self.adapter is None else lora_effort(self.model, self.head, self.adapter, *batch)
-        if not self.tied:
-            return _unpack(found, lengths, None, effort)
-        if not self.head.tied:
-            return _unpack(found, lengths, (found.grad_norm, found.grad_dot), effort)
-        norm2, dot = tied_terms(self.model, self.head, *batch)
-        norm = (found.grad_norm.square() + norm2).clamp_(min=0).sqrt_()
-        return _unpack(found, lengths, (norm, found.grad_dot + dot), effort)
+        if self.adapter is not None:
+            scalars["lora_effort"] = lora_effort(self.model, self.head, self.adapter, *batch)
+        if self.tied:
+            norm, dot = found.norm, found.dot
+            if self.head.tied:
+                norm2, more = tied_terms(self.model, self.head, *batch)
+                norm, dot = (norm.square() + norm2).clamp_(min=0).sqrt_(), dot + more
+            scalars |= {"tied_grad_norm": norm, "tied_grad_dot": dot}
+        arrived = fetch([found.tokens, found.vectors, torch.stack(list(scalars.values()))])
+        k = self.projection.vocabulary.shape[0] * self.projection.hidden.shape[0]
+
+        def results() -> list[Measured | MeasureError]:
+            tokens, vectors, values = (tensor.numpy() for tensor in arrived())
+            by_name = dict(zip(scalars, values, strict=True))
+            unpacked = _unpack(tokens, vectors[:, :k], vectors[:, k:], by_name, lengths)
+            return [result for _, result in sorted(zip(order, unpacked, strict=True), key=itemgetter(0))]
+
+        return results
 
     def _states(
         self, samples: Sequence[TokenisedSample], input_ids: Tensor, where: tuple[Tensor, Tensor]
@@ -175,7 +202,8 @@ class ForwardPass:
         if self.prefix is None or not shared:
             return backbone(self.model, input_ids)[where]
         sample, position = where
-        return self.prefix.states(input_ids, shared)[sample, position - shared]
+        states = self.prefix.states(input_ids, samples[0].input_ids[:shared])
+        return states[sample, position - shared]
 
 
 def token_batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -227,8 +255,11 @@ def shares_prefixes(model: Any, device: torch.device) -> bool:
     tokens[1, :5] = tokens[0, :5]
     with torch.inference_mode():
         expected = backbone(model, tokens)[:, 5:].float()
+        prefix = PrefixStates(model)
+        opening = tokens[0, :5].cpu().numpy()
         try:
-            found = PrefixStates(model).states(tokens, 5).float()
+            prefix.states(tokens, opening)
+            found = prefix.states(tokens, opening).float()  # what was kept must have stayed as it was
         except (AttributeError, TypeError, ValueError, NotImplementedError, RuntimeError):
             return False
     return bool((found - expected).abs().max() < _tolerance(model.dtype) * expected.std())
@@ -258,30 +289,40 @@ def _release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def _chunk_bytes(device: torch.device) -> int:
+    """Bytes of one fp32 block of logits: what stays in a CPU's reach, or a part of what a GPU has free."""
+    if device.type != "cuda":
+        return 48 * 2**20
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(2**30, free // 16)
+
+
 def _unpack(
-    found: HeadSignals, lengths: Sequence[int], tied: tuple[Tensor, Tensor] | None, effort: Tensor | None
+    tokens: NDArray[np.float32],
+    projection: NDArray[np.float32],
+    mean_hidden: NDArray[np.float32],
+    scalars: Mapping[str, NDArray[np.float64]],
+    lengths: Sequence[int],
 ) -> list[Measured | MeasureError]:
+    """Cut what was read into samples: tokens (4, R), vectors (n, ...), scalars (n) by name."""
+    finite = np.isfinite(tokens[:2]).all(0)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
-    nll, entropy, el2n, top1 = (t.numpy() for t in (found.nll, found.entropy, found.el2n, found.top1))
+    whole = np.logical_and.reduceat(finite, bounds[:-1]) & np.isfinite(scalars["head_grad_norm"])
     out: list[Measured | MeasureError] = []
-    for i, (a, b) in enumerate(pairwise(bounds)):
-        norm, dot = float(found.grad_norm[i]), float(found.grad_dot[i])
-        if not (np.isfinite(nll[a:b]).all() and np.isfinite(entropy[a:b]).all() and np.isfinite(norm)):
+    for i, (a, b) in enumerate(pairwise(bounds.tolist())):
+        if not whole[i]:
             out.append(MeasureError("the proxy model's logits are not finite; use dtype float32 or bfloat16"))
             continue
+        nll, entropy, el2n, top1 = tokens[:, a:b]
         out.append(
             Measured(
-                nll=nll[a:b],
-                entropy=entropy[a:b],
-                el2n=el2n[a:b],
-                top1=top1[a:b],
-                head_grad_norm=norm,
-                head_grad_dot=dot,
-                head_grad_projection=found.projection[i].numpy(),
-                mean_hidden=found.mean_hidden[i].numpy(),
-                tied_grad_norm=None if tied is None else float(tied[0][i]),
-                tied_grad_dot=None if tied is None else float(tied[1][i]),
-                lora_effort=None if effort is None else float(effort[i]),
+                nll=nll,
+                entropy=entropy,
+                el2n=el2n,
+                top1=top1 > 0,
+                head_grad_projection=projection[i],
+                mean_hidden=mean_hidden[i],
+                **{name: float(values[i]) for name, values in scalars.items()},
             )
         )
     return out

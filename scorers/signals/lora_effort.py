@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from scorers.signals.backward import run_from
 from scorers.signals.head import Head, residuals
+from scorers.signals.transfer import onto
 
 RANK, ALPHA, SEED = 8, 16, 240117197
 
@@ -69,14 +70,14 @@ def lora_effort(
     lengths: Sequence[int],
     chunk_rows: int,
 ) -> Tensor:
-    """Effort of each sample of a batch: an (n) fp64 tensor on the CPU.
+    """Effort of each sample of a batch: an (n) fp64 tensor.
 
     input_ids (B, L) right-padded; `where` = (sample, position) of the R states that predict `targets`;
     `lengths` says how many of them each sample has. At most `chunk_rows` rows of (V) logits exist at a time.
     """
     hidden, at_output, entered = run_from(model, adapter.v_proj, input_ids, where)
     sample_of, _ = where
-    count = torch.tensor(lengths, device=hidden.device, dtype=torch.float32)
+    count = onto(np.asarray(lengths, dtype=np.float32), hidden.device)
     by_state = torch.empty(hidden.shape, device=hidden.device)  # d loss / d h, (R, D)
     with torch.no_grad():
         weight = head.weight.float()
@@ -88,4 +89,4 @@ def lora_effort(
     with torch.no_grad():
         low_rank = entered.float() @ adapter.down.T  # (B, L, r)
         grad = torch.einsum("blo,blr->bor", delta.float(), low_rank) * (ALPHA / RANK)
-        return grad.double().square().sum((1, 2)).sqrt().cpu()
+        return grad.double().square().sum((1, 2)).sqrt()

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,19 +33,22 @@ class PrefixStates:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._tokens: Tensor | None = None
+        self._opening: NDArray[np.int32] | None = None
         self._cache: Any = None
 
-    def states(self, input_ids: Tensor, shared: int) -> Tensor:
-        """Final hidden states of what follows the opening: input_ids (B, L) -> (B, L - shared, D).
+    def states(self, input_ids: Tensor, opening: NDArray[np.int32]) -> Tensor:
+        """Final hidden states of what follows the opening (P): input_ids (B, L) -> (B, L - P, D).
 
-        input_ids is right-padded and equal in its first `shared` columns.
+        input_ids is right-padded, and every row begins with the opening.
         """
-        prefix = input_ids[:1, :shared]
-        if self._tokens is None or not torch.equal(self._tokens, prefix):
-            self._cache = self.model.base_model(input_ids=prefix, use_cache=True).past_key_values
-            self._tokens = prefix
-        cache = copy.deepcopy(self._cache)  # the call below appends to it
+        shared = len(opening)
+        if self._opening is None or not np.array_equal(self._opening, opening):
+            self._cache = self.model.base_model(
+                input_ids=input_ids[:1, :shared], use_cache=True
+            ).past_key_values
+            self._opening = opening.copy()
+        cache = copy.copy(self._cache)  # the calls below put others in place of its tensors
+        cache.layers = [copy.copy(layer) for layer in self._cache.layers]
         cache.batch_repeat_interleave(len(input_ids))
         states: Tensor = self.model.base_model(
             input_ids=input_ids[:, shared:], past_key_values=cache, use_cache=True

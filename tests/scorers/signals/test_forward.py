@@ -11,6 +11,7 @@ import transformers as tf
 
 from scorers.methods.donod import don_nod
 from scorers.models.proxy import load
+from scorers.signals import norms, readings
 from scorers.signals.forward import ForwardPass, Measured, MeasureError, ProxyMismatchError, token_batches
 from scorers.signals.head import PROJECTION_SHAPE
 from tests import proxies, reference
@@ -62,6 +63,29 @@ def test_every_signal_equals_the_fp64_reference(family: str, chunk_rows: int) ->
         worst = reference.errors(found, expected, run.projection)
         assert max(worst.values()) < TOLERANCE, worst
         assert (found.top1 == expected.top1).all()
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gemma2-softcap"])
+def test_the_way_of_a_gpu_equals_the_fp64_reference_too(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "tiles_pay", lambda _device: True)
+    run = forward(family)
+    run.chunk_rows = 100
+    model64 = reference.double(run.model)
+    for sample, found in zip(corpus(), measured(run, corpus()), strict=True):
+        worst = reference.errors(found, reference.measure(model64, sample), run.projection)
+        assert max(worst.values()) < TOLERANCE, worst
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gemma2-softcap"])
+def test_rounded_residuals_change_norms_by_less_than_half_a_percent(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = measured(forward(family), corpus())
+    monkeypatch.setattr(readings, "product_dtype", lambda _hidden: torch.bfloat16)
+    for a, b in zip(exact, measured(forward(family), corpus()), strict=True):
+        assert a.head_grad_norm == pytest.approx(b.head_grad_norm, rel=0.005)
+        assert a.head_grad_norm != b.head_grad_norm, "residuals must have been rounded"
+        assert (a.nll == b.nll).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
