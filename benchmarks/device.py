@@ -23,7 +23,7 @@ from benchmarks.figures import figure
 from benchmarks.forward import encode, measure
 from benchmarks.processes import in_turns
 from benchmarks.rows import rows_of
-from datapruner import settings
+from datapruner.home import home_folder
 from scorers.conversations.chat import Encoded
 from scorers.models.proxy import DTYPES, Proxy, load
 from scorers.models.sources import resolve
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--large", type=int, default=0, help="rows of the model in the shape of a 1.5B one")
     parser.add_argument("--small", action="store_true", help="a small model in its place, to try the script")
     given = parser.parse_args(argv)
-    proxy = load(resolve(given.model, settings.home()).path, device=given.device, dtype=given.dtype)
+    proxy = load(resolve(given.model, home_folder()).path, device=given.device, dtype=given.dtype)
     samples = encode(proxy, rows_of(given.data, given.rows))
     compare(proxy, samples, given.budgets, given.repeats, f"{given.model}, {given.dtype or proxy.dtype}")
     if not given.large:

@@ -27,7 +27,7 @@ from benchmarks.figures import figure
 from benchmarks.forward import encode
 from benchmarks.processes import in_turns
 from benchmarks.rows import rows_of
-from datapruner import settings
+from datapruner.home import home_folder
 from datapruner.measuring.measure import proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
 from datapruner.measuring.workers import shards
@@ -48,7 +48,7 @@ Vectors = Mapping[str, NDArray[Any]]
 
 def measured(model: str, data: Path | None, count: int) -> tuple[list[dict[str, Any]], pa.Schema]:
     """The rows of a shard, of as many samples, and its schema."""
-    proxy = load(resolve(model, settings.home()).path, device="cpu", dtype="float32")
+    proxy = load(resolve(model, home_folder()).path, device="cpu", dtype="float32")
     run = ForwardPass(proxy)
     samples = encode(proxy, rows_of(data, count))
     rows = [
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(rows):,} rows, {tokens:,} response tokens")
     with tempfile.TemporaryDirectory() as folder:
         cache = SignalCache(
-            Path(folder), proxy_for(Measuring(model=given.model), settings.home(), ("cpu",)).key
+            Path(folder), proxy_for(Measuring(model=given.model), home_folder(), ("cpu",)).key
         )
         cache.create()
         plain = []

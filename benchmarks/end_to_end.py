@@ -22,7 +22,7 @@ import orjson
 from benchmarks.figures import figure
 from benchmarks.processes import in_turns, timed
 from benchmarks.rows import rows_of
-from datapruner import settings
+from datapruner.home import home_folder
 
 SHARE = 16
 BARE = "the bare backbone"
@@ -47,7 +47,7 @@ def backbone_seconds(rows: list[dict[str, object]], model: str, device: str) -> 
     from scorers.models.sources import resolve
     from scorers.signals.forward import ForwardPass
 
-    proxy = load(resolve(model, settings.home()).path, device=device)
+    proxy = load(resolve(model, home_folder()).path, device=device)
     samples, budget = encode(proxy, rows), ForwardPass(proxy).token_budget
     bare(proxy, samples, budget)
     return in_turns({BARE: lambda: bare(proxy, samples, budget)}, 1, waiting_for(proxy.device))[BARE].wall
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home, file = Path(folder, "home"), Path(folder, "rows.jsonl")
         home.mkdir()
-        (home / "models").symlink_to(settings.home() / "models")
+        (home / "models").symlink_to(home_folder() / "models")
         file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         bare = SHARE * backbone_seconds(rows[::SHARE], given.model, given.device)
         for method in given.methods:

@@ -23,7 +23,7 @@ import transformers as tf
 from benchmarks.figures import figure
 from benchmarks.processes import in_turns
 from benchmarks.rows import EXAMPLES, read_rows
-from datapruner import settings
+from datapruner.home import home_folder
 from datapruner.input.shapes import RowParser, Sample
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.conversations.conversation import Conversation, Turn
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=None, help="token budgets to try")
     arguments = parser.parse_args(argv)
 
-    folder = resolve(arguments.model, settings.home()).path
+    folder = resolve(arguments.model, home_folder()).path
     proxy = load(folder, device=arguments.device, dtype=arguments.dtype)
     untouched = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=proxy.dtype).eval().to(proxy.device)
     others = replace(proxy, model=untouched)

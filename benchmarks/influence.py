@@ -31,7 +31,7 @@ from scipy.stats import spearmanr
 from benchmarks.figures import figure
 from benchmarks.forward import encode
 from benchmarks.rows import EXAMPLES, read_frame
-from datapruner import settings
+from datapruner.home import home_folder
 from scorers.conversations.chat import Encoded
 from scorers.methods.towards import cosines
 from scorers.models.proxy import Proxy, load
@@ -437,7 +437,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp())
     if "exact" in arguments.parts:
-        proxy = load(resolve(arguments.model, settings.home()).path, device="cpu", dtype="float32")
+        proxy = load(resolve(arguments.model, home_folder()).path, device="cpu", dtype="float32")
         rows = read(arguments.data, arguments.rows, arguments.seed, longest=arguments.longest)
         exact(arguments.model, proxy, rows, arguments.targets)
     started = time.perf_counter()

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import figure
-from datapruner import settings
+from datapruner.home import home_folder
 from scorers.methods.donod import don_nod
 from scorers.models.proxy import DTYPES
 from scorers.models.sources import resolve
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for family in arguments.families:
         found[family] = worst_errors(proxies.build(family, dtype), device, family in proxies.TIED)
     if arguments.smollm2:
-        folder = resolve("smollm2-135m", settings.home()).path
+        folder = resolve("smollm2-135m", home_folder()).path
         model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().requires_grad_(False)
         found["smollm2-135m"] = worst_errors(model, device, tied=True)
     table = Table(title=f"worst relative error, {arguments.dtype} on {device} against fp64")

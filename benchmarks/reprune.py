@@ -26,6 +26,7 @@ from benchmarks.figures import figure
 from benchmarks.processes import peak_mib
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
+from datapruner.home import home_folder
 from datapruner.measuring import vectors
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
@@ -37,7 +38,6 @@ from datapruner.request.needs import needs
 from datapruner.runs import pipeline
 from datapruner.runs.selection import score
 from datapruner.runs.tables import SCALARS
-from datapruner.settings import home as real_home
 
 SHARD_ROWS = 256
 BASELINE = "polars reading and sorting the score columns"
@@ -97,7 +97,7 @@ def made_up_shard(ids: list[str], tokens: int, rng: np.random.Generator, with_ve
 
 def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path, SignalCache]:
     """A corpus of made-up rows, and signals for all of them."""
-    (home / "models").symlink_to(real_home() / "models")
+    (home / "models").symlink_to(home_folder() / "models")
     made = (
         {"instruction": f"question {i}", "input": "", "output": f"answer number {i}"} for i in range(rows)
     )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import duckdb
 import polars as pl
 
-from datapruner import settings, validation
+from datapruner import validation
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
+from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, find_devices
 from datapruner.outputs import exports
 from datapruner.progress import Progress, Silent
@@ -22,7 +23,7 @@ from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.rows import row_files
-from datapruner.runs import pipeline, published
+from datapruner.runs import folders, pipeline, published
 from datapruner.system import files
 from datapruner.system.panics import contained
 
@@ -103,18 +104,14 @@ class Result:
             else:
                 rows = exports.canonical(self.run, corpus, self.home)
             count = row_files.write(target, rows)
-        files.write_json(
-            target.with_suffix(".run.json"), published.read_document(self.run.folder / "run.json")
-        )
+        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
         return count
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""
         target = Path(path)
         count = row_files.write(target, exports.scores_of(self.scores))
-        files.write_json(
-            target.with_suffix(".run.json"), published.read_document(self.run.folder / "run.json")
-        )
+        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
         return count
 
     def write(self, files: Mapping[str, Path]) -> dict[str, int]:
@@ -282,7 +279,7 @@ def estimate_rewrite(
     from datapruner.rewriting.rehearsal import rehearse  # few calls do, and its libraries take time
 
     given = {"method": method, "options": dict(options or {}), "pattern": pattern, "answers": answers}
-    wanted, place = validation.made(Rewrite, **given), settings.made_home(home)
+    wanted, place = validation.made(Rewrite, **given), made_home(home)
     return rehearse(wanted, source, mapping or {}, place, progress or Silent(), teacher)
 
 
@@ -329,7 +326,7 @@ def replay(
 
     Raises as `prune` does.
     """
-    document = published.read_document(Path(run_file))
+    document = folders.read_document(Path(run_file))
     config = published.replayed(document)
     rows = source if source is not None else config.source
     if rows is None:
@@ -359,6 +356,6 @@ def run(
 ) -> Result:
     """Do what a configuration says to these rows, and towards these; the arguments are those of `prune` and
     `rewrite`."""
-    place = settings.made_home(home)
+    place = made_home(home)
     machine = Machine(find_devices(device), token_budget)
     return Result(pipeline.run(config, source, place, machine, progress or Silent(), target, teacher), place)

@@ -10,26 +10,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datapruner.errors import UsageError
+from datapruner.home import home_folder
 from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_"
-
-
-def home() -> Path:
-    """The storage root: models, corpora, signals and runs live below it."""
-    return Path(os.environ.get("DATAPRUNER_HOME") or Path.home() / ".datapruner").expanduser()
-
-
-def made_home(given: str | Path | None) -> Path:
-    """The storage root given, by default that of the environment, made if need be. Raises UsageError."""
-    place = Path(given) if given is not None else home()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{place}: cannot keep files there: {error.strerror or error}", remedy="give another home"
-        ) from error
-    return place
 
 
 class Settings(BaseSettings):
@@ -41,7 +25,8 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        default_factory=home, description="folder of models, caches, default database; default: ~/.datapruner"
+        default_factory=home_folder,
+        description="folder of models, caches, default database; default: ~/.datapruner",
     )
     database_url: str = Field(
         "", repr=False, description="metadata database; default: SQLite in the home folder"

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from datapruner import settings
 from datapruner.commands import display
+from datapruner.home import home_folder
 from datapruner.library import Result
 from datapruner.runs import published
 
@@ -28,7 +28,7 @@ SIGNALS = ("ppl", "entropy", "el2n", "head_grad_norm")
 def outcomes(subset: Path) -> pl.DataFrame:
     """One line per example row: its planted label and what the run said of it."""
     document = json.loads(pq.read_schema(subset).metadata[b"datapruner"])
-    home = settings.home()
+    home = home_folder()
     scores = Result(published.load(document["run"], home), home).scores
     planted = pl.DataFrame({"planted": [json.loads(line)["planted"] for line in ROWS.open(encoding="utf-8")]})
     return planted.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)).join(scores, on="row")

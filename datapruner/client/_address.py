@@ -7,8 +7,8 @@ import re
 
 import httpx
 
-from datapruner import settings
 from datapruner.errors import UsageError
+from datapruner.home import home_folder
 from datapruner.http.addresses import is_loopback
 
 URL_VARIABLE = "DATAPRUNER_URL"
@@ -41,7 +41,7 @@ def find_token(given: str | None, url: httpx.URL) -> str | None:
     token = given or os.environ.get(TOKEN_VARIABLE)
     if token is None and is_loopback(url):
         try:
-            token = (settings.home() / _TOKEN_FILE).read_text(encoding="ascii").strip()
+            token = (home_folder() / _TOKEN_FILE).read_text(encoding="ascii").strip()
         except (OSError, UnicodeError):
             return None
     if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):

@@ -97,10 +97,10 @@ def models(context: typer.Context, as_json: given.Json = False) -> None:
     """List the proxy models that have a name of their own, or fetch one: datapruner models pull NAME."""
     if context.invoked_subcommand is not None:
         return
-    from datapruner import settings
+    from datapruner.home import home_folder
     from scorers.models.sources import ALIASES
 
-    home = settings.home()
+    home = home_folder()
     folders = {alias: home / "models" / alias for alias in ALIASES}
     output = Output(as_json=as_json)
     output.document(
@@ -129,14 +129,14 @@ def pull(
     quiet: given.Quiet = False,
 ) -> None:
     """Fetch a proxy model, check its hash and convert it. Nothing to do when it is there."""
-    from datapruner import settings
+    from datapruner.home import home_folder
     from scorers.models.sources import ModelSourceError
     from scorers.models.sources import pull as fetch
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
         try:
-            folder = fetch(name, settings.home(), lambda step: progress.stage(step, None, ""))
+            folder = fetch(name, home_folder(), lambda step: progress.stage(step, None, ""))
         except ModelSourceError as error:
             raise ModelError(str(error)) from error
     output.document({"name": name, "path": str(folder)})
@@ -145,14 +145,14 @@ def pull(
 
 def doctor(as_json: given.Json = False) -> None:
     """Check that this machine can do the work. Exit code 1 when something must be put right first."""
-    from datapruner import settings
     from datapruner.commands.doctor import checks
+    from datapruner.home import home_folder
 
     output = Output(as_json=as_json)
     with output.progress() as progress:
         found = []
         progress.stage("checking", None, "checks")
-        for check in checks(settings.home()):
+        for check in checks(home_folder()):
             found.append(check)
             progress.at(len(found), note=check.name)
     failed = [check for check in found if check.state == "fail"]

@@ -33,10 +33,10 @@ def compare(first: First, second: Second, url: given.Url = None, as_json: given.
 
         found, configs = remote.compare(url, first, second)
     else:
-        from datapruner import settings
+        from datapruner.home import home_folder
         from datapruner.runs import comparison, published
 
-        home = settings.home()
+        home = home_folder()
         both = [
             published.latest(home) if each == "latest" else published.load(each, home)
             for each in (first, second)

@@ -49,10 +49,10 @@ def explain(
 
         explanation = remote.explain(url, target, sample)
     else:
-        from datapruner import settings
         from datapruner.explaining.explain import explain as find
+        from datapruner.home import home_folder
 
-        explanation = find(target, sample, settings.home())
+        explanation = find(target, sample, home_folder())
     output = Output(as_json=as_json)
     if as_json:
         output.document(asdict(explanation))

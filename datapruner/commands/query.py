@@ -56,16 +56,21 @@ def sql(
         remote.only_here(run=run != "latest", seconds=seconds != 10.0, memory=memory != 1024)
         _answer(remote.sql(url, query, rows), {"url": url}, chosen, out, output)
         return
-    from datapruner import settings
-    from datapruner.query.sandbox import QueryLimits, run_sql
-    from datapruner.runs import published
+    from datapruner.query.nursery import begun
 
-    home = settings.home()
-    found = published.latest(home) if run == "latest" else published.load(run, home)
-    corpus = published.corpus_path(found, home)
-    databases = {"": found.database} | ({"corpus": corpus} if corpus.is_file() else {})
-    limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
-    _answer(run_sql(query, databases, limits=limits), {"run": found.run_id}, chosen, out, output)
+    with begun() as child:  # which takes as long to get ready as this process to find the run
+        from datapruner.home import home_folder
+        from datapruner.query.sandbox import Query, QueryLimits, ask
+        from datapruner.runs import folders
+
+        home = home_folder()
+        folder = folders.latest(home) if run == "latest" else folders.find(run, home)
+        document = folders.read_document(folder / "run.json")
+        corpus = folders.corpus(document["lineage"], home)
+        databases = {"": folders.database(folder)} | ({"corpus": corpus} if corpus.is_file() else {})
+        limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
+        result = ask(child, Query.of(query, databases, {}, None, limits)).result()
+    _answer(result, {"run": document["run"]}, chosen, out, output)
 
 
 def _answer(
@@ -162,11 +167,11 @@ def list_runs(
 
         remote.list_runs(url, limit, Output(as_json=as_json))
         return
-    from datapruner import settings
+    from datapruner.home import home_folder
     from datapruner.runs import published
 
     output = Output(as_json=as_json)
-    home = settings.home()
+    home = home_folder()
     found = [(run, _moment(run.folder)) for run in islice(published.history(home), limit)]
     output.document(
         {

@@ -43,10 +43,10 @@ def storage(context: typer.Context, service: Service = False, as_json: given.Jso
     if service:
         _show_service(Output(as_json=as_json))
         return
-    from datapruner import settings
+    from datapruner.home import home_folder
     from datapruner.runs.holdings import holdings
 
-    home, output = settings.home(), Output(as_json=as_json)
+    home, output = home_folder(), Output(as_json=as_json)
     found = holdings(home)
     output.document(
         {
@@ -89,10 +89,10 @@ def clean(
     Runs, models and a teacher's answers stay. Nothing goes while another process uses the home folder. At a
     service, which needs not be stopped for it, only what is a day old goes.
     """
-    from datapruner import settings
+    from datapruner.home import home_folder
     from datapruner.runs import holdings
 
-    home, output = settings.home(), Output(as_json=as_json)
+    home, output = home_folder(), Output(as_json=as_json)
     age = _age(older_than)
     if service:
         _clean_service(age, output, dry_run=dry_run)

@@ -24,12 +24,13 @@ from typing import Any, Unpack
 import numpy as np
 import polars as pl
 
-from datapruner import settings, validation
+from datapruner import validation
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.curation import verdicts
 from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import UsageError
+from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, Pass, find_devices, measure, proxy_for, worker_spec
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
@@ -94,7 +95,7 @@ def calibrate(
     """
     draw = validation.made(Draw, batches=batches, size=size, held_out=held_out, sparsity=sparsity, seed=seed)
     measuring = validation.made(Reading, **reading)
-    place, listener = settings.made_home(home), progress or Silent()
+    place, listener = made_home(home), progress or Silent()
     machine = Machine(find_devices(device))
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         listener.stage("finding the proxy model", None, "steps")

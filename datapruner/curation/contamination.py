@@ -32,12 +32,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datapruner import settings
 from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Hashes, Ints, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
 from datapruner.errors import InputError, UsageError
+from datapruner.home import home_folder
 from datapruner.input.readers import open_sources
 from datapruner.input.shapes import DEFAULT_LIMITS
 from datapruner.progress import Progress, Silent
@@ -103,7 +103,7 @@ def decontaminate(
     if not against:
         raise UsageError("no evaluation set is named", remedy="give one or more to compare with")
     listener = progress or Silent()
-    place = Path(home) if home is not None else settings.home()
+    place = Path(home) if home is not None else home_folder()
     listener.stage("reading evaluation sets", len(against), "sets")
     sets = [evaluation_set(name, rows, convention, tuple(columns)) for name, rows in against.items()]
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:

@@ -32,11 +32,12 @@ import polars as pl
 import rensa
 from numpy.typing import NDArray
 
-from datapruner import settings, validation
+from datapruner import validation
 from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ints, Part, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
+from datapruner.home import home_folder
 from datapruner.progress import Progress, Silent
 from datapruner.request.parts import Dedup
 from datapruner.system.panics import contained
@@ -78,7 +79,7 @@ def deduplicate(
     duplicate_of (row) and jaccard beside those of `Verdicts`. Raises UsageError or InputError.
     """
     listener = progress or Silent()
-    place = Path(home) if home is not None else settings.home()
+    place = Path(home) if home is not None else home_folder()
     about = validation.made(Dedup, threshold=threshold, shingle=shingle, part=part)
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         return find(corpus, about, progress=listener)

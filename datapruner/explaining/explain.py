@@ -37,7 +37,7 @@ from datapruner.explaining.reasoning import about_reasoning, shown_steps, with_r
 from datapruner.request.config import RunConfig
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.rows.sql_text import identifier
-from datapruner.runs import published
+from datapruner.runs import folders, published
 from datapruner.runs.columns import COUNTS
 from scorers.conversations.conversation import Conversation
 
@@ -75,7 +75,7 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
 def _run_document(path: Path) -> dict[str, Any]:
     """The run that a file belongs to, as in a run file."""
     if path.suffix == ".json":
-        return published.read_document(path)
+        return folders.read_document(path)
     if path.suffix == ".parquet":
         try:
             metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
@@ -88,7 +88,7 @@ def _run_document(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"
         )
-    return published.read_document(beside)
+    return folders.read_document(beside)
 
 
 # From a run

@@ -3,12 +3,13 @@
 Runs as a script of its own (`python -I child.py`) and imports of datapruner only how answers are written
 (`outgoing.py`, `results.py` and what that is made of). This first process imports what a query needs, which
 takes ten times as long as the rest, and then forks a child for each set of pipes that it is sent
-(`nursery.py` is the other side). A child does what knows nothing of the request, then waits for one line of
-JSON, the request (`sandbox.py` builds it), and one Arrow IPC stream for each inline table. It answers with
-lines of JSON: `{"event": "started"}` once everything is locked and the query's time begins to count, then
-either `{"event": "failed", "kind": ..., "message": ...}` or `{"event": "done", "seconds": ...,
-"truncated": ...}` followed by the answer, a document as it was asked for. Nothing is left to be done about it
-elsewhere: writing counts against the query's time and memory too.
+(`nursery.py` is the other side); before the second it does once what each would have to do itself. A child
+does what knows nothing of the request, then waits for one line of JSON, the request (`sandbox.py` builds it),
+and one Arrow IPC stream for each inline table. It answers with lines of JSON: `{"event": "started"}` once
+everything is locked and the query's time begins to count, then either
+`{"event": "failed", "kind": ..., "message": ...}` or `{"event": "done", "seconds": ..., "truncated": ...}`
+followed by the answer, a document as it was asked for. Nothing is left to be done about it elsewhere: writing
+counts against the query's time and memory too.
 
 Layers, in the order in which they are put on; each was found necessary or cheap:
 - the connection has no database of its own, no extensions to load, no spill folder, no Python variables;
@@ -38,7 +39,7 @@ import sys
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
@@ -52,7 +53,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from datapruner.query import outgoing, results
-from datapruner.rows.formats import ANSWERS
+from datapruner.rows.formats import ANSWERS, AnswerFormat
 from datapruner.rows.sql_text import identifier
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
@@ -160,13 +161,13 @@ class Sandbox:
         self.connection.sql("FROM warm WHERE x = ?", params=[1]).to_arrow_reader(BATCH_ROWS).read_all()
         self.connection.execute("DROP TABLE warm")
 
-    def write_everything(self) -> None:
-        """Write every type in every format: what is read for that from files, such as modules, has to be
+    def write_everything(self, formats: Iterable[AnswerFormat]) -> None:
+        """Write every type in these formats: what is read for that from files, such as modules, has to be
         read before there are no more files."""
         relation = outgoing.told(self.connection.sql("FROM test_all_types()"))
         types = [str(kind) for kind in relation.types]
         result = results.QueryResult(relation.to_arrow_reader(BATCH_ROWS).read_all(), False, 0.0, types)
-        for kind in ANSWERS:
+        for kind in formats:
             with suppress(results.UnwritableError):  # not every type has a place in every format
                 results.write(result, kind, 1 << 20)
 
@@ -340,14 +341,16 @@ def end_with(source: BinaryIO) -> None:
         os._exit(1)
 
 
-def serve() -> None:
-    """Answer the query on standard input, if one comes."""
+def serve(*, prepared: bool) -> None:
+    """Answer the query on standard input, if one comes. `prepared`: every format was written before."""
     sandbox = Sandbox()
     source = os.fdopen(0, "rb")
     line = source.readline()
     if not line:  # never needed
         return
     request = json.loads(line)
+    if not prepared:
+        sandbox.write_everything([request["format"]])
     tables = {name: pa.ipc.open_stream(source).read_all() for name in request["tables"]}
     end_with(source)
     # Libraries that print would break the protocol: standard output becomes standard error for them.
@@ -378,11 +381,10 @@ class Nursery:
         self.channel = channel
         self.running: dict[int, Running] = {}
         self.ready = select.poll()
+        self.started = 0
+        self.prepared = False
 
     def run(self) -> None:
-        first = Sandbox()  # what only the first one costs is paid before the forks
-        first.write_everything()
-        first.connection.close()
         self.ready.register(self.channel, select.POLLIN)
         while True:
             for descriptor, _ in self.ready.poll():
@@ -405,6 +407,9 @@ class Nursery:
 
     def start(self, number: int, pipes: Sequence[int]) -> None:
         *standard, status = pipes
+        if self.started == 1:
+            self.prepare()
+        self.started += 1
         try:
             process = os.fork()
         except OSError as error:  # the others go on
@@ -413,11 +418,19 @@ class Nursery:
         else:
             if process == 0:
                 others = [end for child in self.running.values() for end in (child.handle, child.status)]
-                be_child(standard, [*pipes, *others])
+                be_child(standard, [*pipes, *others], prepared=self.prepared)
             self.running[number] = Running(process, os.pidfd_open(process), status)
             self.ready.register(self.running[number].handle, select.POLLIN)
         for descriptor in standard:
             os.close(descriptor)
+
+    def prepare(self) -> None:
+        """Pay what only the first sandbox of a process costs. Not for a single child, which has to pay it
+        anyway: whoever asks only one thing waits for it."""
+        first = Sandbox()
+        first.write_everything(ANSWERS)
+        first.connection.close()
+        self.prepared = True
 
     def reap(self, handle: int) -> None:
         [(number, child)] = [item for item in self.running.items() if item[1].handle == handle]
@@ -430,14 +443,14 @@ class Nursery:
         os.close(handle)
 
 
-def be_child(standard: Sequence[int], others: Sequence[int]) -> NoReturn:
+def be_child(standard: Sequence[int], others: Sequence[int], *, prepared: bool) -> NoReturn:
     """What a forked process does, with these pipes, and without its parent's other descriptors."""
     try:
         for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)
         for descriptor in others:
             os.close(descriptor)
-        serve()
+        serve(prepared=prepared)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()

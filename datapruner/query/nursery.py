@@ -4,6 +4,7 @@ The other side of `child.Nursery`. Notable choices:
 - a fork costs a tenth of a new process, so that many small queries in a row stay quick;
 - a child gets the three pipes that are made for it here; it inherits no descriptor of this process and a
   fixed environment, since what it is forked from has none other either;
+- the first child is forked before what only more of them make up for: a single query need not wait for it;
 - the nursery waits for its children and tells how they ended; they are killed by their number, not by a
   process id that might be another's by then.
 """
@@ -17,8 +18,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -156,5 +157,13 @@ class Nursery:
             self._channel.close()
             self._channel = None
         if self._process is not None:
+            self._process.kill()  # it has nothing to tidy up, and may be busy importing
             self._process.wait()
             self._process = None
+
+
+@contextmanager
+def begun() -> Iterator[Child]:
+    """One child, from a nursery of its own: it prepares itself while the block finds out what to ask it."""
+    with Nursery() as nursery, closing(nursery.start()) as child:
+        yield child

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from datapruner.errors import DataprunerError, InputError, UsageError, WorkerError
 from datapruner.query import results
-from datapruner.query.nursery import Child, Nursery
+from datapruner.query.nursery import Child, begun
 from datapruner.query.results import QueryResult
 from datapruner.rows.formats import AnswerFormat
 
@@ -110,7 +110,7 @@ def run_sql(
     WorkerError when the process fails otherwise.
     """
     query = Query.of(sql, databases, tables, parameters, limits)
-    with Nursery() as nursery, contextlib.closing(nursery.start()) as child:
+    with begun() as child:
         return ask(child, query).result()
 
 

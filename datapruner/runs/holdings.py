@@ -33,7 +33,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.measuring.embeddings import OF_SENTENCES
 from datapruner.measuring.signal_cache import ProxyKey
-from datapruner.runs import published
+from datapruner.runs import folders, published
 from datapruner.system import homes
 from datapruner.system.files import is_unfinished
 
@@ -122,7 +122,7 @@ class _References:
         keys: dict[str, list[str]] = {}
         times: dict[str, datetime] = {}
         for path in sorted((home / "runs").glob("*/run.json")):
-            document = published.read_document(path)
+            document = folders.read_document(path)
             run, lineage = document["run"], document["lineage"]
             times[run] = _written(path)
             for part in (lineage, lineage.get("target", {})):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from datapruner.errors import InputError, UsageError
+from datapruner.errors import UsageError
 from datapruner.request.config import RunConfig, find
-from datapruner.system import homes
+from datapruner.runs import folders
 from datapruner.validation import first_problem
 
 
@@ -67,40 +66,27 @@ class Run:
     @property
     def database(self) -> Path:
         """The DuckDB file with sample_scores, masks, token_scores and, where it rewrote, rewrites."""
-        return self.folder / "run.duckdb"
+        return folders.database(self.folder)
 
 
 def load(run_id: str, home: Path) -> Run:
     """A published run by its id, or by the start of it. Raises UsageError."""
-    homes.use(home)
-    folders = [
-        path.parent for path in (home / "runs").glob("*/run.json") if path.parent.name.startswith(run_id)
-    ]
-    if len(folders) != 1:
-        what = "no run" if not folders else f"{len(folders)} runs"
-        raise UsageError(f"{what} with an id that starts with {run_id!r}", remedy="see `datapruner runs`")
-    return read(folders[0])
+    return read(folders.find(run_id, home))
 
 
 def latest(home: Path) -> Run:
     """The run published last. Raises UsageError when there is none."""
-    homes.use(home)
-    return next(iter(history(home)), None) or _no_run()
-
-
-def _no_run() -> Run:
-    raise UsageError("there is no run yet", remedy="start one with `datapruner prune` or `datapruner score`")
+    return read(folders.latest(home))
 
 
 def history(home: Path) -> Iterable[Run]:
     """Published runs, the newest first."""
-    found = sorted((home / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return (read(path.parent) for path in found)
+    return map(read, folders.newest_first(home))
 
 
 def read(folder: Path) -> Run:
     """The run published in `folder`."""
-    document = read_document(folder / "run.json")
+    document = folders.read_document(folder / "run.json")
     return Run(
         run_id=document["run"],
         folder=folder,
@@ -112,22 +98,9 @@ def read(folder: Path) -> Run:
     )
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """A run file. Raises InputError when it is not one."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not {"run", "config", "lineage"} <= set(document):
-            raise ValueError("it lacks run, config or lineage")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a run file: {error}", remedy="give the .run.json written beside a subset"
-        ) from error
-    return dict(document)
-
-
 def corpus_path(run: Run, home: Path) -> Path:
     """The corpus that a run read."""
-    return home / "corpora" / f"{run.lineage['corpus']}.duckdb"
+    return folders.corpus(run.lineage, home)
 
 
 def replayed(document: Mapping[str, Any]) -> RunConfig:

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from datapruner.errors import UsageError
-from datapruner.settings import home
+from datapruner.home import home_folder
 from datapruner.validation import wording
 
 _PREFIX = "DATAPRUNER_TEACHER_"
@@ -125,4 +125,4 @@ def load(**given: Any) -> TeacherSettings:
 
 def store_path() -> Path:
     """Where answers are kept."""
-    return home() / "teacher" / "answers.sqlite"
+    return home_folder() / "teacher" / "answers.sqlite"

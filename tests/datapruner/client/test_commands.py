@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datapruner.commands.remote import Shown
-from datapruner.runs import published
+from datapruner.runs import folders
 from datapruner.schemas.jobs import JobAnswer
 from tests.command_line import Said
 from tests.datapruner.client.test_session import JOB
@@ -58,7 +58,7 @@ def test_a_file_is_pruned_at_the_service_as_it_is_here(
     kept = (tmp_path / "plain.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(kept) == report["kept"]
     assert all(line in map(text_of, LINES) for line in kept)
-    document = published.read_document(tmp_path / "subset.run.json")
+    document = folders.read_document(tmp_path / "subset.run.json")
     assert document["report"] == report
     shown = at("prune", subset["dataset"], "--keep", "50%", "--model", service.model)
     assert shown.code == 0, shown.err

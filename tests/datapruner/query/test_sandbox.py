@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import signal
 import socket
@@ -19,8 +20,9 @@ import pytest
 
 from datapruner.errors import InputError, UsageError, WorkerError
 from datapruner.query import child
-from datapruner.query.nursery import Nursery
+from datapruner.query.nursery import Nursery, begun
 from datapruner.query.sandbox import Query, QueryLimits, ask, run_sql
+from datapruner.rows.formats import ANSWERS, AnswerFormat
 from tests.waiting import PATIENCE, until
 
 CHILD = Path(child.__file__)
@@ -233,13 +235,29 @@ def test_a_child_that_is_never_needed_ends_quietly(nursery: Nursery) -> None:
         assert (process.output.read(), process.errors.read()) == (b"", b"")
 
 
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_child_that_nothing_was_prepared_for_writes_what_it_is_asked_for(kind: AnswerFormat) -> None:
+    with begun() as only:
+        sql = "SELECT 42 AS n, TIMESTAMPTZ '2024-02-29 12:00:00Z' AS at, [{'x': 1.5::DECIMAL(3, 2)}] AS deep"
+        assert ask(only, Query.of(sql, {}, {}, None, LIMITS, kind)).content
+
+
+def test_a_nursery_that_still_imports_ends_at_once_when_it_is_closed() -> None:
+    with begun() as only:
+        process = only.nursery._process
+        assert process is not None
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_query_processes_load_nothing_heavy() -> None:
     command = [sys.executable, "-I", "-X", "importtime", str(CHILD)]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+    with theirs, Path(os.devnull).open("r+b") as nothing:
+        for number in (b"0", b"1"):  # before the second, all that any answer takes is imported
+            socket.send_fds(ours, [number], [nothing.fileno()] * 4)
         ours.close()
         ended = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines()}
-    assert {"duckdb", "pyarrow", "fsspec"} <= loaded
+    assert {"duckdb", "pyarrow", "fsspec", "pyarrow.parquet"} <= loaded
     packages = {name.split(".")[0] for name in loaded if "." in name}
     assert not {"numpy", "pandas", "polars", "pydantic", "torch", "transformers"} & packages

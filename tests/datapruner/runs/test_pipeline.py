@@ -189,18 +189,6 @@ def test_the_report_counts_reasons_quadrants_and_thresholds(first_run: Result) -
     assert report.shapes == {"alpaca": 26, "messages": 1, "sharegpt": 1}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "null", '"text"', "3", '{"run": "x"}'])
-def test_a_file_that_is_no_run_file_is_an_input_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(InputError, match=r"run\.json: not a run file: .* \(give the \.run\.json"):
-        published.read_document(tmp_path / "run.json")
-
-
-def test_a_run_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not a run file: .*No such file"):
-        published.read_document(tmp_path / "run.json")
-
-
 def test_a_json_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     files.write_json(path, {"a": "é"})
