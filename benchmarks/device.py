@@ -10,6 +10,7 @@ shape of a 1.5B one: the products of backbone and head a second, against those o
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,16 @@ def products_per_second(proxy: Proxy, size: int) -> float:
     return size**3 / took["product"].wall
 
 
+def busy(device: torch.device, work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds that a GPU runs kernels or copies during some work, and seconds that it took."""
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        work()
+        waiting_for(device)()
+        took = time.perf_counter() - started
+    return sum(float(each.self_device_time_total) for each in profile.key_averages()) / 1e6, took
+
+
 def compare(
     proxy: Proxy, samples: Sequence[Encoded], budgets: Sequence[int], repeats: int, name: str
 ) -> float:
@@ -106,6 +117,11 @@ def compare(
             unit="tokens/s",
             at_least=1 / 1.1,
         )
+        if proxy.device.type == "cuda":
+            at_work, took_all = busy(proxy.device, partial(measure, run, samples))
+            figure(
+                f"{name}: device at work", at_work, against="all the time", baseline=took_all, at_least=0.8
+            )
         if run.token_budget != budget:
             print(f"    memory ran out: the budget is {run.token_budget:,} now")
     return min(found)

@@ -10,6 +10,7 @@ Notable choice: oneDNN's operator records no gradient, so where one is recorded 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,14 +28,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def widened(x: Tensor, weight: Tensor) -> Tensor:
     """`x weight^T` of x (M, K) and weight (N, K), summed and returned in fp32 whatever their dtype."""
-    if x.dtype != torch.float32 and x.is_cuda and _widens(x.device, x.dtype):
+    if x.dtype != torch.float32 and x.is_cuda and _widens(torch.mm, x.device, x.dtype):
         return torch.mm(x, weight.T, out_dtype=torch.float32)
     return linear(x.float(), weight.float())
 
 
 def widened_pairs(a: Tensor, b: Tensor) -> Tensor:
     """`a_i b_i^T` of a (n, M, K) and b (n, N, K), summed and returned in fp32 whatever their dtype."""
-    if a.dtype != torch.float32 and a.is_cuda and _widens(a.device, a.dtype):
+    if a.dtype != torch.float32 and a.is_cuda and _widens(torch.bmm, a.device, a.dtype):
         return torch.bmm(a, b.mT, out_dtype=torch.float32)
     return torch.bmm(a.float(), b.float().mT)
 
@@ -80,12 +81,12 @@ def _by_onednn() -> bool:
 
 
 @functools.cache
-def _widens(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this build multiplies half-precision matrices of the device straight into fp32."""
-    probe = torch.ones(2, 16, 16, device=device, dtype=dtype)
+def _widens(multiply: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `multiply` (mm or bmm) of this build takes half precision of the device straight to fp32."""
+    shape = (16, 16) if multiply is torch.mm else (2, 16, 16)
+    probe = torch.ones(shape, device=device, dtype=dtype)
     try:
-        torch.mm(probe[0], probe[0], out_dtype=torch.float32)
-        torch.bmm(probe, probe, out_dtype=torch.float32)
+        multiply(probe, probe, out_dtype=torch.float32)
     except (TypeError, RuntimeError, NotImplementedError):
         return False
     return True

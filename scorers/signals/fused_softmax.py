@@ -21,7 +21,8 @@ def softmax(z: Tensor, targets: Tensor, dtype: torch.dtype) -> Softmax:
     z = z.contiguous()
     sums = torch.empty(4, len(z), device=z.device)
     p = torch.empty(z.shape, dtype=dtype, device=z.device)
-    _row[(len(z),)](z, targets, sums, p, len(z), z.shape[1], LANES=_LANES, num_warps=8)
+    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
+        _row[(len(z),)](z, targets, sums, p, len(z), z.shape[1], LANES=_LANES, num_warps=8)
     shift, total, weighted, squares = sums.unbind()
     return Softmax(shift, total, weighted, squares, p)
 
