@@ -7,6 +7,7 @@ on, what stands before the responses, signal version. A shard appears by rename,
 Notable choices:
 - which samples are there is asked of the shards themselves (their id column), not of a second index that
   could disagree with them;
+- small shards are merged into larger ones (`compaction`), and are then no shards any more;
 - a sample in two shards (two runs at once measured it) is read from the first by name;
 - token columns and vectors are read some thousand samples at a time and put where they belong, vectors on
   disk (`spool`): nothing stands in memory twice.
@@ -25,6 +26,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from datapruner.measuring import merged
 from datapruner.measuring.places import Places, flatten
 from datapruner.measuring.spool import Spool
 from datapruner.measuring.vectors import unpack
@@ -97,8 +99,8 @@ class SignalCache:
                 file.write(json.dumps(self.key.document(), indent=2).encode() + b"\n")
 
     def shards(self) -> list[Path]:
-        """Every published shard, by name."""
-        return sorted(self.folder.glob("[!.]*.parquet"))
+        """Every published shard, by name, without those that were merged into others."""
+        return merged.shards(self.folder)
 
     def _index(self) -> pl.DataFrame:
         """Where each sample is: sample_id, error, shard (number in `shards()`), line (in the shard)."""

@@ -31,14 +31,16 @@ from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
+from datapruner.measuring import compaction
 from datapruner.measuring.embeddings import OF_SENTENCES
-from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.runs import folders, published
 from datapruner.system import homes
 from datapruner.system.files import is_unfinished
 
 KINDS = ("corpora", "signals", "embeddings", "influence", "runs", "answers", "models", "unfinished")
 _OURS = ("corpora", "signals", "influence", "runs")
+_OF_SIGNALS = (".parquet", ".json")
 _UNFINISHED_AFTER = timedelta(days=1)
 
 
@@ -128,9 +130,7 @@ class _References:
             for part in (lineage, lineage.get("target", {})):
                 if "corpus" in part:
                     corpora.setdefault(part["corpus"], []).append(run)
-            proxies = [lineage.get("proxy"), lineage.get("embedder")]
-            proxies += [view["proxy"] for view in lineage.get("views", {}).values()]
-            for digest in {ProxyKey(**proxy).digest() for proxy in proxies if proxy is not None}:
+            for digest in published.signal_folders(lineage):
                 keys.setdefault(digest, []).append(run)
         return cls(corpora, keys, times)
 
@@ -170,14 +170,17 @@ def _signals(
         about = _spelled_out(folder)
         kind = "embeddings" if about.get("template_hash") == OF_SENTENCES else "signals"
         runs = references.keys.get(folder.name, [])
-        files = [_file(path) for path in sorted(folder.iterdir()) if not is_unfinished(path)]
+        files = [_file(path) for path in sorted(folder.glob("[!.]*")) if path.suffix in _OF_SIGNALS]
         unneeded = [each for each in [_folder(folder)] if each.written <= limit]
         if runs:
             if not known:
                 known, living = True, _samples(home, corpora)
             old = [each for each in files if each.path.suffix == ".parquet" and each.written <= limit]
             unneeded = [each for each in old if living is not None and not _any(each.path, living)]
-        words = f"{about.get('model', 'an unknown model')} in {about.get('dtype', 'an unknown type')}"
+            merged = set(compaction.superseded(folder))
+            unneeded += [each for each in old if each.path in merged and each not in unneeded]
+        model, dtype = (about.get(name, "unknown") for name in ("model", "dtype"))
+        words = f"tokens of {model}" if dtype == NO_MODEL else f"{model} in {dtype}"
         yield _holding(home, kind, folder, words, files, references, runs, unneeded)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ import polars as pl
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import NothingSurvivedError
+from datapruner.measuring import compaction
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import Plans, Views, measure_views
 from datapruner.progress import Progress
@@ -29,7 +30,7 @@ from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.runs import stages, tables
 from datapruner.runs.cautions import mostly_short
-from datapruner.runs.published import Report, Run
+from datapruner.runs.published import Report, Run, signal_folders
 from datapruner.runs.selection import Scored, kept_tokens, score
 from datapruner.system import blocks
 from datapruner.system.files import clear_unfinished, unfinished, write_json
@@ -67,7 +68,14 @@ def run(
     path = ingest_to(rows, config.mapping, home, progress)
     aim = None if target is None else ingest_to(target, {}, home, progress)
     with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
-        return run_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
+        made = run_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
+    if made.measured:
+        with suppress(OSError):  # a full disk, say: the run is done all the same
+            for folder in sorted(home / "signals" / name for name in signal_folders(made.lineage)):
+                compaction.merge(folder)
+                for shard in compaction.superseded(folder):
+                    shard.unlink(missing_ok=True)
+    return made
 
 
 def _as_named(source: str) -> Any:

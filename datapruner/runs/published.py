@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datapruner.errors import UsageError
+from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.request.config import RunConfig, find
 from datapruner.runs import folders
 from datapruner.validation import first_problem
@@ -101,6 +102,13 @@ def read(folder: Path) -> Run:
 def corpus_path(run: Run, home: Path) -> Path:
     """The corpus that a run read."""
     return folders.corpus(run.lineage, home)
+
+
+def signal_folders(lineage: Mapping[str, Any]) -> set[str]:
+    """Names of the folders of the signals that a run read, those of its views and embeddings among them."""
+    proxies = [lineage.get("proxy"), lineage.get("embedder")]
+    proxies += [view["proxy"] for view in lineage.get("views", {}).values()]
+    return {ProxyKey(**proxy).digest() for proxy in proxies if proxy is not None}
 
 
 def replayed(document: Mapping[str, Any]) -> RunConfig:

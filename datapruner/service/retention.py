@@ -42,7 +42,7 @@ from datapruner.catalog.models import (
     utcnow,
 )
 from datapruner.errors import StorageError
-from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.runs.published import signal_folders
 from datapruner.service.storage import Storage, Stored
 
 _READ_UPLOADS = ("ingest", "prune")
@@ -216,13 +216,13 @@ def _measured_with(session: Session, project_id: str) -> set[str] | None:
     open_job = select(Job.id).where(Job.project_id == project_id, Job.state.not_in(FINISHED)).limit(1)
     if session.scalar(open_job) is not None:
         return None
-    parts = [Run.lineage[name].as_string() for name in ("proxy", "views", "embedder")]
+    names = ("proxy", "views", "embedder")
+    parts = [Run.lineage[name].as_string() for name in names]
     made = select(*parts).where(Run.project_id == project_id, Run.lineage.is_not(None)).distinct()
     found: set[str] = set()
-    for proxy, views, embedder in session.execute(made):
-        documents = [json.loads(each) for each in (proxy, embedder) if each is not None]
-        documents += [view["proxy"] for view in json.loads(views or "{}").values()]
-        found |= {ProxyKey(**document).digest() for document in documents}
+    for texts in session.execute(made):
+        lineage = {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text}
+        found |= signal_folders(lineage)
     return found
 
 

@@ -35,7 +35,7 @@ from datapruner.rows import row_files
 from datapruner.rows.formats import exported, is_plain
 from datapruner.runs import pipeline, published, stages
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import comparison_sets, intake, queue, retention, webhooks
+from datapruner.service import comparison_sets, intake, queue, retention, small_shards, webhooks
 from datapruner.service.allowed_models import check_models
 from datapruner.service.context import Context
 from datapruner.service.scratch import working
@@ -155,6 +155,8 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
         finally:
             for prefix in signals:  # what was measured stays measured, whatever became of the run
                 context.storage.push(prefix)
+    if made.measured:
+        small_shards.merge(context.storage, signals)
     folder = f"projects/{run.project_id}/runs/{run.id}/{lease.attempt}"
     progress.stage("publishing", None, "files")
     files = ("run.duckdb", "run.json")

@@ -14,6 +14,7 @@ import pytest
 import datapruner
 from datapruner.errors import UsageError
 from datapruner.library import Result
+from datapruner.measuring import compaction
 from datapruner.runs.holdings import Holding, clean, holdings
 from datapruner.system.files import unfinished
 from tests.datapruner.system.test_homes import another_user
@@ -98,6 +99,24 @@ def test_what_is_young_stays_and_the_signals_of_its_samples_with_it(place: Any) 
     assert clean(home, older_than=DAY) == []
     aged(home / "corpora", days=3)
     assert len(clean(home, older_than=DAY)) == 2
+
+
+def test_small_shards_are_merged_when_they_are_many_and_go_when_nobody_reads_them(
+    place: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, *_ = place
+    monkeypatch.setattr(compaction, "MANY", 2)
+    score(home, options, 5)
+    (folder,) = (home / "signals").iterdir()
+    files = sorted(folder.glob("*.parquet"))
+    assert [path.name.startswith("merged-") for path in files] == [False] * 3 + [True]
+    assert clean(home, older_than=NOW) == []
+    assert score(home, options, 1, 2, 3).run.measured == 0
+    monkeypatch.setattr(compaction, "GRACE", -DAY)
+    assert sorted(each.path for each in clean(home, older_than=NOW, dry_run=True)) == files[:3]
+    score(home, options, 6)
+    assert [path for path in files if path.exists()] == files[3:]
+    assert score(home, options, 1, 2, 3, 4, 5).run.measured == 0
 
 
 def test_while_another_process_uses_the_home_nothing_goes(place: Any) -> None:
