@@ -21,12 +21,12 @@ _log = logging.getLogger(__name__)
 
 def softmax(z: Tensor, targets: Tensor, dtype: torch.dtype) -> Softmax:
     """Of logits z (R, V) fp32 with targets (R). What z held may be gone afterwards."""
-    fused = _fused(z.device) if z.is_cuda else None
+    fused = kernel(z.device) if z.is_cuda else None
     return (fused or plain_softmax.softmax)(z, targets, dtype)
 
 
 @functools.cache
-def _fused(device: torch.device) -> Callable[[Tensor, Tensor, torch.dtype], Softmax] | None:
+def kernel(device: torch.device) -> Callable[[Tensor, Tensor, torch.dtype], Softmax] | None:
     """Our kernel, if it runs on the device and agrees with torch there."""
     try:
         from scorers.signals import fused_softmax

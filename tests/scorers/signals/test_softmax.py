@@ -12,7 +12,7 @@ import torch
 
 from scorers.signals import plain_softmax
 from scorers.signals.plain_softmax import Softmax
-from scorers.signals.softmax import agree, softmax
+from scorers.signals.softmax import agree, kernel, softmax
 
 CPU = torch.device("cpu")
 
@@ -55,6 +55,11 @@ def test_another_softmax_is_taken_only_if_it_agrees() -> None:
     assert agree(plain_softmax.softmax, CPU)
     assert not any(with_wrong(name) for name in ("shift", "total", "weighted", "squares", "p"))
     assert not agree(lambda z, y, _dtype: plain_softmax.softmax(z, y, torch.float32), CPU)
+
+
+def test_a_kernel_that_does_not_run_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    assert kernel(CPU) is None  # Triton is not here, or has no such device
+    assert "torch's is used" in caplog.text
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: pip install triton")
