@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     sql_rows: int = Field(10_000, ge=1, description="most rows of an SQL answer")
     sql_bytes: int = Field(64 << 20, ge=1, description="most bytes of an SQL answer")
     sql_memory_bytes: int = Field(1 << 30, ge=1, description="memory of an SQL statement")
+    sql_spill_bytes: int = Field(
+        16 << 30, ge=1, description="disk of temporary files of an SQL statement that needs more memory"
+    )
     log_format: Literal["json", "text"] = Field("text", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 

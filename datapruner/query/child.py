@@ -12,7 +12,8 @@ followed by the answer, a document as it was asked for. Nothing is left to be do
 counts against the query's time and memory too.
 
 Layers, in the order in which they are put on; each was found necessary or cheap:
-- the connection has no database of its own, no extensions to load, no spill folder, no Python variables;
+- the connection has no database of its own, no extensions to load, no Python variables, and spills into files
+  that exist in this process alone (`spill.py`);
 - the kernel ends this process when whoever asked is gone;
 - address space, processor time and file size are limited by the kernel, because some scalar functions heed
   neither DuckDB's time-out nor an interrupt;
@@ -53,11 +54,14 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from datapruner.query import outgoing, results
+from datapruner.query.spill import SpillFiles
 from datapruner.rows.formats import ANSWERS, AnswerFormat
 from datapruner.rows.sql_text import identifier
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
+#: Room for spilled files beyond what DuckDB is told of, in bytes.
+SPARE_BYTES = 64 << 20
 MAX_EXPRESSION_DEPTH = 250
 #: Columns that a statement may give.
 MAX_COLUMNS = 4_096
@@ -133,7 +137,7 @@ class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
 
 
 class Sandbox:
-    """An empty in-memory database that loads nothing and spills nowhere, waiting for its one request."""
+    """An empty in-memory database that loads nothing, waiting for its one request."""
 
     def __init__(self) -> None:
         self.files = AttachedFiles()
@@ -171,14 +175,19 @@ class Sandbox:
             with suppress(results.UnwritableError):  # not every type has a place in every format
                 results.write(result, kind, 1 << 20)
 
-    def limit(self, seconds: float, memory_bytes: int, threads: int) -> None:
-        """Put DuckDB's and the kernel's limits on everything that follows."""
+    def limit(self, seconds: float, memory_bytes: int, spill_bytes: int, threads: int, folder: str) -> None:
+        """Put DuckDB's and the kernel's limits on everything that follows; it spills to `folder`'s disk."""
+        most = spill_bytes + spill_bytes // 4 + SPARE_BYTES  # DuckDB says best that there is no more room
+        self.spilled = SpillFiles(folder, most)
+        self.connection.register_filesystem(self.spilled)
+        self.connection.execute(f"SET temp_directory = '{SpillFiles.FOLDER}'")
+        self.connection.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
         self.connection.execute(f"SET max_memory = '{memory_bytes}B'")
         self.connection.execute(f"SET threads = {threads}")
         self.connection.execute(f"SET GLOBAL max_execution_time = {math.ceil(seconds * 1000)}")
         _lower(resource.RLIMIT_AS, memory_bytes + RESERVED_BYTES)
         _lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds * threads) + 1)
-        _lower(resource.RLIMIT_FSIZE, 0)
+        _lower(resource.RLIMIT_FSIZE, most)
         _lower(resource.RLIMIT_CORE, 0)
 
     def fill(self, name: str, table: pa.Table) -> None:
@@ -275,7 +284,13 @@ def answer(
         out.flush()
 
     limits = request["limits"]
-    sandbox.limit(limits["seconds"], limits["memory_bytes"], limits["threads"])
+    sandbox.limit(
+        limits["seconds"],
+        limits["memory_bytes"],
+        limits["spill_bytes"],
+        limits["threads"],
+        request["spill_folder"],
+    )
     try:
         sandbox.attach(request["databases"])
     except DatabaseError as error:
@@ -309,7 +324,8 @@ def answer(
         pa.ArrowException,
         *PYTHON_ERRORS,
     ) as error:
-        send(event="failed", kind=_kind(error), message=_message(error))
+        kind = "memory" if sandbox.spilled.is_full else _kind(error)
+        send(event="failed", kind=kind, message=_message(error))
 
 
 def _kind(error: Exception) -> str:

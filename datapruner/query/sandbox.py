@@ -16,6 +16,7 @@ import contextlib
 import json
 import math
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -54,13 +55,15 @@ class QueryLimits:
 
     `rows` and `bytes` (Arrow's size in memory) bound the result, which is cut there; a first row larger than
     `bytes` leaves it empty. `seconds` is wall time, of planning, running and writing. `memory_bytes`
-    bounds DuckDB's memory; the process may reserve 1 GiB more for itself. `threads` run the query.
+    bounds DuckDB's memory; the process may reserve 1 GiB more for itself. What does not fit there goes to
+    the disk of temporary files, `spill_bytes` of it at most. `threads` run the query.
     """
 
     rows: int = 10_000
     bytes: int = 64 << 20
     seconds: float = 10.0
     memory_bytes: int = 1 << 30
+    spill_bytes: int = 16 << 30
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -158,6 +161,7 @@ class Query:
             "limits": asdict(limits),
             "format": kind,
             "most": limits.document_bytes,
+            "spill_folder": tempfile.gettempdir(),
         }
         try:
             line = json.dumps(request).encode() + b"\n"
@@ -260,8 +264,9 @@ def _too_long_to_write(query: Query) -> UsageError:
 
 def _too_large(limits: QueryLimits) -> UsageError:
     return UsageError(
-        f"the query needs more than {limits.memory_bytes >> 20} MiB of memory",
-        remedy="filter or aggregate earlier, or raise the memory limit",
+        f"the query needs more than {limits.memory_bytes >> 20:,} MiB of memory and "
+        f"{limits.spill_bytes >> 20:,} MiB of temporary files, or than their disk has",
+        remedy="filter or aggregate earlier, or raise the limits",
         field="sql",
     )
 

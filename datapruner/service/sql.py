@@ -57,6 +57,7 @@ def limits(settings: Settings, max_rows: int | None = None) -> QueryLimits:
         bytes=settings.sql_bytes,
         seconds=settings.sql_seconds,
         memory_bytes=settings.sql_memory_bytes,
+        spill_bytes=settings.sql_spill_bytes,
     )
 
 

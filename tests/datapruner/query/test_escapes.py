@@ -67,6 +67,8 @@ REFUSED = """
     WITH a AS (COPY (SELECT 1) TO '{folder}/out.csv') SELECT 1
     WITH a AS (COPY (SELECT 1) TO '{folder}/run.duckdb') SELECT 1
     WITH a AS (COPY (SELECT 1) TO 'attached://0') SELECT 1
+    FROM read_text('spill://{folder}/secret.csv')
+    WITH a AS (COPY (SELECT 1) TO 'spill://statement/out.csv') SELECT 1
     WITH a AS (COPY (SELECT 1) TO 'attached://0.wal') SELECT 1
     WITH a AS (COPY (SELECT 1) TO '/dev/stdout') SELECT 1
     WITH a AS MATERIALIZED (COPY (SELECT 1) TO 'out.csv') FROM sample_scores
@@ -174,6 +176,8 @@ HARMLESS = """
     FROM duckdb_variables()
     FROM which_secret('s3://bucket', 's3')
     FROM read_blob('attached://0')
+    FROM read_blob('spill://statement/*')
+    FROM read_text('spill://statement/../{folder}/secret.csv')
     FROM checkpoint('attached 0')
     FROM force_checkpoint('attached 0')
     SHOW DATABASES

@@ -144,8 +144,30 @@ def test_a_query_that_takes_too_long_is_stopped(sql: str) -> None:
     ],
 )
 def test_a_query_that_needs_too_much_memory_is_stopped(sql: str) -> None:
-    with pytest.raises(UsageError, match=r"needs more than 64 MiB of memory"):
-        run_sql(sql, {}, limits=QueryLimits(memory_bytes=64 << 20, threads=1))
+    limits = QueryLimits(memory_bytes=64 << 20, spill_bytes=32 << 20, threads=1)
+    with pytest.raises(UsageError, match=r"needs more than 64 MiB of memory and 32 MiB of temporary files"):
+        run_sql(sql, {}, limits=limits)
+
+
+SORT = """
+SELECT sum(length(text) * place), max(text) FROM (
+    SELECT text, row_number() OVER (ORDER BY hash(text)) AS place
+    FROM (SELECT repeat(range::VARCHAR, 20) AS text FROM range(600000))
+)
+"""
+
+
+def test_what_does_not_fit_into_memory_is_sorted_on_disk_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = run_sql(SORT, {}, limits=QueryLimits(memory_bytes=64 << 20, threads=1))
+    plenty = run_sql(SORT, {}, limits=QueryLimits(memory_bytes=1 << 30, threads=1))
+    assert found.table.equals(plenty.table)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="1 MiB of temporary files"):
+        run_sql(SORT, {}, limits=QueryLimits(memory_bytes=64 << 20, spill_bytes=1 << 20, threads=1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_killed_from_outside_is_no_fault_of_the_query() -> None:
