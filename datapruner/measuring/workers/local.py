@@ -1,9 +1,11 @@
 """Measure on this machine: one worker process per device, fed task by task.
 
 Notable choices:
-- a finished task is a file of the signal cache, so a crash at any moment costs the task in flight at most;
-- when a worker dies, the task is tried again in a new process; if it dies again, the task is cut in two and
-  each half tried, until the one sample that kills it stands alone and is reported as failed;
+- a finished task is a file of the signal cache, so a crash at any moment costs the tasks in flight at most;
+- a worker is sent its next tasks, and the model to load, without waiting for it;
+- when a worker dies, the tasks it had are tried again one by one, each alone in a process; the one that kills
+  it again is cut in two and each half tried, until the one sample that kills it stands alone and is reported
+  as failed;
 - when worker after worker dies before any task is done, it is not the samples' fault: measuring is given up;
 - workers are plain `python -m` subprocesses, so that a script that calls us needs no main guard, and the
   parent never imports torch.
@@ -40,7 +42,14 @@ _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait must not spin: beside any other busy process, spinning halves a worker's speed."""
 
 _HOPELESS = 16
-"""Deaths before the first finished task that end the run: more than isolating one sample of 256 takes."""
+"""Deaths before the first finished task that end the run: more than isolating one sample of 8,192 takes."""
+
+_AHEAD = 3
+"""Tasks that a process has: the one it measures, the one before, which it writes, and the next, so that it
+never waits for us."""
+
+_PART_ROWS = 256
+"""Samples of a line of a task."""
 
 _WAKE_SECONDS = 0.2
 _END_SECONDS = 10.0  # for a process that was told that nothing more comes
@@ -60,8 +69,10 @@ class Task:
     about: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     whole: bool = False
+    alone: bool = False
+    """Whether a worker already died that had it."""
     suspect: bool = False
-    """Whether a worker already died of it."""
+    """Whether it was the first of those it had."""
 
     @property
     def out(self) -> Path:
@@ -79,22 +90,33 @@ class IdleWorkers:
         self._lock = threading.Lock()
         self._waiting: dict[str, _Process] = {}
 
+    def start(self, spec: WorkerSpec, devices: Sequence[str], worker: Sequence[str] = WORKER) -> None:
+        """Have the model loaded on these devices by the time that somebody measures with it. Who does hears
+        of what is wrong with it."""
+        with self._lock:
+            for device in devices:
+                if device not in self._waiting:
+                    with contextlib.suppress(WorkerError):
+                        self._waiting[device] = _Process(worker)
+                        self._waiting[device].load(replace(spec, device=device))
+
     def take(self, worker: Sequence[str], spec: WorkerSpec) -> _Process | None:
         """The process of this kind that waits on the device, if there is one. It may have another model."""
         with self._lock:
             held = self._waiting.pop(spec.device, None)
         if held is None:
             return None
-        assert held.spec is not None, "it has loaded a model"
+        assert held.spec is not None, "it was given a model"
         same_threads = held.spec.threads == spec.threads  # which cannot be taken back
         if held.worker == tuple(worker) and same_threads and held.alive:
+            held.waited = True
             return held
         held.close()
         return None
 
     def give(self, process: _Process) -> None:
         """Keep a process that has nothing to do."""
-        assert process.spec is not None, "it has loaded a model"
+        assert process.spec is not None, "it was given a model"
         with self._lock:
             before = self._waiting.get(process.spec.device)
             self._waiting[process.spec.device] = process
@@ -109,16 +131,34 @@ class IdleWorkers:
             process.close()
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A task that a process has, and the rows and tokens of it that it has told of."""
+
+    task: Task
+    rows: int = 0
+    tokens: int = 0
+
+
 class _DiedError(Exception):
-    """The worker process ended before its task did."""
+    """The worker process ended before its tasks did."""
 
 
 class _Process:
-    """One worker process, just started. Raises WorkerError when it cannot be."""
+    """One worker process, just started. Raises WorkerError when it cannot be.
+
+    Nothing that is sent is waited for: whether it arrived is known from what comes back.
+    """
 
     def __init__(self, worker: Sequence[str]) -> None:
         self.worker = tuple(worker)
         self.spec: WorkerSpec | None = None
+        self.loading = False
+        """Whether it was given a model and has not said yet what came of it."""
+        self.waited = False
+        """Whether it is not of this measuring."""
+        self._sent: dict[int, _Sent] = {}
+        self._number = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
         environment = _PATIENT | os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         try:
@@ -143,41 +183,62 @@ class _Process:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def tasks(self) -> list[Task]:
+        """Those it has, in their order."""
+        return [each.task for each in self._sent.values()]
+
     def load(self, spec: WorkerSpec) -> None:
-        """Have the model loaded, instead of the one before. Raises ModelError when it cannot be, and
-        _DiedError."""
-        self.spec = None
-        self._send(spec_line(spec))
-        event = self._receive()
-        if event["event"] == "refused":
-            raise ModelError(event["message"])
+        """Have the model loaded, instead of the one before."""
         self.spec = spec
+        self.loading = True
+        self._send(spec_line(spec))
 
-    def run(self, number: int, task: Task, on_progress: OnProgress) -> list[tuple[str, str]]:
-        """Measure a task; return the samples that failed, with reasons.
+    def give(self, task: Task) -> None:
+        """One more task, to be done after those it has."""
+        self._number += 1
+        self._sent[self._number] = _Sent(task)
+        parts = range(0, len(task.samples), _PART_ROWS)
+        message = {"task": self._number, "out": str(task.out), "parts": len(parts), **task.about}
+        self._send(json.dumps(message) + "\n")
+        for start in parts:
+            self._send(json.dumps(task.samples[start : start + _PART_ROWS]) + "\n")
 
-        Raises UsageError when what `about` says cannot be done, WorkerError and _DiedError.
+    def hear(self, on_progress: OnProgress) -> list[tuple[str, str]] | None:
+        """Wait for what it says next; the samples that failed, with reasons, where a task is done.
+
+        Raises ModelError when the model cannot be loaded, UsageError when what a task is about cannot be
+        done, WorkerError and _DiedError.
         """
-        message = {"task": number, "out": str(task.out), "samples": task.samples, **task.about}
-        rows = tokens = 0
-        try:
-            self._send(json.dumps(message) + "\n")
-            while True:
-                event = self._receive()
-                if event["event"] == "done":
-                    return [(sample_id, reason) for sample_id, reason in event["failed"]]
-                if event["event"] == "broken":
-                    raise _broken(event)
-                if event["event"] == "refused":
-                    raise UsageError(event["message"])
-                rows, tokens = rows + event["rows"], tokens + event["tokens"]
-                on_progress(event["rows"], event["tokens"])
-        except _DiedError:
-            on_progress(-rows, -tokens)
-            raise
+        event = self._receive()
+        what = event["event"]
+        if what == "ready":
+            self.loading = False
+        elif what == "refused":
+            raise (ModelError if self.loading else UsageError)(event["message"])
+        elif what == "broken":
+            raise _broken(event)
+        elif what == "done":
+            del self._sent[event["task"]]
+            return [(sample_id, reason) for sample_id, reason in event["failed"]]
+        else:
+            sent = self._sent[event["task"]]
+            sent.rows, sent.tokens = sent.rows + event["rows"], sent.tokens + event["tokens"]
+            on_progress(event["rows"], event["tokens"])
+        return None
+
+    def take_back(self, on_progress: OnProgress) -> list[Task]:
+        """The tasks of a process that died, none of them done."""
+        tasks = self.tasks
+        for each in self._sent.values():
+            on_progress(-each.rows, -each.tokens)
+        self._sent.clear()
+        return tasks
 
     def close(self) -> None:
         """Let the process end, or end it."""
+        if self.loading:
+            self.kill()  # it would see to its model first
         with contextlib.suppress(OSError):
             self._in.close()
         try:
@@ -193,11 +254,9 @@ class _Process:
         self._process.kill()
 
     def _send(self, line: str) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._in.write(line)
             self._in.flush()
-        except OSError as error:
-            raise self._death() from error
 
     def _receive(self) -> dict[str, Any]:
         line = self._out.readline()
@@ -283,7 +342,6 @@ class _Run:
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._again: list[Task] = []
-        self._number = 0
         self._deaths = 0
         self._any_done = False
         self._stopped = False
@@ -300,23 +358,28 @@ class _Run:
         """Keep one device busy until no task is left."""
         process: _Process | None = None
         try:
-            while (numbered := self._next()) is not None:
-                number, task = numbered
-                if process is None:
-                    process = self._start(device)
+            while True:
+                while (task := self._next(process)) is not None:
+                    if process is None:
+                        process = self._start(device)
+                    process.give(task)
+                if process is None or not process.tasks:
+                    break
                 try:
-                    for failure in process.run(number, task, self._count):
-                        self.results.put(failure)
-                    self._any_done = True
+                    failed = process.hear(self._count)
                 except _DiedError as death:
-                    self._forget(process)
+                    self._mourn(process, death)
                     process = None
-                    self._retry(task, str(death))
+                    continue
+                if failed is not None:
+                    self._any_done = True
+                    for failure in failed:
+                        self.results.put(failure)
             if process is not None and self._leave(process):
                 process = None
         except BaseException as error:  # handed to the thread that waits
             if process is not None:
-                process.kill()  # nobody waits for its task any more
+                process.kill()  # nobody waits for its tasks any more
             self.results.put(error)
         finally:
             if process is not None:
@@ -334,26 +397,14 @@ class _Run:
 
     def _start(self, device: str) -> _Process:
         spec = replace(self._spec, device=device)
-        waiting = None if self._idle is None else self._idle.take(self._worker, spec)
-        if waiting is not None:
-            with contextlib.suppress(_DiedError):  # while it waited, or of this model beside the other's rest
-                return self._loaded(waiting, spec)
-        try:
-            return self._loaded(_Process(self._worker), spec)
-        except _DiedError as error:
-            raise WorkerError(f"cannot start measuring on {device}: {error}") from error
-
-    def _loaded(self, process: _Process, spec: WorkerSpec) -> _Process:
+        process = None if self._idle is None else self._idle.take(self._worker, spec)
+        process = process or _Process(self._worker)
         with self._lock:
             self._living.add(process)
             if self._stopped:
                 process.kill()
         if process.spec != spec:
-            try:
-                process.load(spec)
-            except BaseException:
-                self._forget(process)
-                raise
+            process.load(spec)
         return process
 
     def _forget(self, process: _Process) -> None:
@@ -361,28 +412,47 @@ class _Run:
             self._living.discard(process)
         process.close()
 
-    def _next(self) -> tuple[int, Task] | None:
+    def _next(self, process: _Process | None) -> Task | None:
+        """What this process is to be given besides what it has. Tasks that one may have died of go alone."""
+        has = [] if process is None else process.tasks
         with self._lock:
-            task = None if self._stopped else self._again.pop() if self._again else next(self._tasks, None)
-            self._number += 1
-            return None if task is None else (self._number, task)
+            if self._stopped or len(has) == _AHEAD or any(task.alone for task in has):
+                return None
+            if self._again:
+                return None if has else self._again.pop()
+            return next(self._tasks, None)
 
     def _count(self, rows: int, tokens: int) -> None:
         with self._lock:
             self._on_progress(rows, tokens)
 
-    def _retry(self, task: Task, death: str) -> None:
-        samples = task.samples
+    def _mourn(self, process: _Process, death: _DiedError) -> None:
+        """See to the tasks of a process that died."""
+        with self._lock:
+            tasks = process.take_back(self._on_progress)
+        self._forget(process)
+        if not process.loading:
+            self._retry(tasks, str(death))
+        elif process.waited:  # it died meanwhile, or of this model beside the other's rest
+            with self._lock:
+                self._again += reversed(tasks)
+        else:
+            assert process.spec is not None, "it was given a model"
+            raise WorkerError(f"cannot start measuring on {process.spec.device}: {death}") from death
+
+    def _retry(self, tasks: Sequence[Task], death: str) -> None:
         with self._lock:
             if self._stopped:
                 return
             self._deaths += 1
             if self._deaths == _HOPELESS and not self._any_done:
                 raise WorkerError(f"{_HOPELESS} measuring processes died before one task was done: {death}")
-            if task.whole and task.suspect:
-                raise WorkerError(f"more than once, {death}")
+            task, samples = tasks[0], tasks[0].samples
             if not task.suspect:
-                self._again.append(replace(task, suspect=True))
+                self._again += [replace(each, alone=True) for each in reversed(tasks)]
+                self._again[-1] = replace(task, alone=True, suspect=True)
+            elif task.whole:
+                raise WorkerError(f"more than once, {death}")
             elif len(samples) > 1:
                 middle = len(samples) // 2
                 self._again += [replace(task, samples=half) for half in (samples[middle:], samples[:middle])]

@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from datapruner.measuring.workers import protocol, shards
+from datapruner.measuring.workers.protocol import Event, Write
 from datapruner.measuring.workers.rendering import rendered, renderer_of
 from datapruner.measuring.workers.spec import WorkerSpec
 from scorers.conversations.chat import ChatRenderer
@@ -33,8 +34,8 @@ class Worker:
             lora=spec.lora,
         )
 
-    def run(self, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Measure a task's samples and write its shard, yielding events."""
+    def run(self, task: dict[str, Any]) -> Iterator[Event | Write]:
+        """Measure a task's samples, yielding events, and what writes its shard."""
         samples = task["samples"]
         ids = [sample["id"] for sample in samples]
         encoded, rows = rendered(self.renderer, samples)
@@ -50,13 +51,16 @@ class Worker:
                 failed.append((sample_id, result.reason))
             yield {"event": "progress", "rows": 1, "tokens": len(sample.input_ids)}
         ordered = [rows[sample_id] for sample_id in ids if sample_id in rows]
-        if ordered:
-            try:
-                shards.write(Path(task["out"]), ordered, self.schema)
-            except OSError as error:
-                yield protocol.unwritten("the signals", error)
-                return
-        yield {"event": "done", "task": task["task"], "failed": failed}
+
+        def write() -> Event:
+            if ordered:
+                try:
+                    shards.write(Path(task["out"]), ordered, self.schema)
+                except OSError as error:
+                    return protocol.unwritten("the signals", error)
+            return {"event": "done", "task": task["task"], "failed": failed}
+
+        yield write
 
 
 def loaded(spec: WorkerSpec) -> tuple[Proxy, ChatRenderer]:

@@ -145,7 +145,7 @@ def test_an_interrupted_fitting_goes_on_where_it_was(
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny_folder, tmp_path, progress=Interrupter("LiSSA", STEPS_A_TASK + 3))
-    assert list(before := step_files()) == [f"{STEPS_A_TASK:08d}.safetensors"]
+    assert f"{STEPS_A_TASK:08d}.safetensors" in (before := step_files())
     with pytest.raises(KeyboardInterrupt):
         run(tiny_folder, tmp_path, progress=Interrupter("taking influence", 2))
     assert len(after := step_files()) == 3

@@ -59,15 +59,16 @@ def main(mode: str = "") -> None:
     if mode.startswith("hang"):
         obey(mode.replace("hang", "HANG"))
     say(event="ready")
-    for line in sys.stdin:
+    for line in iter(sys.stdin.readline, ""):
         task = json.loads(line)
         if "task" not in task:  # another specification
             if mode == "one model":
                 sys.exit(9)
             say(event="ready")
             continue
+        samples = [sample for _ in range(task["parts"]) for sample in json.loads(sys.stdin.readline())]
         rows, failed = [], []
-        for sample in task["samples"]:
+        for sample in samples:
             text = sample["turns"][-1][1]
             obey(text)
             if fails(text):
@@ -75,7 +76,7 @@ def main(mode: str = "") -> None:
             else:
                 reason = "cannot be rendered" if text == "REFUSE" else None
                 rows.append({"sample_id": sample["id"], "error": reason, "n_truncated": len(text)})
-            say(event="progress", rows=1, tokens=len(text))
+            say(event="progress", task=task["task"], rows=1, tokens=len(text))
         if mode == "broken":
             say(event="broken", message="cannot write: No space left on device", errno=28)
             return

@@ -155,6 +155,32 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(tmp_path: Path) -> None:
     assert (sum(found.progress), min(found.progress)) == (4, -2)
 
 
+def test_tasks_that_wait_in_a_worker_that_dies_are_not_blamed(tmp_path: Path) -> None:
+    """The first sample dies once more while it is alone, and has taken the next two with it before."""
+    found = Measured(tmp_path, ["DIE", f"DIE-ONCE {tmp_path / 'died'}", "x", "y"], size=1)
+    assert (set(found.failed), found.measured) == ({"s0"}, ids(4, 0))
+    assert sum(found.progress) == 4
+
+
+def test_the_next_tasks_are_sent_before_the_first_is_done(tmp_path: Path) -> None:
+    """But no more than a few, as what is sent takes memory."""
+    drawn = []
+
+    def tasks() -> Iterator[local.Task]:
+        for sample in wire([f"HANG {tmp_path / 'pid'}", *"abcdefgh"]):
+            drawn.append(sample["id"])
+            yield local.Task([sample], tmp_path)
+
+    def look() -> None:
+        if (tmp_path / "pid").exists():
+            raise RuntimeError("seen")
+
+    with pytest.raises(RuntimeError, match="seen"):
+        list(local.measure(SPEC, ["cpu"], tasks(), lambda *_: None, (str(STAND_IN),), on_wait=look))
+    assert drawn == ids(3)
+    assert no_children()
+
+
 @pytest.mark.parametrize("poison", [0, 3, 6, 12])
 def test_a_sample_that_kills_every_worker_is_found_and_all_others_are_measured(
     tmp_path: Path, poison: int
@@ -315,21 +341,19 @@ def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     rows = [{"prompt": f"What is {i} plus {i}?", "completion": f"It is {2 * i}."} for i in range(total)]
     path = tmp_path / "rows.parquet"
     pl.DataFrame(rows).write_parquet(path)
-    # It kills itself once the first shard is whole, which is before it hears of any row of the second.
+    # It kills itself once the first shard is whole.
     program = f"""
 import os, signal
 import datapruner
 from datapruner.measuring.workers import local
 
-class Stop(local._Run):
-    def _count(self, rows, tokens):
-        global measured
-        measured += rows
-        if measured > 256:
-            print(*(process._process.pid for process in self._living), flush=True)
+class Stop(local._Process):
+    def hear(self, on_progress):
+        if super().hear(on_progress) is not None:
+            print(self._process.pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
-measured, local._Run = 0, Stop
+local._Process = Stop
 datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})
 """
 

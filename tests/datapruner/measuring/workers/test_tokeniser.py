@@ -38,9 +38,13 @@ def test_a_process_without_torch_makes_the_tokens_that_one_with_a_model_makes(
     with_model = WorkerSpec(str(tiny_folder), "r", "float32", None, "truncate", "all", False, "cpu", None, 1)
     without = replace(with_model, dtype=NO_MODEL)
     command = [*PYTHON, "-c", f"{_TOKENISE}; print({_TORCH})"]
-    lines = spec_line(without) + json.dumps(task(tmp_path / "tokens.parquet")) + "\n"
+    told = task(tmp_path / "tokens.parquet")
+    samples = told.pop("samples")
+    lines = spec_line(without) + "".join(json.dumps(line) + "\n" for line in ({**told, "parts": 1}, samples))
     said = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
-    list(Worker(with_model).run(task(tmp_path / "signals.parquet")))
+    *_, write = Worker(with_model).run(task(tmp_path / "signals.parquet"))
+    assert callable(write)
+    write()
     found, expected = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("tokens", "signals"))
     assert found.schema.names == shards.TOKENS.names
     assert found.equals(expected.select(found.schema.names))
@@ -49,6 +53,6 @@ def test_a_process_without_torch_makes_the_tokens_that_one_with_a_model_makes(
     ready, progress, done = map(json.loads, said.stdout.splitlines())
     assert ready == {"event": "ready"}
     tokens = sum(found["n_tokens"].drop_null().to_pylist())
-    assert progress == {"event": "progress", "rows": len(found), "tokens": tokens}
+    assert progress == {"event": "progress", "task": 1, "rows": len(found), "tokens": tokens}
     assert done == {"event": "done", "task": 1, "failed": []}
     assert said.stderr == "[]\n"

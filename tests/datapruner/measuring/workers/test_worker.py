@@ -52,8 +52,20 @@ def task(out: Path, *rows: int) -> dict[str, Any]:
 
 def spoken(spec: WorkerSpec, *tasks: dict[str, Any]) -> list[dict[str, Any]]:
     out = io.StringIO()
-    serve(Worker, [spec_line(spec), *(json.dumps(each) + "\n" for each in tasks)], out)
+    lines = [spec_line(spec)]
+    for each in tasks:
+        samples = each.pop("samples")
+        parts = [samples[:2], samples[2:]]
+        lines += [json.dumps(line) + "\n" for line in ({**each, "parts": len(parts)}, *parts)]
+    serve(Worker, lines, out)
     return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def run(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
+    """The last event of a task that is done and written at once."""
+    *_, write = worker.run(task)
+    assert callable(write)
+    return write()
 
 
 def test_a_task_becomes_a_shard_in_the_order_given(spec: WorkerSpec, tmp_path: Path) -> None:
@@ -70,7 +82,7 @@ def test_a_task_becomes_a_shard_in_the_order_given(spec: WorkerSpec, tmp_path: P
 
 
 def test_the_shard_has_the_signals_of_the_reference(worker: Worker, spec: WorkerSpec, tmp_path: Path) -> None:
-    list(worker.run(task(tmp_path / "s.parquet", *tiny_model.MEASURED)))
+    run(worker, task(tmp_path / "s.parquet", *tiny_model.MEASURED))
     model = tf.AutoModelForCausalLM.from_pretrained(spec.folder, dtype=torch.float64)
     tokenizer = tf.AutoTokenizer.from_pretrained(spec.folder)
     rows = pq.read_table(tmp_path / "s.parquet").to_pylist()
@@ -90,7 +102,7 @@ def test_the_shard_has_the_signals_of_the_reference(worker: Worker, spec: Worker
 
 
 def test_spans_are_places_in_the_turns_content(worker: Worker, tmp_path: Path) -> None:
-    list(worker.run(task(tmp_path / "s.parquet", *tiny_model.MEASURED)))
+    run(worker, task(tmp_path / "s.parquet", *tiny_model.MEASURED))
     for row, number in zip(
         pq.read_table(tmp_path / "s.parquet").to_pylist(), tiny_model.MEASURED, strict=True
     ):
@@ -109,8 +121,8 @@ def test_spans_are_places_in_the_turns_content(worker: Worker, tmp_path: Path) -
 
 def test_only_the_last_answer_is_measured_when_asked(spec: WorkerSpec, tmp_path: Path) -> None:
     every, last = (Worker(replace(spec, train_on=which)) for which in ("all", "last"))
-    list(every.run(task(tmp_path / "all.parquet", 24)))
-    list(last.run(task(tmp_path / "last.parquet", 24)))
+    run(every, task(tmp_path / "all.parquet", 24))
+    run(last, task(tmp_path / "last.parquet", 24))
     (all_row,) = pq.read_table(tmp_path / "all.parquet").to_pylist()
     (last_row,) = pq.read_table(tmp_path / "last.parquet").to_pylist()
     assert set(all_row["turn"]) == {2, 4, 6}
@@ -138,7 +150,7 @@ def test_running_out_of_memory_is_reported_and_not_written(
         return measure(samples)
 
     monkeypatch.setattr(worker.forward, "_batch", little_memory)
-    *_, done = worker.run(task(tmp_path / "s.parquet", 0, tiny_model.CUT, 4))
+    done = run(worker, task(tmp_path / "s.parquet", 0, tiny_model.CUT, 4))
     ((failed, reason),) = done["failed"]
     assert failed == "row 26"
     assert "out of memory on this sample alone" in reason
@@ -154,13 +166,13 @@ def test_when_nothing_was_measured_there_is_no_shard(
 
     worker = Worker(spec)
     monkeypatch.setattr(worker.forward, "_batch", no_memory)
-    *_, done = worker.run(task(tmp_path / "s.parquet", 0, 1))
+    done = run(worker, task(tmp_path / "s.parquet", 0, 1))
     assert {sample_id for sample_id, _ in done["failed"]} == {"row 0", "row 1"}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_shard_that_cannot_be_written_is_said_so(worker: Worker, tmp_path: Path) -> None:
-    *_, last = worker.run(task(tmp_path / "not there" / "s.parquet", 0))
+    last = run(worker, task(tmp_path / "not there" / "s.parquet", 0))
     assert last["event"] == "broken"
     assert last["message"] == "cannot write the signals: No such file or directory"
     assert last["errno"] == 2
@@ -229,7 +241,7 @@ def test_what_libraries_print_does_not_disturb_the_protocol() -> None:
 import os
 from datapruner.measuring.workers import protocol
 
-def serve(start, lines, out):
+def serve(start, lines, out, ahead):
     print("chatter")
     os.system("echo more")
     out.write("event\\n")
