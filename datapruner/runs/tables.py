@@ -10,11 +10,18 @@
 `status` is kept, pruned, rejected or error, and scored where nothing was selected; they partition the input.
 A run without methods has no token tables and no masks, and of scores no more than was measured to rewrite.
 Where no model has read the samples, all that it would say of them is null.
+
+Notable choices:
+- all is written in one transaction, by one thread of DuckDB's: each row group is compressed and written once,
+  and the file is a sixth smaller; a commit for each chunk would write the last row group again every time;
+- a chunk holds so many samples as have about two million tokens, and is made while the one before is written.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +43,11 @@ from scorers.method import Columns, Selection
 from scorers.methods.ppl import perplexity
 from scorers.signals.columns import Bools, Ints, Signals
 
-_CHUNK_SAMPLES = 20_000
+_CHUNK_SAMPLES = 20_480
+_CHUNK_TOKENS = 2_000_000
+_VECTOR, _ROW_GROUP = 2_048, 20_480
+"""Rows of a row group: a multiple of those of DuckDB's vectors, and the most."""
+_MEMORY = "512MB"
 SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
 """Sample signals that every result table shows, whatever the method."""
 
@@ -265,17 +276,23 @@ def token_lists(
 
     Samples that were `rewritten` have no mask, nor tokens that are kept: they would be of the text before.
     """
-    n = len(signals)
     selection = scored.selection
-    for start in range(0, n, _CHUNK_SAMPLES):
-        stop = min(start + _CHUNK_SAMPLES, n)
+    names = _LISTS if cache.key.has_signals else _PLACES
+    known = [name for name in names if name in signals.tokens]
+    unknown = [name for name in names if name not in known]
+    places = cache.places(signals.ids.tolist())
+    for start, stop in _chunks(signals.offsets):
         low, high = int(signals.offsets[start]), int(signals.offsets[stop])
         part = Signals(signals.ids[start:stop], {}, {}, signals.offsets[start : stop + 1] - low)
-        lists = cache.columns(part.ids.tolist(), _LISTS if cache.key.has_signals else _PLACES)
+        lists = places.part(start, stop).columns(unknown)
         extra = {name: column[low:high] for name, column in scored.tokens.items()}
         mask = None
         everyone = np.ones(len(part), dtype=np.bool_)
         owner = np.repeat(np.arange(len(part)), part.lengths)
+        lists = lists.with_columns(
+            sample_id=pl.Series(part.ids),
+            **{name: _group(signals.tokens[name][low:high], owner, everyone) for name in known},
+        )
         if selection is not None:
             keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
             extra["keep"] = token_keep & keep[owner]
@@ -289,6 +306,16 @@ def token_lists(
         yield lists.with_columns(row=pl.Series(rows[start:stop]), **grouped), mask
 
 
+def _chunks(offsets: Ints) -> Iterator[tuple[int, int]]:
+    """From which sample to before which each chunk goes; of (N,) samples, whose tokens lie at `offsets`."""
+    start, n = 0, len(offsets) - 1
+    while start < n:
+        most = int(np.searchsorted(offsets, offsets[start] + _CHUNK_TOKENS, side="right")) - 1
+        stop = min(max(most, start + 1), start + _CHUNK_SAMPLES, n)
+        yield start, stop
+        start = stop
+
+
 def write(
     path: Path, scores: pl.DataFrame, chunks: Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]
 ) -> None:
@@ -296,22 +323,56 @@ def write(
 
     Raises NoSpaceError.
     """
-    with needed("the run"), duckdb.connect(str(path)) as connection:
-        connection.execute("SET threads = 2")
-        table = scores.to_arrow()
-        connection.register("incoming", table)
-        connection.execute("CREATE TABLE sample_scores AS FROM incoming")
-        for name, description in sample_texts(scores.columns).items():
-            column = f"sample_scores.{identifier(name)}"
-            connection.execute(f"COMMENT ON COLUMN {column} IS {literal(description)}")
-        connection.execute(_TABLES)
-        for lists, mask in chunks:
-            for name in lists.columns:  # a method from outside may bring a token score of its own
-                connection.execute(f'ALTER TABLE token_lists ADD COLUMN IF NOT EXISTS "{name}" FLOAT[]')
-            for target, frame in (("token_lists", lists), ("masks", mask)):
-                if frame is not None:
-                    connection.register("incoming", frame.to_arrow())
-                    connection.execute(f"INSERT INTO {target} BY NAME FROM incoming")
-        columns = [row[0] for row in connection.execute("DESCRIBE token_lists").fetchall()]
-        tokens = ", ".join(f'unnest("{c}") AS "{c}"' for c in columns if c not in ("sample_id", "row"))
-        connection.execute(f"CREATE VIEW token_scores AS SELECT sample_id, row, {tokens} FROM token_lists")  # noqa: S608
+    spill = path.with_name(f"{path.name}.spill")
+    try:
+        with needed("the run"), duckdb.connect() as connection, ThreadPoolExecutor(1) as thread:
+            connection.execute("SET threads = 1")
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            connection.execute(f"SET temp_directory = {literal(spill)}")
+            connection.execute(f"ATTACH {literal(path)} AS run (ROW_GROUP_SIZE {_row_group(scores)})")
+            connection.execute("USE run")
+            connection.execute("BEGIN")
+            _write_scores(connection, scores)
+            connection.execute(_TABLES)
+            written: Future[None] | None = None
+            for lists, mask in chunks:
+                if written is not None:
+                    written.result()
+                written = thread.submit(_write_chunk, connection, lists, mask)
+            if written is not None:
+                written.result()
+            columns = [row[0] for row in connection.execute("DESCRIBE token_lists").fetchall()]
+            tokens = ", ".join(f'unnest("{c}") AS "{c}"' for c in columns if c not in ("sample_id", "row"))
+            view = f"SELECT sample_id, row, {tokens} FROM token_lists"  # noqa: S608
+            connection.execute(f"CREATE VIEW token_scores AS {view}")
+            connection.execute("COMMIT")
+            connection.execute("USE memory")
+            connection.execute("DETACH run")
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _row_group(scores: pl.DataFrame) -> int:
+    """Rows of a row group: about as many tokens as a chunk has."""
+    mean = scores["n_response_tokens"].cast(pl.Float64).mean()
+    rows = _CHUNK_TOKENS / max(float(mean) if isinstance(mean, float) else 0.0, 1.0)
+    return int(min(max(rows // _VECTOR, 1), _ROW_GROUP // _VECTOR)) * _VECTOR
+
+
+def _write_scores(connection: duckdb.DuckDBPyConnection, scores: pl.DataFrame) -> None:
+    incoming = scores.to_arrow()  # noqa: F841 (DuckDB finds it by its name)
+    connection.execute("CREATE TABLE sample_scores AS FROM incoming")
+    for name, description in sample_texts(scores.columns).items():
+        column = f"sample_scores.{identifier(name)}"
+        connection.execute(f"COMMENT ON COLUMN {column} IS {literal(description)}")
+
+
+def _write_chunk(
+    connection: duckdb.DuckDBPyConnection, lists: pl.DataFrame, mask: pl.DataFrame | None
+) -> None:
+    for name in lists.columns:  # a method from outside may bring a token score of its own
+        connection.execute(f'ALTER TABLE token_lists ADD COLUMN IF NOT EXISTS "{name}" FLOAT[]')
+    for target, frame in (("token_lists", lists), ("masks", mask)):
+        if frame is not None:
+            incoming = frame.to_arrow()  # noqa: F841
+            connection.execute(f"INSERT INTO {target} BY NAME FROM incoming").fetchall()

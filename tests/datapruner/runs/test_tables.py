@@ -103,13 +103,17 @@ def test_when_nothing_is_kept_the_masks_are_empty_and_have_their_columns() -> No
     assert (len(found), found.columns) == (0, ["sample_id", "row", "kept_tokens", "kept_spans"])
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 24])
-def test_masks_and_token_scores_do_not_depend_on_how_many_samples_are_taken_at_once(
-    prune: Prune, monkeypatch: pytest.MonkeyPatch, chunk: int
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [("_CHUNK_SAMPLES", 1), ("_CHUNK_SAMPLES", 5), ("_CHUNK_SAMPLES", 24), ("_CHUNK_TOKENS", 60)],
+)
+def test_masks_and_token_scores_do_not_depend_on_how_much_is_taken_at_once(
+    prune: Prune, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
     whole = prune("qtuning", 0.5)
     expected = whole.masks, whole.token_scores
-    monkeypatch.setattr(tables, "_CHUNK_SAMPLES", chunk)
+    assert 1 < whole.token_scores["row"].value_counts()["count"].max() < whole.token_scores.height
+    monkeypatch.setattr(tables, limit, most)
     again = prune("qtuning", 0.5)
     assert again.masks.equals(expected[0])
     assert again.token_scores.equals(expected[1])
