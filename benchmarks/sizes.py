@@ -43,6 +43,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     "load": Sizes("--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}"),
     "methods": Sizes("--rows 300 --only ppl semdedup"),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
+    "peers": Sizes("--rows 8 --model {model} --only loop"),
     "reprune": Sizes("--rows 300"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
     "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}"),

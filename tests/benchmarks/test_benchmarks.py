@@ -16,7 +16,7 @@ from benchmarks.processes import ROOT
 from benchmarks.sizes import SCRIPTS
 from tests.served import Server
 
-HELPERS = {"figures", "processes", "rows", "runs", "sizes", "synthetic"}
+HELPERS = {"figures", "peer_programs", "processes", "rows", "runs", "sizes", "synthetic"}
 RUNNERS = {"__main__", "gpu"}
 IN_FOLDER = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS - RUNNERS
 
