@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from datapruner.catalog.models import (
-    FINISHED,
+    OPEN,
     Dataset,
     Delivery,
     Export,
@@ -168,7 +168,7 @@ def open_jobs(session: Session, dataset: Dataset) -> list[Job]:
         Job.id.in_(select(Export.job_id).where(Export.run_id.in_(runs))),
         Job.schedule_id.in_(schedules) & (Job.kind != "webhook"),
     )
-    query = select(Job).where(Job.project_id == dataset.project_id, Job.state.not_in(FINISHED), concerned)
+    query = select(Job).where(Job.project_id == dataset.project_id, Job.state.in_(OPEN), concerned)
     return list(session.scalars(query.order_by(Job.id)))
 
 

@@ -4,7 +4,8 @@ Notable choices:
 - a file without a row here does not exist for users, and a row says "published" only after its file is there;
 - everything belongs to a project; a token is bound to one;
 - times are UTC, kept without a zone so that SQLite and PostgreSQL return the same values;
-- ids are text, sort by their time of creation, and serve as the cursor of every listing.
+- ids are text, sort by their time of creation, and serve as the cursor of every listing: an index of what a
+  listing is of, and the id, makes a page cost the same however much there is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 JobState = str
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 FINISHED = ("succeeded", "failed", "cancelled")
+OPEN = ("queued", "running")
 DEFAULT_PROJECT = "default"
 
 _NAMES = {
@@ -107,9 +109,9 @@ class Job(Base):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"))
-    schedule_id: Mapped[str | None] = mapped_column(ForeignKey("schedules.id"), index=True)
+    schedule_id: Mapped[str | None] = mapped_column(ForeignKey("schedules.id"))
     kind: Mapped[str]
     payload: Mapped[dict[str, Any]]
     state: Mapped[JobState] = mapped_column(default="queued")
@@ -133,7 +135,13 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("ix_jobs_claim", "state", "run_after", "priority"),)
+    __table_args__ = (
+        Index("ix_jobs_claim", "state", "run_after", "priority"),
+        Index("ix_jobs_project_id_id", "project_id", "id"),
+        Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
+        Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
+        Index("ix_jobs_schedule_id_state", "schedule_id", "state"),
+    )
 
 
 class Dataset(Base):
@@ -153,7 +161,10 @@ class Dataset(Base):
     next_version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index("ix_datasets_project_id_id", "project_id", "id"),
+    )
 
 
 class Version(Base):
@@ -188,8 +199,8 @@ class Run(Base):
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"), index=True)
     """Null until the version that the run is to read has been ingested."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
@@ -208,6 +219,11 @@ class Run(Base):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     published_at: Mapped[datetime | None]
 
+    __table_args__ = (
+        Index("ix_runs_project_id_id", "project_id", "id"),
+        Index("ix_runs_dataset_id_id", "dataset_id", "id"),
+    )
+
 
 class Export(Base):
     """A subset as a file. `format` is one of `rows.formats.ExportFormat`."""
@@ -215,8 +231,8 @@ class Export(Base):
     __tablename__ = "exports"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     format: Mapped[str]
     key: Mapped[str | None]
@@ -225,6 +241,11 @@ class Export(Base):
     sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     published_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_exports_project_id_id", "project_id", "id"),
+        Index("ix_exports_run_id_id", "run_id", "id"),
+    )
 
 
 class Upload(Base):
@@ -248,7 +269,7 @@ class Schedule(Base):
     __tablename__ = "schedules"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"))
     name: Mapped[str]
@@ -266,7 +287,10 @@ class Schedule(Base):
     next_fire_at: Mapped[datetime | None] = mapped_column(index=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index("ix_schedules_project_id_id", "project_id", "id"),
+    )
 
 
 class Fire(Base):
@@ -282,7 +306,10 @@ class Fire(Base):
     """started, or skipped because the fire before it still worked."""
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
-    __table_args__ = (UniqueConstraint("schedule_id", "fire_at"),)
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "fire_at"),
+        Index("ix_fires_schedule_id_id", "schedule_id", "id"),
+    )
 
 
 class Delivery(Base):
@@ -291,7 +318,7 @@ class Delivery(Base):
     __tablename__ = "deliveries"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"), index=True)
+    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedules.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     """The job whose end is told."""
     attempt: Mapped[int]
@@ -300,6 +327,8 @@ class Delivery(Base):
     error: Mapped[str | None]
     seconds: Mapped[float]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    __table_args__ = (Index("ix_deliveries_schedule_id_id", "schedule_id", "id"),)
 
 
 class Reply(Base):

@@ -9,11 +9,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from datapruner.catalog.models import Dataset, Delivery, Fire, Job, Schedule
+from datapruner.catalog.models import OPEN, Dataset, Delivery, Fire, Job, Schedule
 from datapruner.catalog.pages import newest
 from datapruner.errors import NotFoundError
-
-OPEN = ("queued", "running")
 
 
 def find(session: Session, project_id: str, name_or_id: str, *, lock: bool = False) -> Schedule:

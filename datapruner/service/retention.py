@@ -32,6 +32,7 @@ from datapruner.catalog import idempotency
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import (
     FINISHED,
+    OPEN,
     Dataset,
     Export,
     Job,
@@ -85,7 +86,7 @@ def _remove_runs(session: Session, dataset: Dataset) -> list[str]:
     if dataset.keep_runs is None:
         return []
     session.execute(select(Run.id).where(Run.dataset_id == dataset.id).with_for_update())
-    open_jobs = select(Job.id).where(Job.state.not_in(FINISHED))
+    open_jobs = select(Job.id).where(Job.state.in_(OPEN))
     exported_alone = exists().where(
         Export.run_id == Run.id,
         Export.job_id != Run.job_id,
@@ -129,7 +130,7 @@ def _remove_versions(session: Session, dataset: Dataset) -> list[str]:
 def _read_by_jobs(session: Session, dataset: Dataset, versions: Sequence[Version]) -> set[str]:
     """Ids of the versions that open jobs read: the one they name, or what was the latest since they began."""
     needed = set()
-    open_jobs = select(Job).where(Job.project_id == dataset.project_id, Job.state.not_in(FINISHED))
+    open_jobs = select(Job).where(Job.project_id == dataset.project_id, Job.state.in_(OPEN))
     for job in session.scalars(open_jobs):
         steps = [job.payload[step] for step in ("ingest", "run") if step in job.payload]
         for step in (step for step in steps if step["dataset_id"] == dataset.id):
@@ -213,7 +214,7 @@ def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
 def _measured_with(session: Session, project_id: str) -> set[str] | None:
     """Names of the keys that runs of the project were measured with; None while a job of it is open, which
     may be measuring with any."""
-    open_job = select(Job.id).where(Job.project_id == project_id, Job.state.not_in(FINISHED)).limit(1)
+    open_job = select(Job.id).where(Job.project_id == project_id, Job.state.in_(OPEN)).limit(1)
     if session.scalar(open_job) is not None:
         return None
     names = ("proxy", "views", "embedder")
@@ -257,7 +258,7 @@ def _referred(session: Session) -> tuple[set[str], set[str]]:
     }
     folders = {key for key in session.scalars(select(Run.key)) if key is not None}
     of_runs = select(Run.project_id, Run.id).join(Job, Job.id == Run.job_id)
-    unfinished = session.execute(of_runs.where(Job.state.not_in(FINISHED)))
+    unfinished = session.execute(of_runs.where(Job.state.in_(OPEN)))
     folders |= {f"projects/{project_id}/runs/{run_id}" for project_id, run_id in unfinished}
     return keys, folders
 
