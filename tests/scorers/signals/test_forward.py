@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +262,32 @@ def test_logits_that_are_not_finite_are_an_error_of_that_sample_only() -> None:
 def test_a_model_that_changes_its_logits_on_the_way_out_is_refused() -> None:
     model = proxies.build("llama-untied")
     model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: out.flip(-1))
-    with pytest.raises(ProxyMismatchError, match="standard deviations"):
+    with pytest.raises(ProxyMismatchError, match=r"logits rebuilt .* standard deviations .*float32: 0\.001"):
+        ForwardPass(proxies.Proxy(model, CPU))
+
+
+def test_a_model_that_sees_what_follows_a_token_is_refused() -> None:
+    model = proxies.build("llama-untied")
+    model.model.embed_tokens.register_forward_hook(lambda _m, _i, out: out + 0.05 * out.mean(1, keepdim=True))
+    with pytest.raises(ProxyMismatchError, match="what follows a token changes its hidden state"):
+        ForwardPass(proxies.Proxy(model, CPU))
+
+
+@pytest.mark.parametrize(("positions", "refused"), [(1, False), (7, True)])
+def test_rounding_of_bfloat16_may_move_a_logit_but_not_all_of_them(positions: int, refused: bool) -> None:
+    """As half precision does it: batches of unlike shape are rounded otherwise, some tokens far more so."""
+    model = proxies.build("llama-untied", torch.bfloat16)
+    noise = torch.randn(positions, proxies.WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def rounded(_module: Any, _inputs: Any, out: torch.Tensor) -> torch.Tensor:
+        if out.shape[1] != 7:
+            return out
+        moved = out.clone()
+        moved[:, :positions] += 0.3 * noise.to(out)
+        return moved
+
+    model.model.norm.register_forward_hook(rounded)
+    with pytest.raises(ProxyMismatchError, match="perhaps in float32") if refused else nullcontext():
         ForwardPass(proxies.Proxy(model, CPU))
 
 
