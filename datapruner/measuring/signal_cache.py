@@ -138,11 +138,11 @@ class SignalCache:
         return Places(self._known, self._heights, shard, line)
 
     def columns(self, ids: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
-        """Shard columns of measured samples, in the order of `ids`. All of them must be there.
+        """sample_id and these shard columns of measured samples, in the order of `ids`. All must be there.
 
         Reads the shards that hold them, and of those the columns asked for.
         """
-        return self.places(ids).columns(names)
+        return self.places(ids).columns(["sample_id", *names])
 
     def tokens(self, sample_id: str) -> tuple[list[int], int] | None:
         """The token ids of a sample, and where its first response token stands; None when it is not here."""

@@ -232,6 +232,13 @@ def test_the_same_samples_in_a_shard_have_one_name_and_others_another() -> None:
     assert len({shard_name(ids) for ids in (["a", "b"], ["b", "a"], ["ab"], ["a"], [])}) == 5
 
 
+def test_columns_come_with_the_ids_of_the_samples(cache: SignalCache) -> None:
+    put(cache, row("a", 1), row("b", 2), row("c", 3))
+    found = cache.columns(["c", "a"], ["nll_mean"])
+    assert found.rows() == [("c", 3.0), ("a", 1.0)]
+    assert found.columns == ["sample_id", "nll_mean"]
+
+
 def test_a_sample_that_was_not_measured_is_never_passed_over(cache: SignalCache) -> None:
     put(cache, row("a", 1), failure("b"))
     with pytest.raises(AssertionError, match="2 samples are not in"):

@@ -228,6 +228,11 @@ def test_the_database_describes_its_columns(prune: Prune) -> None:
 def test_token_scores_have_one_line_for_each_response_token(prune: Prune) -> None:
     result = prune("qtuning", 0.5)
     tokens, scores = result.token_scores, result.scores
+    ids = scores.select("row", "sample_id")
+    assert (
+        tokens.select("row", "sample_id").unique().join(ids, on=["row", "sample_id"]).height
+        == tokens["row"].n_unique()
+    )
     per_row = dict(tokens.group_by("row").len().iter_rows())
     measured = scores.filter(
         pl.col("status").is_in(["kept", "pruned"]) & ~pl.col("reason").str.contains("exact dup")
