@@ -31,6 +31,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     "disk": Sizes("--rows 12 --repeats 1 --model {model}"),
     "duplicates": Sizes("--rows 300 --repeats 1"),
     "end_to_end": Sizes("--rows 8 --device cpu --model {model} --methods length", None),  # wants a GPU
+    "feeding": Sizes("--rows 24 --task-rows 8 --model {model}"),
     "find_swapped": Sizes("--rows 20 --model {model}", None),  # quality, not speed
     "forward": Sizes("--rows 12 --repeats 1 --budgets 512 --model {model} --device cpu"),
     "influence": Sizes(

@@ -2,7 +2,7 @@
 
 Notable choices:
 - rows are read in windows of a few thousand, sorted by length inside a window and cut into tasks of a few
-  hundred: batches waste little padding, memory is bounded, and a crash costs one task;
+  hundred, on a GPU more of both: batches waste little padding, memory is bounded, and a crash costs little;
 - the proxy model's files decide the cache key without being loaded, so a corpus that is fully measured
   starts no worker;
 - a run that reads nothing of the model has its samples tokenised and no more, in processes without a model.
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.corpus import BATCH_ROWS, Corpus
 from datapruner.errors import ModelError, UsageError
 from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
 from datapruner.measuring.workers import local
@@ -37,6 +37,10 @@ from scorers.signals.columns import SIGNAL_VERSION
 WINDOW_ROWS = 4096
 TASK_ROWS = 256
 TASK_CHARACTERS = 4_000_000
+GPU_WINDOW_ROWS = 16_384
+GPU_TASK_ROWS = 4096  # several batches of a GPU, a hundred of a processor
+WINDOW_CHARACTERS = 64_000_000
+_RENDERERS = 4  # feed a GPU with a small model
 _TOKENISERS = 8  # one process feeds them all
 _TOKENISER = "tokeniser"
 
@@ -214,7 +218,9 @@ def measure(
     progress.stage(stage if key.has_signals else "tokenising", len(missing), "samples")
     count = _Measured(progress, "loading the model" if key.has_signals else "loading the tokenizer")
     started = time.monotonic()
-    tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]))
+    on_gpu = key.has_signals and not machine.devices[0].startswith("cpu")
+    sizes = (GPU_WINDOW_ROWS, GPU_TASK_ROWS) if on_gpu else (WINDOW_ROWS, TASK_ROWS)
+    tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]), *sizes)
     if key.has_signals:
         running = local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell)
     else:
@@ -252,6 +258,7 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
         context=key.context,
         template=wanted.template,
         lora=key.lora,
+        renderers=_renderers(machine.devices) if key.has_signals else 0,
     )
 
 
@@ -280,6 +287,13 @@ def _threads(devices: Sequence[str]) -> int | None:
     return max(1, _processors() // len(devices))
 
 
+def _renderers(devices: Sequence[str]) -> int:
+    """Processes that render for each device. On a processor the model takes a thousand times as long."""
+    if devices[0].startswith("cpu") or len(devices) > _processors():
+        return 0
+    return min((_processors() - len(devices)) // len(devices), _RENDERERS)
+
+
 def _processors() -> int:
     """Processors that are ours."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -290,32 +304,51 @@ def _tokenisers(machine: Machine, rows: int) -> list[str]:
     return [_TOKENISER] * min(machine.threads or _processors(), _TOKENISERS, 1 + rows // WINDOW_ROWS)
 
 
-def _tasks(corpus: Corpus, rows: Sequence[int], folder: Path, missing: set[str]) -> Iterator[local.Task]:
+def _tasks(
+    corpus: Corpus,
+    rows: Sequence[int],
+    folder: Path,
+    missing: set[str],
+    window_rows: int | None = None,
+    task_rows: int | None = None,
+) -> Iterator[local.Task]:
     """The rows cut into tasks, without those tasks that have none of the `missing` samples left."""
-    for samples in cut(corpus, rows):
+    for samples in cut(corpus, rows, window_rows, task_rows):
         if any(sample["id"] in missing for sample in samples):
             yield local.Task(samples, folder)
 
 
-def cut(corpus: Corpus, rows: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-    """The samples of these rows, sorted, in wire form and in tasks of about one length each."""
-    for start in range(0, len(rows), WINDOW_ROWS):
-        window = [
-            (sample_id, conversation)
-            for batch in corpus.conversations(rows[start : start + WINDOW_ROWS])
-            for _, sample_id, conversation in batch
-        ]
-        window.sort(key=lambda item: (_characters(item[1]), item[0]))
-        samples: list[dict[str, Any]] = []
-        size = 0
-        for sample_id, conversation in window:
-            samples.append(wire(sample_id, conversation))
-            size += _characters(conversation)
-            if len(samples) == TASK_ROWS or size > TASK_CHARACTERS:
-                yield samples
-                samples, size = [], 0
-        if samples:
+def cut(
+    corpus: Corpus, rows: Sequence[int], window_rows: int | None = None, task_rows: int | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """The samples of these rows, sorted, in wire form and in tasks of about one length each.
+
+    The numbers of rows are by default those for a processor.
+    """
+    window_rows, task_rows = window_rows or WINDOW_ROWS, task_rows or TASK_ROWS
+    window: list[tuple[int, str, Conversation]] = []
+    held = 0
+    for batch in corpus.conversations(rows, min(BATCH_ROWS, window_rows)):
+        found = [(_characters(conversation), sample_id, conversation) for _, sample_id, conversation in batch]
+        if len(window) + len(found) > window_rows or held > WINDOW_CHARACTERS:
+            yield from _cut_window(window, task_rows)
+            window, held = [], 0
+        window += found
+        held += sum(size for size, _, _ in found)
+    yield from _cut_window(window, task_rows)
+
+
+def _cut_window(window: list[tuple[int, str, Conversation]], rows: int) -> Iterator[list[dict[str, Any]]]:
+    samples: list[dict[str, Any]] = []
+    total = 0
+    for size, sample_id, conversation in sorted(window, key=lambda item: item[:2]):
+        samples.append(wire(sample_id, conversation))
+        total += size
+        if len(samples) == rows or total > TASK_CHARACTERS:
             yield samples
+            samples, total = [], 0
+    if samples:
+        yield samples
 
 
 def _characters(conversation: Conversation) -> int:

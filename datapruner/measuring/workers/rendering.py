@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from datapruner.measuring.workers.spec import WorkerSpec, unwire
@@ -31,10 +31,17 @@ def rendered(
     renderer: ChatRenderer, samples: Sequence[Mapping[str, Any]]
 ) -> tuple[list[tuple[str, Encoded]], dict[str, Row]]:
     """The samples of a task by their ids, and the rows of those that cannot be rendered."""
+    found = renderer.render([unwire(sample) for sample in samples])
+    return parted([(sample["id"], text) for sample, text in zip(samples, found, strict=True)])
+
+
+def parted(
+    samples: Iterable[tuple[str, Encoded | RenderError]],
+) -> tuple[list[tuple[str, Encoded]], dict[str, Row]]:
+    """Rendered samples by their ids, and the rows of those that could not be."""
     encoded: list[tuple[str, Encoded]] = []
     refused: dict[str, Row] = {}
-    for sample, text in zip(samples, renderer.render([unwire(sample) for sample in samples]), strict=True):
-        sample_id = sample["id"]
+    for sample_id, text in samples:
         if isinstance(text, RenderError):
             refused[sample_id] = {"sample_id": sample_id, "error": text.reason}
         else:

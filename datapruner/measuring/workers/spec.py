@@ -19,6 +19,7 @@ class WorkerSpec:
     or "last" assistant turns; `token_budget` of a batch and `threads` None for the defaults. `context`:
     what stands before the answers, as for `ChatRenderer`. `template`: a chat template to use instead of the
     model's own; "" is ours for models without one. `tied` and `lora`: signals that cost a backward pass.
+    `renderers`: processes that render samples ahead of the device, 0 for it to be done in its own.
     """
 
     folder: str
@@ -34,6 +35,7 @@ class WorkerSpec:
     context: str = "full"
     template: str | None = None
     lora: bool = False
+    renderers: int = 0
 
 
 def spec_line(spec: WorkerSpec) -> str:

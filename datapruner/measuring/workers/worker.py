@@ -15,7 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from datapruner.measuring.workers import protocol, shards
 from datapruner.measuring.workers.protocol import Event, Write
-from datapruner.measuring.workers.rendering import rendered, renderer_of
+from datapruner.measuring.workers.renderers import Renderers
+from datapruner.measuring.workers.rendering import parted, rendered, renderer_of
 from datapruner.measuring.workers.spec import WorkerSpec
 from scorers.conversations.chat import ChatRenderer
 from scorers.models.proxy import Proxy, load
@@ -27,6 +28,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         proxy, self.renderer = loaded(spec)
+        self.rendered_ahead = spec.renderers > 0
         self.forward = ForwardPass(proxy, token_budget=spec.token_budget, tied=spec.tied, lora=spec.lora)
         self.schema = shards.schema(
             self.forward.projection.vocabulary.shape[0] * self.forward.projection.hidden.shape[0],
@@ -37,8 +39,12 @@ class Worker:
     def run(self, task: dict[str, Any]) -> Iterator[Event | Write]:
         """Measure a task's samples, yielding events, and what writes its shard."""
         samples = task["samples"]
-        ids = [sample["id"] for sample in samples]
-        encoded, rows = rendered(self.renderer, samples)
+        if self.rendered_ahead:
+            ids = [sample_id for sample_id, _ in samples]
+            encoded, rows = parted(samples)
+        else:
+            ids = [sample["id"] for sample in samples]
+            encoded, rows = rendered(self.renderer, samples)
         failed: list[tuple[str, str]] = []
         yield {"event": "progress", "rows": len(rows), "tokens": 0}
         for index, result in self.forward.measure([e for _, e in encoded]):
@@ -73,4 +79,5 @@ def loaded(spec: WorkerSpec) -> tuple[Proxy, ChatRenderer]:
 
 
 if __name__ == "__main__":
-    protocol.main(Worker)
+    with Renderers() as renderers:
+        protocol.main(Worker, renderers.ahead)

@@ -127,6 +127,29 @@ def test_tasks_hold_every_sample_once_sorted_by_length_and_bounded(
     assert len({task.out for task in tasks}) == len(tasks)
 
 
+def test_windows_end_early_where_texts_are_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no more text is in memory than a window may have, and one reading of rows."""
+    monkeypatch.setattr(measuring_module, "BATCH_ROWS", 4)
+    monkeypatch.setattr(measuring_module, "WINDOW_CHARACTERS", 100)
+    rows = pairs(*(f"{'x' * 50}{i:02}" for i in range(10)))
+    with corpus_of(tmp_path, rows) as corpus:
+        tasks = list(measuring_module.cut(corpus, corpus.sample_index()["row"].to_list(), 100, 100))
+    assert [sorted(each["turns"][-1][1][-2:] for each in task) for task in tasks] == [
+        ["00", "01", "02", "03"],
+        ["04", "05", "06", "07"],
+        ["08", "09"],
+    ]
+
+
+def test_processors_that_no_device_needs_render_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def renderers(processors: int, *devices: str) -> int:
+        monkeypatch.setattr(measuring_module, "_processors", lambda: processors)
+        return measuring_module._renderers(devices)
+
+    assert renderers(16, "cpu") == renderers(1, "cuda:0") == renderers(2, "cuda:0", "cuda:1", "cuda:2") == 0
+    assert (renderers(3, "cuda:0"), renderers(16, "cuda:0"), renderers(8, "cuda:0", "cuda:1")) == (2, 4, 3)
+
+
 def test_turns_calls_and_tools_are_on_the_wire(tmp_path: Path) -> None:
     calls = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
     messages = [
