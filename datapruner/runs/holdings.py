@@ -32,11 +32,12 @@ from numpy.typing import NDArray
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.measuring import compaction
-from datapruner.measuring.embeddings import OF_SENTENCES
+from datapruner.measuring.embeddings import EMBEDDING_VERSION, OF_SENTENCES
 from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.runs import folders, published
 from datapruner.system import homes
 from datapruner.system.files import is_unfinished
+from scorers.signals.columns import SIGNAL_VERSION
 
 KINDS = ("corpora", "signals", "embeddings", "influence", "runs", "answers", "models", "unfinished")
 _OURS = ("corpora", "signals", "influence", "runs")
@@ -181,6 +182,8 @@ def _signals(
             unneeded += [each for each in old if each.path in merged and each not in unneeded]
         model, dtype = (about.get(name, "unknown") for name in ("model", "dtype"))
         words = f"tokens of {model}" if dtype == NO_MODEL else f"{model} in {dtype}"
+        if about.get("signal_version") != (EMBEDDING_VERSION if kind == "embeddings" else SIGNAL_VERSION):
+            words += ", as another version measured it"
         yield _holding(home, kind, folder, words, files, references, runs, unneeded)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -58,7 +59,7 @@ def test_everything_is_told_with_its_size_and_the_runs_that_need_it(place: Any) 
     assert {each.about for each in corpora} == {"3 rows of rows", "2 rows of rows"}
     (signals,) = by_kind(home, "signals")
     assert set(signals.runs) == {first.run.run_id, second.run.run_id}
-    assert "in float32" in signals.about
+    assert signals.about.endswith("in float32")
     files = [path for path in home.rglob("*") if path.is_file() and path.name != ".in-use"]
     at_models = [path for path in files if path.parent == home / "models"]
     size = sum(path.stat().st_size for path in files) - sum(path.stat().st_size for path in at_models)
@@ -90,6 +91,15 @@ def test_signals_of_a_key_that_no_run_was_measured_with_go_whole(place: Any, opt
     assert gone.path.parent == home / "signals"
     assert len(by_kind(home, "signals")) == 1
     assert score(home, options, 1, 2, 3).run.measured == 0
+
+
+def test_signals_that_another_version_measured_are_told_apart(place: Any) -> None:
+    home, *_ = place
+    (spelled_out,) = (home / "signals").glob("*/key.json")
+    key = json.loads(spelled_out.read_text())
+    spelled_out.write_text(json.dumps(key | {"signal_version": key["signal_version"] - 1}))
+    (signals,) = by_kind(home, "signals")
+    assert signals.about.endswith("in float32, as another version measured it")
 
 
 def test_what_is_young_stays_and_the_signals_of_its_samples_with_it(place: Any) -> None:
