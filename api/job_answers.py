@@ -22,7 +22,7 @@ from datapruner.service import jobs
 from datapruner.service.instance import Service
 
 LONGEST = 600.0
-_SOONEST, _SELDOM = 0.1, 0.5
+_SOONEST, _SELDOM = 0.02, 0.5
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([^\s\",;]+)\"?", re.IGNORECASE)
 
 

@@ -40,6 +40,7 @@ _SWEEP_SECONDS = 3600.0
 _REQUESTS = 16
 """At the same time, when many files are concerned."""
 _REMEDY = "free or enlarge the storage, or check its permissions"
+_REMEMBERED = 1_000  # folders
 _GONE = "restore it, or run again"
 
 
@@ -110,6 +111,8 @@ class FolderStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
+        self._flushed: dict[Path, int] = {}
+        """Inodes of folders whose entries in those above them are on the disk for good."""
 
     def local(self, key: str) -> Path:
         path = self._path(key)
@@ -125,9 +128,15 @@ class FolderStorage:
             _flush(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             _move(path, target)
+            _flush(target.parent)
             # Each new folder is an entry of the one above it, which a power cut could lose as well.
-            for folder in [target.parent, *target.parent.parents][: len(target.relative_to(self.root).parts)]:
-                _flush(folder)
+            for folder in [*target.parents][: len(target.relative_to(self.root).parts) - 1]:
+                inode = folder.stat().st_ino
+                if self._flushed.get(folder) != inode:
+                    _flush(folder.parent)
+                    self._flushed[folder] = inode
+            if len(self._flushed) > _REMEMBERED:
+                self._flushed.clear()
         return size
 
     def listing(self, prefix: str) -> Iterator[Stored]:
@@ -143,6 +152,7 @@ class FolderStorage:
         yield from sorted(found, key=lambda stored: stored.key)
 
     def delete(self, key: str) -> None:
+        self._flushed.clear()  # a folder made again may get the inode of the one before
         with _refusing(f"{key}: cannot be deleted"):
             _remove(self._path(key))
 

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from datapruner.catalog import migrations
+from datapruner.catalog.changes import Changes
 from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
 from datapruner.measuring.measure import find_devices
@@ -106,6 +107,11 @@ class _Worker:
 
     def run(self, once: bool) -> None:
         log.info("worker started", worker=self.name, devices=self._context.devices)
+        with closing(Changes(self._db)) as changes:
+            self._work(changes, once)
+        log.info("worker stopped", worker=self.name)
+
+    def _work(self, changes: Changes, once: bool) -> None:
         swept = -math.inf
         while not self._stop.is_set():
             if time.monotonic() - swept > _SWEEP_SECONDS:
@@ -121,8 +127,7 @@ class _Worker:
             elif once:
                 break
             else:
-                self._stop.wait(POLL_SECONDS)
-        log.info("worker stopped", worker=self.name)
+                changes.wait(POLL_SECONDS, self._stop)
 
     def _sweep(self) -> None:
         try:

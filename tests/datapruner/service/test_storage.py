@@ -431,3 +431,33 @@ def test_a_password_in_the_url_is_refused_and_not_quoted(tmp_path: Path) -> None
         with pytest.raises(StorageError, match="has a password in it") as refused:
             open_storage(url, tmp_path)
         assert "hidden-words" not in str(refused.value)
+
+
+def test_a_folder_that_was_deleted_is_flushed_with_its_parents_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    real = os.fsync
+
+    def noting(handle: int) -> None:
+        flushed.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    store = open_storage(str(tmp_path / "files"), tmp_path / "cache")
+    for times in ("first", "second", "after a deletion"):
+        (tmp_path / "file").write_text(times)
+        if times == "after a deletion":
+            store.delete("a/b")
+        flushed.clear()
+        store.publish(tmp_path / "file", "a/b/file")
+        inodes = {name: (tmp_path / "files" / name).stat().st_ino for name in ("", "a", "a/b", "a/b/file")}
+        seen = {name for name, inode in inodes.items() if inode in flushed}
+        assert (
+            seen
+            == {
+                "first": {"", "a", "a/b", "a/b/file"},
+                "second": {"a/b", "a/b/file"},
+                "after a deletion": {"", "a", "a/b", "a/b/file"},
+            }[times]
+        )
