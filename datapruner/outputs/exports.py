@@ -67,11 +67,12 @@ def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
     """Some kept rows, and the columns of ours that go with them."""
     cache = SignalCache(home, ProxyKey(**run.lineage["proxy"]))
     scores = kept_scores(run)
+    places = cache.places(scores["sample_id"])
     with duckdb.connect(str(run.database), read_only=True) as connection:
         for start in range(0, len(scores), _BATCH):
             part = scores.slice(start, _BATCH)
             rows = part["row"].to_list()
-            lists = cache.columns(part["sample_id"].to_list(), ["input_ids", "position"])
+            lists = places.part(start, start + len(part)).columns(["input_ids", "position"])
             kept = connection.sql(
                 "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
                 params={"first": rows[0], "last": rows[-1]},

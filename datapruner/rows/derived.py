@@ -33,6 +33,12 @@ _MAX_DEPTH = 32
 _EXACT = 2**53  # whole numbers up to here have a place among doubles
 _ELEMENT = 0  # in a path, an element of a list; keys are text
 
+# DuckDB holds what it has seen of every row, so of rows of one structure it is shown one.
+_STRUCTURE = """
+SELECT json_group_structure(json::JSON)
+FROM (SELECT any_value(json) AS json FROM originals GROUP BY json_structure(json::JSON))
+"""
+
 Path = tuple[str | int, ...]
 _Convert = Callable[[Any], Any]
 
@@ -97,7 +103,7 @@ class Derivation:
 def _structure(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], list[str]]:
     """The structure of all rows together, and the rows that may have long numbers, if numbers matter."""
     try:
-        [(text,)] = connection.execute("SELECT json_group_structure(json::JSON) FROM originals").fetchall()
+        [(text,)] = connection.execute(_STRUCTURE).fetchall()
     except duckdb.Error as error:
         raise InputError(
             f"the rows have no columns: {' '.join(str(error).split())}",
