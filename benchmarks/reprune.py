@@ -1,52 +1,48 @@
-"""Another keep ratio or method on cached signals: what it costs when nothing has to be measured.
+"""Another keep ratio or method on cached signals, from the shell: the cost when nothing is to be measured.
 
-    python -m benchmarks.reprune [--rows 50000] [--tokens 60]
+    python -m benchmarks.reprune [--rows 50000] [--tokens 60] [--repeats 3] [--methods qtuning donod random]
 
-Writes made-up signals of real shape into a fresh home folder, then prunes from them. "select" is what the
-proxy model is spared: read signals, score, mask. "whole run" is `run_on`: also look up what is measured,
-write every score and token table, and account for every row. The baseline is polars reading and sorting the
-same score columns from the same files. No worker is started; torch is never imported.
+Writes made-up rows and signals of real shape into a fresh home folder and ingests them, then runs the whole
+command, start included, with every table and the subset written. The baseline is a process that reads and
+sorts the same score columns from the same files by polars. Commands and baseline take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from benchmarks.figures import figure
-from benchmarks.processes import peak_mib
+from benchmarks.processes import ROOT, in_turns
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.home import home_folder
 from datapruner.measuring import vectors
-from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.measure import proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
 from datapruner.measuring.workers import shards
 from datapruner.progress import Silent
-from datapruner.request.config import Measuring, MethodChoice, RunConfig
-from datapruner.request.keep import parse_keep
-from datapruner.request.needs import needs
-from datapruner.runs import pipeline
-from datapruner.runs.selection import score
-from datapruner.runs.tables import SCALARS
+from datapruner.request.config import Measuring
 
 SHARD_ROWS = 256
-BASELINE = "polars reading and sorting the score columns"
-CHOICES: tuple[tuple[str, float], ...] = (
-    ("qtuning", 0.25),
-    ("qtuning", 0.5),
-    ("donod", 0.3),
-    ("random", 0.1),
-)
+BASELINE = "polars reading and sorting the score columns in a process"
+_BASELINE = """
+import pathlib, polars, sys
+columns = ["sample_id", "nll_mean", "entropy_mean", "el2n_mean", "head_grad_norm", "head_grad_dot"]
+polars.read_parquet(sorted(pathlib.Path(sys.argv[1]).glob("*.parquet")), columns=columns).sort("nll_mean")
+"""
+_WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 
 
 def lists(values: np.ndarray, offsets: np.ndarray) -> pa.Array:
@@ -95,23 +91,30 @@ def made_up_shard(ids: list[str], tokens: int, rng: np.random.Generator, with_ve
     return pa.Table.from_arrays([columns[field.name] for field in shape], schema=shape)
 
 
-def build(home: Path, rows: int, tokens: int, with_vectors: bool) -> tuple[Path, SignalCache]:
-    """A corpus of made-up rows, and signals for all of them."""
-    (home / "models").symlink_to(home_folder() / "models")
-    made = (
-        {"instruction": f"question {i}", "input": "", "output": f"answer number {i}"} for i in range(rows)
-    )
-    path = store.ingest_to(made, {}, home, Silent())
+def write_rows(path: Path, rows: int, tokens: int, *, first: int = 0) -> Path:
+    """A JSON lines file of Alpaca-like rows with about `tokens` words in an answer, each row different."""
+    rng = np.random.default_rng(first)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(first, first + rows):
+            words = " ".join(_WORDS[at] for at in rng.integers(0, len(_WORDS), tokens))
+            row = {"instruction": f"question {number}", "input": "", "output": f"{words} {number}"}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def made_up_signals(home: Path, corpus: Path, tokens: int, *, with_vectors: bool) -> SignalCache:
+    """Signals in the cache for the samples of a corpus that have none there."""
     cache = SignalCache(home, proxy_for(Measuring(), home, ("cpu",)).key)
     cache.create()
-    with Corpus(path) as corpus:
-        ids = corpus.sample_index()["sample_id"].to_list()
-    rng = np.random.default_rng(0)
-    for start in range(0, rows, SHARD_ROWS):
+    with Corpus(corpus) as opened:
+        ids = opened.sample_index()["sample_id"].to_list()
+    known = set(cache.status(ids)["sample_id"]) if cache.shards() else set()
+    ids = [sample_id for sample_id in ids if sample_id not in known]
+    rng = np.random.default_rng(len(known))
+    for start in range(0, len(ids), SHARD_ROWS):
         part = ids[start : start + SHARD_ROWS]
-        table = made_up_shard(part, tokens, rng, with_vectors)
-        shards.publish(cache.folder / shard_name(part), table)
-    return path, cache
+        shards.publish(cache.folder / shard_name(part), made_up_shard(part, tokens, rng, with_vectors))
+    return cache
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,34 +123,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--tokens", type=int, default=60, help="response tokens of a row, on average")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=["qtuning", "donod", "random"])
     parser.add_argument("--narrow", action="store_true", help="short vectors, to save disk with many rows")
     arguments = parser.parse_args(argv)
-    imported = "torch" in sys.modules
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        path, cache = build(home, arguments.rows, arguments.tokens, not arguments.narrow)
+        home, out = Path(folder, "home"), Path(folder, "subset.parquet")
+        home.mkdir()
+        (home / "models").symlink_to(home_folder() / "models")
+        source = write_rows(Path(folder, "rows.jsonl"), arguments.rows, arguments.tokens)
+        corpus = store.ingest_to(source, {}, home, Silent())
+        cache = made_up_signals(home, corpus, arguments.tokens, with_vectors=not arguments.narrow)
         print(f"{arguments.rows:,} rows, about {arguments.rows * arguments.tokens:,} response tokens")
-        started = time.perf_counter()
-        columns = ["sample_id", "nll_mean", "entropy_mean", "el2n_mean", "head_grad_norm", "head_grad_dot"]
-        pl.read_parquet(cache.shards(), columns=columns).sort("nll_mean")
-        baseline = time.perf_counter() - started
-        with Corpus(path) as corpus:
-            ids = corpus.sample_index()["sample_id"].to_list()
-            for name, keep in CHOICES:
-                config = RunConfig(methods=[MethodChoice.of(name, {})[0]], keep=parse_keep(keep))
-                started = time.perf_counter()
-                signals = cache.signals(ids, needs(config.methods) | SCALARS)
-                score(signals, config.methods, config.keep, config.seed)
-                seconds = time.perf_counter() - started
-                del signals
-                figure(f"{name} at {keep:g}: select", seconds, against=BASELINE, baseline=baseline)
-                started = time.perf_counter()
-                run = pipeline.run_on(corpus, config, home, Machine(("cpu",)), Silent())
-                seconds = time.perf_counter() - started
-                figure(f"{name} at {keep:g}: whole run", seconds, against=BASELINE, baseline=baseline)
-                assert run.measured == 0, f"{run.measured} samples were measured; all should be cached"
-        assert imported or "torch" not in sys.modules, "pruning from cached signals must not import torch"
-        print(f"peak memory of this process: {peak_mib():,.0f} MiB")
+        environment = {**os.environ, "DATAPRUNER_HOME": str(home)}
+
+        def run(*command: str) -> None:
+            start = (sys.executable, "-P", *command)
+            subprocess.run(start, check=True, env=environment | {"PYTHONPATH": str(ROOT)})
+
+        def prune(method: str) -> None:
+            options = ("--method", method, "--keep", "0.3", "--out", str(out), "--quiet")
+            run("-m", "datapruner", "prune", str(source), *options)
+
+        prune(arguments.methods[0])  # signals in many small files are merged once
+        took = in_turns(
+            {"": partial(run, "-c", _BASELINE, str(cache.folder))}
+            | {method: partial(prune, method) for method in arguments.methods},
+            arguments.repeats,
+        )
+        for method in arguments.methods:
+            for unit, part in (("s", "wall"), ("CPU s", "processor")):
+                value, baseline = getattr(took[method], part), getattr(took[""], part)
+                figure(f"prune -m {method} --keep 0.3", value, against=BASELINE, baseline=baseline, unit=unit)
 
 
 if __name__ == "__main__":

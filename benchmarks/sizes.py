@@ -44,9 +44,10 @@ SCRIPTS: Mapping[str, Sizes] = {
     "load": Sizes("--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}"),
     "methods": Sizes("--rows 300 --only ppl semdedup"),
     "million": Sizes("--rows 200 --only select-dealrec", None),  # a quarter of an hour, 6 GiB of disk
+    "nightly": Sizes("--rows 300 --new 10"),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
     "peers": Sizes("--rows 8 --model {model} --only loop"),
-    "reprune": Sizes("--rows 300"),
+    "reprune": Sizes("--rows 300 --repeats 1 --methods donod"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
     "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}"),
 }
