@@ -29,25 +29,31 @@ SCRIPTS: Mapping[str, Sizes] = {
         None,
     ),  # wants a GPU
     "disk": Sizes("--rows 12 --repeats 1 --model {model}"),
-    "duplicates": Sizes("--rows 300 --repeats 1"),
+    "duplicates": Sizes("--rows 300 --repeats 1", "--rows 50000"),
     "end_to_end": Sizes("--rows 8 --device cpu --model {model} --methods length", None),  # wants a GPU
     "feeding": Sizes("--rows 24 --task-rows 8 --model {model}"),
     "find_swapped": Sizes("--rows 20 --model {model}", None),  # quality, not speed
-    "forward": Sizes("--rows 12 --repeats 1 --budgets 512 --model {model} --device cpu"),
+    "forward": Sizes(
+        "--rows 12 --repeats 1 --budgets 512 --model {model} --device cpu", "--rows 32 --budgets 1024"
+    ),
     "influence": Sizes(
         "exact lissa retraining --model {model} --rows 20 --tiny-rows 40 --targets 4 --samples 12 "
         "--fine-tuned 3 --left-out 3 --steps 2 --lissa-samples 2 --lissa-steps 20 "
         "--lissa-seeds 1 --training-steps 5 --head-steps 20 4",
         None,  # quality, not speed: a quarter of an hour
     ),
-    "ingest": Sizes("--rows 300 --memory-rows 300 --repeats 1"),
-    "load": Sizes("--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}"),
-    "methods": Sizes("--rows 300 --only ppl semdedup"),
-    "million": Sizes("--rows 200 --only select-dealrec", None),  # a quarter of an hour, 6 GiB of disk
+    "ingest": Sizes("--rows 300 --memory-rows 300 --repeats 1", "--memory-rows 300000"),
+    "load": Sizes(
+        "--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}", "--clients 20 --seconds 20"
+    ),
+    "methods": Sizes("--rows 300 --only ppl semdedup", "--rows 30000"),
+    "million": Sizes(  # all of a million: a quarter of an hour, 6 GiB of disk
+        "--rows 200 --only select-dealrec", "--rows 100000 --only select-dealrec run export.parquet sql-join"
+    ),
     "nightly": Sizes("--rows 300 --new 10"),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
-    "peers": Sizes("--rows 8 --model {model} --only loop"),
+    "peers": Sizes("--rows 8 --model {model} --only loop", "--rows 32"),
     "reprune": Sizes("--rows 300 --repeats 1 --methods donod"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
-    "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}"),
+    "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}", "--statements 40"),
 }
