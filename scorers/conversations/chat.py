@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -148,7 +149,8 @@ class ChatRenderer:
         self, conversation: Conversation, responses: Sequence[Response], encoding: Any
     ) -> Encoded | RenderError:
         ids = np.array(encoding.ids, dtype=np.int32)
-        starts, stops = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2).T
+        places = np.fromiter(chain.from_iterable(encoding.offsets), np.int32, 2 * len(ids))
+        starts, stops = places.reshape(-1, 2).T
         n_full, limit = len(ids), self._max_length if self._max_length is not None else len(ids)
         if n_full > limit and self._overflow == "error":
             return RenderError(
@@ -171,7 +173,7 @@ class ChatRenderer:
             is_end[closing] = True
             columns.append((position, np.full(len(position), response.turn), first, last, is_end))
         position, turn, first, last, is_end = (
-            np.concatenate(column) for column in zip(*columns, strict=True)
+            column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*columns, strict=True)
         )
         kept = position < limit
         if not kept.any():
@@ -196,13 +198,14 @@ def _in_content(starts: Int32, stops: Int32, response: Response, size: int) -> t
     Text between two stretches of the content is an empty span at the end of the first. What the template was
     given may be longer than the content (tool calls as text), or trimmed.
     """
-    first, last = np.zeros_like(starts), np.zeros_like(stops)
+    offsets = np.stack([starts, stops])
+    found = np.zeros_like(offsets)
     for part in response.stretches:
         seen = (starts >= part.at) | (stops > part.at)
-        first, last = (
-            np.where(seen, part.lead + np.clip(offsets - part.at, 0, part.length), before)
-            for offsets, before in ((starts, first), (stops, last))
-        )
-    after = starts >= response.content_stop
-    first[after] = last[after] = size
-    return np.minimum(first, size), np.minimum(last, size)
+        inside = np.minimum(
+            np.maximum(offsets - part.at, 0), part.length
+        )  # np.clip takes three times as long
+        found = np.where(seen, part.lead + inside, found)
+    found[:, starts >= response.content_stop] = size
+    first, last = np.minimum(found, size)
+    return first, last

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -135,7 +136,7 @@ class ChatTemplate:
         Each is opened by what the template prompts for an answer with; or, when `bare`, by nothing, and
         goes without its end-of-turn token. Raises RefusedError, with the reason and a remedy.
         """
-        header = "" if bare else self._header(None)
+        header = "" if bare else self._plain_header
         bos = self._variables["bos_token"]
         opens = not bare and bool(bos) and text.startswith(bos) and not header.startswith(bos)
         made: str = bos if opens else ""
@@ -260,6 +261,10 @@ class ChatTemplate:
         """What the template opens an answer with."""
         other = [{"role": "user", "content": _ANSWER}]
         return self._render(other, tools, generation_prompt=True)[len(self._render(other, tools)) :]
+
+    @cached_property
+    def _plain_header(self) -> str:
+        return self._header(None)
 
     def _closing(self, after: str, beyond_content: bool) -> int:
         """How much of what follows the content the model writes: up to the end-of-turn token.
