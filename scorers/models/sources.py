@@ -19,7 +19,9 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -290,8 +292,19 @@ def _revision(folder: Path, home: Path) -> str:
 
 
 def _template_hash(folder: Path) -> str:
+    stamps = []
+    for name in ("tokenizer.json", *template.FILES):
+        with suppress(FileNotFoundError):
+            about = (folder / name).stat()
+            stamps.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
+    return _template_hash_at(folder, tuple(stamps))
+
+
+@lru_cache(maxsize=16)
+def _template_hash_at(folder: Path, _: tuple[tuple[str, int, int, int], ...]) -> str:
+    """By the stamps of its files, for these are megabytes and every run of a service asks."""
     try:
-        text, _ = template.in_folder(folder)
+        text = template.in_folder(folder)[0]
     except ValueError as error:
         raise ModelSourceError(
             f"{folder}: {error}", remedy="save the one to use as chat_template.jinja"

@@ -32,6 +32,9 @@ FALLBACK_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- '### Response:\\n' -}}{%- endif -%}
 """
 
+FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+"""Of a model folder, those that may hold its template, the first that does being the one."""
+
 
 def choose(template: Any) -> tuple[str, TemplateSource]:
     """The template text to use, given what a tokenizer holds: one text, several by name, or nothing.
@@ -49,10 +52,10 @@ def choose(template: Any) -> tuple[str, TemplateSource]:
 
 def in_folder(folder: Path) -> tuple[str, TemplateSource]:
     """The template in force in a model folder, found where transformers would find it."""
-    jinja = folder / "chat_template.jinja"
-    if jinja.is_file():
-        return choose(jinja.read_text(encoding="utf-8"))
-    for name in ("chat_template.json", "tokenizer_config.json"):
+    jinja, *others = FILES
+    if (folder / jinja).is_file():
+        return choose((folder / jinja).read_text(encoding="utf-8"))
+    for name in others:
         if (folder / name).is_file():
             template = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
             if isinstance(template, list):
