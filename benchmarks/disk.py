@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from benchmarks.rows import rows_of
 from datapruner.home import home_folder
 from datapruner.measuring.measure import proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
+from datapruner.measuring.vectors import unpack
 from datapruner.measuring.workers import shards
 from datapruner.request.config import Measuring, MethodChoice
 from datapruner.request.keep import parse_keep
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             plain.append(Path(folder) / f"{start}.parquet")
             write_plain(plain[-1], part, shape)
         sizes(column_bytes(cache.shards()), column_bytes(plain), tokens)
-        reading(cache, plain, given.repeats)
+        reading(cache.shards(), plain, given.repeats)
         errors(cache, rows)
 
 
@@ -133,22 +134,18 @@ def sizes(ours: Counter[str], plain: Counter[str], tokens: int) -> None:
         figure(f"{what}, a million response tokens", value, against=against, baseline=baseline, unit="MiB")
 
 
-def reading(cache: SignalCache, plain: list[Path], repeats: int) -> None:
-    ids = [f"{index:064x}" for index in range(sum(pq.read_metadata(path).num_rows for path in plain))]
-
-    def read_plain() -> None:
+def reading(ours: list[Path], plain: list[Path], repeats: int) -> None:
+    def read(files: list[Path], vectors_of: Callable[[pl.Series], NDArray[Any]]) -> None:
         for _ in range(_READINGS):
-            frame = pl.read_parquet(plain, columns=[*VECTORS], glob=False)
+            frame = pl.read_parquet(files, columns=[*VECTORS], glob=False)
             for name in VECTORS:
-                frame[name].to_numpy()
+                vectors_of(frame[name])
 
-    def read() -> None:
-        for _ in range(_READINGS):
-            cache.signals(ids, frozenset(VECTORS))
-
-    took = in_turns({"ours": read, "plain": read_plain}, repeats)
-    ours, baseline = (took[name].processor / _READINGS for name in ("ours", "plain"))
-    figure("reading vectors, processor", ours, against="polars, plain Parquet, float32", baseline=baseline)
+    took = in_turns(
+        {"ours": lambda: read(ours, unpack), "plain": lambda: read(plain, pl.Series.to_numpy)}, repeats
+    )
+    value, baseline = (took[name].processor / _READINGS for name in ("ours", "plain"))
+    figure("reading vectors, processor", value, against="plain Parquet, float32", baseline=baseline)
 
 
 def errors(cache: SignalCache, rows: Sequence[dict[str, Any]]) -> None:
