@@ -55,5 +55,6 @@ SCRIPTS: Mapping[str, Sizes] = {
     "peers": Sizes("--rows 8 --model {model} --only loop", "--rows 32"),
     "reprune": Sizes("--rows 300 --repeats 1 --methods donod"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
+    "start": Sizes("--rows 4 --repeats 1 --kinds tokenising --model {model}"),
     "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}", "--statements 40"),
 }

@@ -15,11 +15,14 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import polars as pl  # which measuring processes do without
 
 _PARTS = 1024
 _LARGEST = 32767
