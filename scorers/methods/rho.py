@@ -15,7 +15,7 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,12 @@ from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, token_column, view
 from scorers.selection.ranking import all_tokens, ranked_selection
 from scorers.shares import count_to_keep
-from scorers.signals.columns import Bools, Floats, Signals
+from scorers.signals.columns import Bools, Floats, Ints, Signals
 
 RHO = Column("rho", "mean excess loss over the reference model", unit="nats", direction="high")
 EXCESS = Column("rho", "nll less that under the reference model", "token", unit="nats", direction="high")
+
+_BLOCK_SAMPLES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,22 @@ class Rho:
 
     def scores(self, signals: Signals, options: RhoOptions, seed: int) -> Columns:
         """rho: mean excess loss, nats."""
-        owner = np.repeat(np.arange(len(signals)), signals.lengths)
-        total = np.bincount(owner, weights=_excess(signals), minlength=len(signals))
+        total = np.empty(len(signals))
+        for start, stop in _blocks(signals):
+            lengths = signals.lengths[start:stop]
+            tokens = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+            owner = np.repeat(np.arange(len(lengths)), lengths)
+            excess = _excess(signals, tokens)
+            total[start:stop] = np.bincount(owner, weights=excess, minlength=len(lengths))
         return {"rho": total / np.maximum(signals.lengths, 1)}
 
     def token_scores(self, signals: Signals, options: RhoOptions) -> Columns:
         """Excess loss of every response token, float32."""
-        return {"rho": _excess(signals).astype(np.float32)}
+        column = np.empty(int(signals.offsets[-1]), dtype=np.float32)
+        for start, stop in _blocks(signals):
+            tokens = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+            column[tokens] = _excess(signals, tokens)
+        return {"rho": column}
 
     def select(
         self, signals: Signals, scores: Columns, share: float, options: RhoOptions, seed: int
@@ -81,8 +92,7 @@ class Rho:
         chosen = ranked_selection(
             signals, values, share, among="mean excess loss among the highest", shown={"rho": values}
         )
-        excess = _excess(signals)
-        token_keep, cut, warnings = _keep_tokens(signals, chosen.keep, excess, options)
+        token_keep, cut, warnings = _keep_tokens(signals, chosen.keep, options)
         kept = f"; {100 * options.token_keep:.6g} % of the tokens of all such samples kept"
         return Selection(
             keep=chosen.keep,
@@ -94,8 +104,14 @@ class Rho:
         )
 
 
-def _excess(signals: Signals) -> Floats:
-    """nll under the proxy less nll under the reference of every response token, float64 (M,).
+def _blocks(signals: Signals) -> Iterator[tuple[int, int]]:
+    """All samples, some at a time: from which to before which."""
+    for start in range(0, len(signals), _BLOCK_SAMPLES):
+        yield start, min(start + _BLOCK_SAMPLES, len(signals))
+
+
+def _excess(signals: Signals, tokens: slice | Ints) -> Floats:
+    """nll under the proxy less nll under the reference of these response tokens, float64.
 
     Raises ValueError when the reference model was not measured, or read other tokens.
     """
@@ -107,31 +123,32 @@ def _excess(signals: Signals) -> Floats:
             f"sample {signals.ids[at]} has {signals.lengths[at]} response tokens, but "
             f"{reference.lengths[at]} for the reference model; use one with the same tokenizer"
         )
-    return ours.astype(np.float64) - theirs.astype(np.float64)
+    return ours[tokens].astype(np.float64) - theirs[tokens].astype(np.float64)
 
 
 def _keep_tokens(
-    signals: Signals, keep: Bools, excess: Floats, options: RhoOptions
+    signals: Signals, keep: Bools, options: RhoOptions
 ) -> tuple[Bools, float | None, tuple[str, ...]]:
     """Token mask (M,), True outside of the kept samples, the lowest excess within the budget, and a warning
     where what must stay is more than the budget."""
     mask = all_tokens(signals)
-    if not len(excess) or not keep.any():
+    tokens = np.flatnonzero(np.repeat(keep, signals.lengths))
+    excess = _excess(signals, tokens)
+    if not len(tokens):
         return mask, None, ()
     by_id = np.empty(len(signals), dtype=np.int64)
     by_id[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)
-    tokens = np.flatnonzero(keep[owner])
-    order = tokens[np.lexsort((tokens, by_id[owner[tokens]], -excess[tokens]))]
+    owner = np.repeat(np.flatnonzero(keep), signals.lengths[keep])
+    order = np.lexsort((by_id[owner], -excess))  # ties in the order of the tokens
     _, first = np.unique(owner[order], return_index=True)  # each sample's highest token
-    must = np.zeros(len(excess), dtype=np.bool_)
+    must = np.zeros(len(tokens), dtype=np.bool_)
     must[order[first]] = True
     if options.protect_end:
-        must[tokens] |= token_column(signals, "is_end")[tokens].astype(np.bool_)
+        must |= token_column(signals, "is_end")[tokens].astype(np.bool_)
     ranked = order[~must[order]]
     wanted, needed = count_to_keep(options.token_keep, len(tokens)), int(must.sum())
-    mask[tokens] = must[tokens]
-    mask[ranked[: max(0, wanted - needed)]] = True
-    kept = order[mask[order] & ~must[order]]
+    within = ranked[: max(0, wanted - needed)]
+    must[within] = True
+    mask[tokens] = must
     over = f"rho: {needed:,} tokens kept, over the {wanted:,} of token_keep: the last and the highest stay"
-    return mask, float(excess[kept[-1]]) if len(kept) else None, (over,) if needed > wanted else ()
+    return mask, float(excess[within[-1]]) if len(within) else None, (over,) if needed > wanted else ()
