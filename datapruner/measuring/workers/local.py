@@ -90,16 +90,6 @@ class IdleWorkers:
         self._lock = threading.Lock()
         self._waiting: dict[str, _Process] = {}
 
-    def start(self, spec: WorkerSpec, devices: Sequence[str], worker: Sequence[str] = WORKER) -> None:
-        """Have the model loaded on these devices by the time that somebody measures with it. Who does hears
-        of what is wrong with it."""
-        with self._lock:
-            for device in devices:
-                if device not in self._waiting:
-                    with contextlib.suppress(WorkerError):
-                        self._waiting[device] = _Process(worker)
-                        self._waiting[device].load(replace(spec, device=device))
-
     def take(self, worker: Sequence[str], spec: WorkerSpec) -> _Process | None:
         """The process of this kind that waits on the device, if there is one. It may have another model."""
         with self._lock:
