@@ -123,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=os.environ.get("BENCHMARK_INTERPRETERS"),
         help="a folder of virtual environments (default: what BENCHMARK_INTERPRETERS says)",
     )
+    parser.add_argument("--method", default=None, help="ours for all (default: what says the same or more)")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=tuple(PEERS))
     given = parser.parse_args(argv)
     rows = [row for row in rows_of(given.data, given.rows) if row["output"].strip()]
@@ -143,9 +144,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             except RuntimeError as error:
                 print(f"{peer.words}: failed\n{error}")
                 continue
-            ours = data.ours(peer.method, turn)
+            method = given.method or peer.method
+            ours = data.ours(method, turn)
             found = figure(
-                f"prune --method {peer.method}",
+                f"prune --method {method}",
                 ours.processor,
                 against=peer.words,
                 baseline=theirs.processor,
