@@ -115,7 +115,7 @@ def drawn(ids: Sequence[str], seed: int) -> list[str]:
 
 def distinct(cache: SignalCache, ids: Sequence[str]) -> pl.DataFrame:
     """Of these measured samples those that do not read like one before: sample_id, input_ids, position."""
-    tokens = cache.columns(ids, ["input_ids", "position"]).insert_column(0, pl.Series("sample_id", ids))
+    tokens = cache.columns(ids, ["input_ids", "position"])
     return tokens.unique("input_ids", keep="first", maintain_order=True)
 
 
