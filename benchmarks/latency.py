@@ -32,6 +32,7 @@ from typing import Any
 import psutil
 from sqlalchemy import insert
 
+from benchmarks.figures import figure
 from datapruner.catalog import jobs, migrations, runs
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Dataset, Job, Project, Run
@@ -82,10 +83,8 @@ def processor_seconds(process: psutil.Process) -> float:
     return found
 
 
-def show(name: str, times: Sequence[float], baseline: Sequence[float], more: str = "") -> None:
-    ours, theirs = median(times), median(baseline)
-    compared = f"{ours * 1e3:10.1f} ms   baseline {theirs * 1e3:8.1f} ms   ratio {ours / theirs:6.2f}"
-    print(f"{name:<26}{compared}{more}")
+def show(name: str, times: Sequence[float], against: str, baseline: Sequence[float]) -> None:
+    figure(name, 1e3 * median(times), against=against, baseline=1e3 * median(baseline), unit="ms")
 
 
 def prune(folder: Path, model: Path, count: int, times: int, clients: int) -> None:
@@ -128,13 +127,16 @@ def prune(folder: Path, model: Path, count: int, times: int, clients: int) -> No
                     seen.append((took, here(some), processor_seconds(service) - before))
             for kind, seen in found.items():
                 taken, direct_times, used = zip(*seen, strict=True)
-                more = f"   service {median(used):.2f} processor seconds"
-                show(f"prune, {count} {kind} rows", taken, direct_times, more)
+                print(f"the service took {median(used):.2f} processor seconds for {count} {kind} rows")
+                show(
+                    f"prune over HTTP, {count} {kind} rows", taken, "the pipeline in a process", direct_times
+                )
                 if kind == "cached":
                     alone = taken
             named = [(f"many_{number}", some) for number in range(clients)]
             with ThreadPoolExecutor(clients) as executor:
-                show(f"prune, cached, {clients} at once", list(executor.map(ask, named)), alone)
+                together = list(executor.map(ask, named))
+            show(f"prune over HTTP, cached, {clients} at once", together, "one alone", alone)
             direct.stdin.close()
 
 
@@ -161,8 +163,8 @@ def sql(folder: Path, times: int) -> None:
             used[name].append(
                 after.children_user - before.children_user + after.children_system - before.children_system
             )
-    more = f"   processor seconds {median(used['ours'][1:]):.2f} against {median(used['bare'][1:]):.2f}"
-    show("sql from the shell", found["ours"][1:], found["bare"][1:], more)
+    print(f"sql took {median(used['ours'][1:]):.2f} processor seconds, bare {median(used['bare'][1:]):.2f}")
+    show("sql from the shell", found["ours"][1:], "DuckDB alone from the shell", found["bare"][1:])
 
 
 def pages(folder: Path, listed: int, times: int) -> None:
@@ -183,7 +185,7 @@ def pages(folder: Path, listed: int, times: int) -> None:
                     with db.write() as session:
                         queue.submit(session, project_id="p", kind="run", payload={})
                 found[size].append(seconds_of(lambda ask=ask, db=db: ask(db)))  # type: ignore[misc]
-        show(f"{name}, {listed:,}", found[listed], found[_FEW])
+        show(f"{name}, {listed:,} of them", found[listed], f"{_FEW} of them", found[_FEW])
     for db in databases.values():
         db.close()
 
@@ -227,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--listed", type=int, default=100_000)
+    parser.add_argument("--only", choices=("all", "pages"), default="all")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="datapruner-latency-") as name:
         folder = Path(name)
@@ -235,8 +238,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             from tests.tiny_model import save_tiny_model
 
             model = save_tiny_model(folder / "model")
-        prune(folder, model.resolve(), given.rows, given.times, given.clients)
-        sql(folder, given.times)
+        if given.only == "all":
+            prune(folder, model.resolve(), given.rows, given.times, given.clients)
+            sql(folder, given.times)
         pages(folder, given.listed, given.times)
 
 

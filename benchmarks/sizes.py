@@ -43,6 +43,10 @@ SCRIPTS: Mapping[str, Sizes] = {
         None,  # quality, not speed: a quarter of an hour
     ),
     "ingest": Sizes("--rows 300 --memory-rows 300 --repeats 1", "--memory-rows 300000"),
+    "latency": Sizes(
+        "--rows 2 --times 1 --clients 1 --listed 200 --only pages --model {model}",
+        "--times 3 --clients 4 --listed 100000",
+    ),
     "load": Sizes(
         "--clients 1 --seconds 0.2 --url {url} --token {token} --model {model}", "--clients 20 --seconds 20"
     ),
