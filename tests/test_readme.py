@@ -484,6 +484,7 @@ def test_a_command_that_the_text_names_is_one(name: str) -> None:
     _, *words = name.split()
     while getattr(command, "commands", None) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
-    assert not getattr(command, "commands", None), f"no such command: {name}"
+    alone = getattr(command, "invoke_without_command", False)
+    assert alone or not getattr(command, "commands", None), f"no such command: {name}"
     if words:
         command.make_context(name, words)  # raises for an option that there is not

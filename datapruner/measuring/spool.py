@@ -7,13 +7,15 @@ that order.
 Notable choices:
 - what was read is let go at once, so that the memory of the process is what it works on; what the system
   keeps of the file, it gives back where others need it;
-- room is reserved first: a full disk is an error here, and no signal in the middle of the work.
+- room is reserved first, where the system can: a full disk is an error here, and no signal in the middle of
+  the work.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,7 +44,10 @@ class Spool:
         if not size:
             return
         with needed("vectors"), tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if sys.platform == "linux":
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         self._rows = np.frombuffer(self._map, np.float32).reshape(self._rows.shape)
 
@@ -65,5 +70,5 @@ class Spool:
         return found
 
     def _let_go(self) -> None:
-        if self._map is not None:
+        if sys.platform != "win32" and self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)

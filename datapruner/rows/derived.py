@@ -33,10 +33,10 @@ _MAX_DEPTH = 32
 _EXACT = 2**53  # whole numbers up to here have a place among doubles
 _ELEMENT = 0  # in a path, an element of a list; keys are text
 
-# DuckDB holds what it has seen of every row, so of rows of one structure it is shown one.
+# DuckDB holds what it has seen of every row, so of rows of one structure it is shown the first.
 _STRUCTURE = """
-SELECT json_group_structure(json::JSON)
-FROM (SELECT any_value(json) AS json FROM originals GROUP BY json_structure(json::JSON))
+SELECT json_structure(('[' || coalesce(string_agg(json, ',' ORDER BY first), '') || ']')::JSON) -> 0
+FROM (SELECT arg_min(json, row) AS json, min(row) AS first FROM originals GROUP BY json_structure(json::JSON))
 """
 
 Path = tuple[str | int, ...]

@@ -7,12 +7,15 @@ them.
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 _FILE = ".in-use"
 _guard = threading.Lock()
@@ -22,8 +25,11 @@ _held: dict[Path, int] = {}
 def use(home: Path) -> None:
     """Have nothing taken away from `home` until this process ends; waits while something is.
 
-    A home that cannot be written is not cleaned either, and needs none of this.
+    A home that cannot be written is not cleaned either, and needs none of this; nor is one on Windows, which
+    has no such lock.
     """
+    if sys.platform == "win32":
+        return
     place = home.resolve()
     with _guard:
         if place not in _held:
@@ -36,6 +42,9 @@ def use(home: Path) -> None:
 @contextmanager
 def alone(home: Path) -> Iterator[bool]:
     """Whether no other process uses `home`, nor will before the block ends. Raises OSError."""
+    if sys.platform == "win32":
+        yield False
+        return
     place = home.resolve()
     use(place)
     with _guard:
