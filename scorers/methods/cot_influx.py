@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.shares import check_share, tolerant_floor
-from scorers.signals.columns import TOKEN_SIGNALS, Bools, Floats, Ints, Signals
+from scorers.signals.columns import TOKEN_SIGNALS, Bools, Ints, Signals
 
 RANKING = Column(
     "cot_influx", "the signal that ranks the examples, negated where low values come first", direction="high"
@@ -87,7 +88,7 @@ class CotInflux:
         check_share(share)
         score = np.asarray(scores["cot_influx"], dtype=np.float64)
         rank = np.lexsort((signals.ids, -score))
-        nll = token_column(signals, "nll").astype(np.float64)
+        nll = token_column(signals, "nll")
         required = _required(signals, nll, options.protect_end)
         budget = tolerant_floor(share * len(nll))
         chosen = _fitting(signals, rank, required, budget, options.token_keep)
@@ -112,24 +113,35 @@ class CotInflux:
         )
 
 
-def _required(signals: Signals, nll: Floats, protect_end: bool) -> Bools:
+def _required(signals: Signals, nll: NDArray[np.generic], protect_end: bool) -> Bools:
     """The tokens (M,) that a kept sample keeps anyway: its end tokens, or else its most surprising one."""
     if protect_end:
         required = token_column(signals, "is_end").astype(np.bool_).copy()
     else:
         required = np.zeros(len(nll), dtype=np.bool_)
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)
-    bare = np.bincount(owner[required], minlength=len(signals)) == 0
-    tokens = np.flatnonzero(bare[owner])
-    tokens = tokens[np.lexsort((-nll[tokens], owner[tokens]))]  # of each sample the most surprising first
-    required[tokens[np.diff(owner[tokens], prepend=-1) > 0]] = True
+    bare = (_per_sample(signals, required) == 0) & (signals.lengths > 0)
+    if bare.any():
+        tokens = np.flatnonzero(np.repeat(bare, signals.lengths))
+        values, lengths = nll[tokens], signals.lengths[bare]
+        starts = np.cumsum(lengths) - lengths
+        largest = np.maximum.reduceat(values, starts)
+        at = np.flatnonzero(values == np.repeat(largest, lengths))
+        owner = np.searchsorted(starts, at, side="right")
+        required[tokens[at[np.diff(owner, prepend=0) > 0]]] = True  # of each sample the first such
     return required
+
+
+def _per_sample(signals: Signals, tokens: Bools) -> Ints:
+    """How many of each sample's tokens are marked in (M,): (N,)."""
+    count = np.zeros(len(signals), dtype=np.int64)
+    some = np.flatnonzero(signals.lengths)
+    count[some] = np.add.reduceat(tokens, signals.offsets[some], dtype=np.int64)
+    return count
 
 
 def _fitting(signals: Signals, rank: Ints, required: Bools, budget: int, token_keep: float) -> Ints:
     """The samples of `rank` up to where their tokens exceed the budget / token_keep; at least the first."""
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)
-    least = np.bincount(owner[required], minlength=len(signals))
+    least = _per_sample(signals, required)
     fits = (np.cumsum(signals.lengths[rank]) * token_keep <= budget * (1 + 1e-12)) & (
         np.cumsum(least[rank]) <= budget
     )
@@ -137,7 +149,7 @@ def _fitting(signals: Signals, rank: Ints, required: Bools, budget: int, token_k
 
 
 def _most_surprising(
-    signals: Signals, chosen: Ints, nll: Floats, required: Bools, budget: int
+    signals: Signals, chosen: Ints, nll: NDArray[np.generic], required: Bools, budget: int
 ) -> tuple[Bools, float | None]:
     """Token mask (M,), True outside the chosen samples, and the least surprise kept beside the required.
 
@@ -145,12 +157,21 @@ def _most_surprising(
     """
     mask = np.ones(len(nll), dtype=np.bool_)
     lengths = signals.lengths[chosen]
-    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    tokens = np.repeat(signals.offsets[chosen], lengths) + within  # in the order of the ranking
+    narrow = np.int32 if len(nll) < 2**31 else np.int64
+    tokens = np.arange(int(lengths.sum()), dtype=narrow)  # in the order of the ranking
+    shift = signals.offsets[chosen] - (np.cumsum(lengths) - lengths)
+    np.add(tokens, np.repeat(shift.astype(narrow), lengths), out=tokens)
     optional = tokens[~required[tokens]]
-    room = max(0, budget - int(required[tokens].sum()))
+    room = max(0, budget - (len(tokens) - len(optional)))
     if room >= len(optional):
         return mask, None
-    falling = optional[np.argsort(-nll[optional], kind="stable")]
-    mask[falling[room:]] = False
-    return mask, float(nll[falling[room - 1]]) if room else None
+    if room == 0:
+        mask[optional] = False
+        return mask, None
+    falling = -nll[optional].astype(np.float32, copy=False)
+    least = np.partition(falling, room - 1)[room - 1]
+    kept = falling < least
+    ties = np.flatnonzero(falling == least)
+    kept[ties[: room - int(kept.sum())]] = True
+    mask[optional[~kept]] = False
+    return mask, float(-least)
