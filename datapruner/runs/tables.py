@@ -47,7 +47,7 @@ _CHUNK_SAMPLES = 20_480
 _CHUNK_TOKENS = 2_000_000
 _VECTOR, _ROW_GROUP = 2_048, 20_480
 """Rows of a row group: a multiple of those of DuckDB's vectors, and the most."""
-_MEMORY = "512MB"
+_MEMORY = "256MB"
 SCALARS = frozenset({"nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot"})
 """Sample signals that every result table shows, whatever the method."""
 
