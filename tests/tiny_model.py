@@ -104,7 +104,8 @@ def write_corpus(path: Path) -> Path:
 def messages_of(line: dict[str, Any]) -> list[dict[str, str]]:
     """The chat that a sound line stands for."""
     if "messages" in line:
-        return line["messages"]
+        messages: list[dict[str, str]] = line["messages"]
+        return messages
     if "conversations" in line:
         roles = {"human": "user", "gpt": "assistant"}
         return [{"role": roles[m["from"]], "content": m["value"]} for m in line["conversations"]]

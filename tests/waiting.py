@@ -26,6 +26,6 @@ def until(condition: Callable[[], T], told: Callable[[], object] = lambda: "wait
 def has_ended(pid: int) -> bool:
     """Whether the process runs no more, though whoever started it may not have asked yet how it ended."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
