@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks import rows as benchmark_rows
 from benchmarks.figures import figure
+from benchmarks.processes import ROOT
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import ingest
 from datapruner.measuring.measure import GPU_TASK_ROWS, GPU_WINDOW_ROWS, cut
@@ -102,7 +102,11 @@ def pipeline(spec: WorkerSpec, tasks: Sequence[Sequence[dict[str, Any]]], folder
     times = folder / "times.json"
     os.environ["FEEDING_TIMES"] = str(times)
     work = (local.Task(samples, folder) for samples in tasks)
-    worker = ("-m", "benchmarks.feeding", "worker")
+    # such processes take no modules from the working directory, where this one is
+    worker = (
+        "-c",
+        f"import sys; sys.path.append({str(ROOT)!r}); from benchmarks import feeding; feeding.serve()",
+    )
     failed = list(local.measure(spec, ["cpu"], work, lambda *_: None, worker))
     del os.environ["FEEDING_TIMES"]
     assert not failed, failed
@@ -159,9 +163,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
+def serve() -> None:
+    """Be a measuring process."""
+    with Renderers() as beside:
+        protocol.main(Stand, beside.ahead)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["worker"]:
-        with Renderers() as beside:
-            protocol.main(Stand, beside.ahead)
-    else:
-        main()
+    main()
