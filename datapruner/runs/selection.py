@@ -227,7 +227,4 @@ def _within_tokens(signals: Signals, select: Select, budget: int, name: str) -> 
 
 def kept_tokens(signals: Signals, selection: Selection) -> Ints:
     """Trained tokens that each sample contributes, (N,): 0 for pruned samples."""
-    per_sample = np.zeros(len(signals), dtype=np.int64)
-    some = np.flatnonzero(signals.lengths)  # a sum over none would be the next sample's first
-    per_sample[some] = np.add.reduceat(selection.token_keep, signals.offsets[some], dtype=np.int64)
-    return np.where(selection.keep, per_sample, 0)
+    return np.where(selection.keep, signals.counted(selection.token_keep), 0)

@@ -119,7 +119,7 @@ def _required(signals: Signals, nll: NDArray[np.generic], protect_end: bool) -> 
         required = token_column(signals, "is_end").astype(np.bool_).copy()
     else:
         required = np.zeros(len(nll), dtype=np.bool_)
-    bare = (_per_sample(signals, required) == 0) & (signals.lengths > 0)
+    bare = (signals.counted(required) == 0) & (signals.lengths > 0)
     if bare.any():
         tokens = np.flatnonzero(np.repeat(bare, signals.lengths))
         values, lengths = nll[tokens], signals.lengths[bare]
@@ -131,17 +131,9 @@ def _required(signals: Signals, nll: NDArray[np.generic], protect_end: bool) -> 
     return required
 
 
-def _per_sample(signals: Signals, tokens: Bools) -> Ints:
-    """How many of each sample's tokens are marked in (M,): (N,)."""
-    count = np.zeros(len(signals), dtype=np.int64)
-    some = np.flatnonzero(signals.lengths)
-    count[some] = np.add.reduceat(tokens, signals.offsets[some], dtype=np.int64)
-    return count
-
-
 def _fitting(signals: Signals, rank: Ints, required: Bools, budget: int, token_keep: float) -> Ints:
     """The samples of `rank` up to where their tokens exceed the budget / token_keep; at least the first."""
-    least = _per_sample(signals, required)
+    least = signals.counted(required)
     fits = (np.cumsum(signals.lengths[rank]) * token_keep <= budget * (1 + 1e-12)) & (
         np.cumsum(least[rank]) <= budget
     )

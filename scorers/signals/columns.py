@@ -207,3 +207,10 @@ class Signals:
     def lengths(self) -> Ints:
         """Response tokens of each sample, (N,)."""
         return np.diff(self.offsets)
+
+    def counted(self, tokens: Bools) -> Ints:
+        """How many of each sample's tokens are marked in (M,): (N,)."""
+        count = np.zeros(len(self), dtype=np.int64)
+        some = np.flatnonzero(self.lengths)  # a sum over none would be the next sample's first
+        count[some] = np.add.reduceat(tokens, self.offsets[some], dtype=np.int64)
+        return count
