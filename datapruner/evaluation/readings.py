@@ -25,7 +25,7 @@ class Readings:
     nll: npt.NDArray[np.float64]
     #: Of each row, its labelled tokens; at least one.
     tokens: npt.NDArray[np.int64]
-    #: Of each row, whether the answer that the model wrote is the right one; None where the set has no answers.
+    #: Of each row, whether the model wrote the right answer; None where the set has none.
     correct: npt.NDArray[np.bool_] | None = None
 
     @property
