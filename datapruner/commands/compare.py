@@ -74,9 +74,9 @@ def _sections(found: Comparison, configs: list[RunConfig]) -> Iterator[Renderabl
 
 
 def _named(run: str, config: RunConfig) -> str:
-    from datapruner.commands import report
+    from datapruner.commands import ending
 
-    return f"{run}: {'; '.join(report.asked(config).values())}"
+    return f"{run}: {'; '.join(ending.asked(config).values())}"
 
 
 def _correlations(title: str, rows: list[tuple[str, int, float | None]]) -> RenderableType:

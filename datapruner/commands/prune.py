@@ -162,9 +162,9 @@ def export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tu
 
 def finish(output: Output, result: Result, written: dict[str, tuple[Path, int]]) -> None:
     """Show what came of a run."""
-    from datapruner.commands import report
+    from datapruner.commands import ending
 
-    output.document(report.document(result, written))
+    output.document(ending.document(result, written))
     if not (output.as_json or output.quiet):
-        for section in report.sections(result, written, output.width):
+        for section in ending.sections(result, written, output.width):
             output.show(section, "")

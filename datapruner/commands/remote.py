@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from rich.console import RenderableType
 
 from datapruner.client import Client, RunOptions, SubsetFormat
-from datapruner.commands import answers, display, report, sets
+from datapruner.commands import answers, display, ending, sets
 from datapruner.commands.display import Output
 from datapruner.errors import NotFoundError, UsageError
 from datapruner.explaining.explanation import Explanation
@@ -208,7 +208,7 @@ def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
 # What is said at the end
 
 
-def _finish(client: Client, output: Output, run: RunAnswer, written: report.Written) -> None:
+def _finish(client: Client, output: Output, run: RunAnswer, written: ending.Written) -> None:
     output.document(
         {
             "run": run.id,
@@ -228,7 +228,7 @@ def _finish(client: Client, output: Output, run: RunAnswer, written: report.Writ
             output.show(section, "")
 
 
-def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterator[RenderableType]:
+def _sections(client: Client, run: RunAnswer, written: ending.Written) -> Iterator[RenderableType]:
     assert run.report is not None, run
     counts = published.Report(**run.report)
     config = RunConfig.model_validate(run.config)
@@ -240,30 +240,30 @@ def _sections(client: Client, run: RunAnswer, written: report.Written) -> Iterat
         {
             "Dataset": f"{run.dataset}, version {run.version}, at {client.url}",
             "Signals": measured if run.measured else "all there already, nothing measured",
-            **report.asked(config),
+            **ending.asked(config),
             "Run": run.id,
         }
     )
-    yield report.balance(counts, config)
+    yield ending.balance(counts, config)
     if counts.warnings:
         yield display.warnings(counts.warnings)
     if counts.truncated_sources:
-        yield report.truncated(counts.truncated_sources)
+        yield ending.truncated(counts.truncated_sources)
     if config.has_subset:
         if config.methods:
-            yield report.tokens(counts)
+            yield ending.tokens(counts)
         if counts.stages:
-            yield report.stages(counts)
-        yield report.reasons(counts)
+            yield ending.stages(counts)
+        yield ending.reasons(counts)
     if counts.rejected and run.version is not None:
         rejects = display.table("row", "reason", title="Rejected rows", right=("row",))
         for reject in islice(client.datasets.rejects(run.dataset_id, run.version), _REJECTS):
             rejects.add_row(f"{reject.row:,}", display.clean(f"{reject.reason} ({reject.remedy})"))
         yield rejects
     if written:
-        yield report.listed("Written", report.files(written))
+        yield ending.listed("Written", ending.files(written))
     ask = f'datapruner sql "from {run.dataset}.sample_scores limit 9"'
-    yield report.listed("Next", [f"datapruner explain {run.id} row:0", ask])
+    yield ending.listed("Next", [f"datapruner explain {run.id} row:0", ask])
 
 
 # Sources

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 import datapruner
 from datapruner.commands import display
-from datapruner.commands.report import stages
+from datapruner.commands.ending import stages
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explaining.explain import explain
 from datapruner.library import Result
