@@ -6,7 +6,6 @@ ids and masks of the samples in it, and the text is decoded from them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import duckdb
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datapruner.corpora.corpus import Corpus
@@ -37,7 +35,7 @@ from datapruner.explaining.reasoning import about_reasoning, shown_steps, with_r
 from datapruner.request.config import RunConfig
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.rows.sql_text import identifier
-from datapruner.runs import folders, published
+from datapruner.runs import named, published
 from datapruner.runs.columns import COUNTS
 from scorers.conversations.conversation import Conversation
 
@@ -56,39 +54,14 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
     `target` is a file that cannot be read or the run's files are gone.
     """
     path = Path(target)
-    if not path.is_file():
-        run = published.latest(home) if target == "latest" else published.load(target, home)
-        return explain_run(run, published.corpus_path(run, home), sample, home, home)
-    document = _run_document(path)
-    folder = home / "runs" / document["run"]
-    if (folder / "run.duckdb").is_file():
-        run = published.read(folder)
-        return explain_run(run, published.corpus_path(run, home), sample, home, home)
-    if path.suffix == ".parquet":
-        return _from_parquet(path, document, sample, home)
-    raise InputError(
-        f"{path}: run {document['run']} is not in {home}",
-        remedy=f"bring it back with: datapruner replay {path}",
-    )
-
-
-def _run_document(path: Path) -> dict[str, Any]:
-    """The run that a file belongs to, as in a run file."""
-    if path.suffix == ".json":
-        return folders.read_document(path)
-    if path.suffix == ".parquet":
-        try:
-            metadata = (pq.read_schema(path).metadata or {}).get(b"datapruner")
-        except pa.ArrowException as error:
-            raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
-        if metadata is not None:
-            return dict(json.loads(metadata))
-    beside = path.with_suffix(".run.json")
-    if not beside.is_file():
-        raise InputError(
-            f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"
-        )
-    return folders.read_document(beside)
+    if path.suffix == ".parquet" and path.is_file():
+        document = named.document_of(path)
+        run = named.of_document(document, home)
+        if run is None:
+            return _from_parquet(path, document, sample, home)
+    else:
+        run = named.find(target, home)
+    return explain_run(run, published.corpus_path(run, home), sample, home, home)
 
 
 # From a run
