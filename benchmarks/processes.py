@@ -22,8 +22,7 @@ def peak_mib() -> float:
 
     Not getrusage's, which begins at the size of the process that started this one (Linux only).
     """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return memory()["peak"]
 
 
 def alone(script: str, *arguments: str) -> Any:
@@ -31,6 +30,13 @@ def alone(script: str, *arguments: str) -> Any:
     command = [sys.executable, "-m", f"benchmarks.{script}", *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory(process: int | str = "self") -> dict[str, float]:
+    """MiB of a process: its peak so far, and what is its own now, not mapped from files (Linux only)."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    names = {"peak": "VmHWM:", "memory of its own": "RssAnon:"}
+    return {what: int(status.partition(name)[2].split()[0]) / 1024 for what, name in names.items()}
 
 
 @dataclass

@@ -5,22 +5,22 @@
 Baselines: a process that imports torch and transformers and loads model and tokenizer by
 `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`; and the pass over some rows in
 float32 at torch's matmul precision "highest". Times are processor seconds, medians of `--repeats` rounds in
-which the variants take turns; errors are relative to float32.
+which the variants take turns; errors are relative to float32. The peak counts what is mapped from files,
+weights too, which all processes share and the system may drop; memory of its own does not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import figure
-from benchmarks.processes import alone, peak_mib, timed
+from benchmarks.processes import alone, memory, timed
 
 if TYPE_CHECKING:
     from scorers.signals.forward import Measured
@@ -38,35 +38,37 @@ def plain(folder: str) -> None:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long))
 
 
-def with_model(folder: str) -> None:
-    from datapruner.measuring.workers.spec import WorkerSpec
-    from datapruner.measuring.workers.worker import Worker
-
-    Worker(WorkerSpec(folder, "", "float32", None, "truncate", "all", False, "cpu", None, 1))
+KINDS = {"measuring": "worker", "tokenising": "tokeniser"}
+"""Processes of ours, by the module that each runs."""
 
 
-def tokens_only(folder: str) -> None:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # as in `measuring.workers.tokenising`
-    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
-    from datapruner.measuring.signal_cache import NO_MODEL
-    from datapruner.measuring.workers.spec import WorkerSpec
-    from datapruner.measuring.workers.tokeniser import Tokeniser
+def ready(kind: str, folder: str) -> dict[str, float]:
+    """Memory of a process of ours, in MiB, once it has loaded what it works with; then it ends."""
+    from datapruner.measuring.workers.spec import WorkerSpec, spec_line
+    from datapruner.measuring.workers.start import START
+    from scorers.interpreter import PYTHON
 
-    Tokeniser(WorkerSpec(folder, "", NO_MODEL, None, "truncate", "all", False, "", None, 1))
-
-
-STARTS: Mapping[str, Callable[[str], None]] = {
-    PLAIN: plain,
-    "measuring": with_model,
-    "tokenising": tokens_only,
-}
+    spec = WorkerSpec(folder, "", "float32", None, "truncate", "all", False, "cpu", None, 1)
+    command = [*PYTHON, *START, KINDS[kind]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(spec_line(spec))
+        process.stdin.flush()
+        said = json.loads(process.stdout.readline())
+        assert said == {"event": "ready"}, said
+        return memory(process.pid)
 
 
 def start_alone(name: str, folder: str) -> None:
-    """Start in this process, and print what that took as JSON."""
+    """Start one, and print what that took as JSON."""
     with timed() as took:
-        STARTS[name](folder)
-    print(json.dumps({"processor": took.processor, "peak": peak_mib()}))
+        if name == PLAIN:
+            plain(folder)
+            held = memory()
+        else:
+            held = ready(name, folder)
+    print(json.dumps({"processor": took.processor, **held}))
 
 
 def starts(folder: Path, kinds: Sequence[str], repeats: int) -> None:
@@ -75,12 +77,12 @@ def starts(folder: Path, kinds: Sequence[str], repeats: int) -> None:
     for _ in range(repeats):
         for name, runs in found.items():
             runs.append(alone("start", "--alone", name, str(folder)))
+    units = {"processor": "s", "peak": "MiB", "memory of its own": "MiB"}
     typical = {
-        name: {what: median(run[what] for run in runs) for what in ("processor", "peak")}
-        for name, runs in found.items()
+        name: {what: median(run[what] for run in runs) for what in units} for name, runs in found.items()
     }
     for name in kinds:
-        for what, unit in (("processor", "s"), ("peak", "MiB")):
+        for what, unit in units.items():
             value, baseline = (typical[each][what] for each in (name, PLAIN))
             figure(f"start of a {name} process, {what}", value, against=PLAIN, baseline=baseline, unit=unit)
 
@@ -144,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="smollm2-135m")
-    kinds = [name for name in STARTS if name != PLAIN]
+    kinds = list(KINDS)
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="of processes to start")
     parser.add_argument("--alone", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)

@@ -34,6 +34,7 @@ from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, Pass, find_devices, measure, proxy_for, worker_spec
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
+from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress, Silent
 from datapruner.request.config import Reading, ReadingSettings
 from datapruner.request.parts import Calibrate, Seed
@@ -59,7 +60,7 @@ COLUMNS = (
 )
 """What a recipe's calibration adds to the scores."""
 
-WORKER = ("-m", "datapruner.measuring.workers.calibrator")
+WORKER = (*START, "calibrator")
 _ROOM_FOR_FAILURES = 1.1
 
 

@@ -25,6 +25,7 @@ from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress
 from datapruner.request.config import Measuring
 from scorers.models import encoders
@@ -38,7 +39,7 @@ EMBEDDING_VERSION = 2
 
 OF_SENTENCES = "sentence:all"
 """Instead of a template's hash in an embedding's key."""
-WORKER = ("-m", "datapruner.measuring.workers.embedder")
+WORKER = (*START, "embedder")
 TASK_SAMPLES = 512
 _NO_TEXT = "the sample has no text to embed"
 

@@ -33,13 +33,14 @@ from datapruner.measuring.measure import Machine, Pass, cut, sharing, worker_spe
 from datapruner.measuring.signal_cache import shard_name
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
+from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress
 from datapruner.system.files import publishing
 
 VERSION = 1
 """Raised whenever an influence's value would change; part of the key."""
 
-WORKER = ("-m", "datapruner.measuring.workers.influencer")
+WORKER = (*START, "influencer")
 STEPS_A_TASK = 200
 _RESULT = "influence.parquet"
 

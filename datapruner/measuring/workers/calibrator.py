@@ -64,5 +64,6 @@ class Calibrator:
         yield {"event": "done", "task": task["task"], "failed": []}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the protocol over the standard streams of this process."""
     protocol.main(Calibrator)

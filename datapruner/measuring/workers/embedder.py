@@ -55,5 +55,6 @@ class Embedder:
         yield {"event": "done", "task": task["task"], "failed": []}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the protocol over the standard streams of this process."""
     protocol.main(Embedder)

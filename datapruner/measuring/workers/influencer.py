@@ -104,5 +104,6 @@ def _write(path: Path, name: str, tensor: Tensor) -> None:
         file.write(safetensors.torch.save({name: tensor.contiguous()}))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the protocol over the standard streams of this process."""
     protocol.main(Influencer)

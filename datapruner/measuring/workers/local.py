@@ -28,14 +28,15 @@ from typing import IO, Any
 from datapruner.errors import ModelError, UsageError, WorkerError, without_paths
 from datapruner.measuring.signal_cache import shard_name
 from datapruner.measuring.workers.spec import WorkerSpec, spec_line
+from datapruner.measuring.workers.start import START
 from datapruner.system import space
 from scorers.interpreter import PYTHON
 
 OnProgress = Callable[[int, int], None]
 """Called with (rows, tokens) measured since the last call; negative when a worker's death undid some."""
 
-WORKER = ("-m", "datapruner.measuring.workers.worker")
-TOKENISER = ("-m", "datapruner.measuring.workers.tokenising")
+WORKER = (*START, "worker")
+TOKENISER = (*START, "tokeniser")
 """Arguments of the Python interpreter that start a worker: with a model, or a tokenizer alone."""
 
 _PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}

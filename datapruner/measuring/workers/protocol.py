@@ -31,6 +31,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TextIO
 
 from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.measuring.workers.start import settled
 from scorers.models.sources import ModelSourceError
 
 Event = dict[str, Any]
@@ -161,14 +162,17 @@ def serve(
                 _run(runner, message, parts, speaker, behind)
             continue
         behind.settle()
-        runner = None  # the model before makes room for the next
-        gc.collect()
+        if gc.isenabled():  # else nothing was loaded yet
+            runner = None  # the model before makes room for the next
+            gc.unfreeze()
+            gc.collect()
         try:
             runner = start(WorkerSpec(**message))
         except ModelSourceError as error:
             speaker.send({"event": "refused", "message": str(error)})
         else:
             speaker.send({"event": "ready"})
+        settled()
 
 
 def _run(runner: Runner, task: dict[str, Any], parts: list[Part], speaker: _Speaker, behind: _Behind) -> None:

@@ -1,6 +1,6 @@
 """Processes that render a measuring process's samples ahead of their turn, so that its device never waits.
 
-Run as a script it is such a process: lines come in, a specification (`spec.spec_line`) and then samples, a
+`main` is such a process: lines come in, a specification (`spec.spec_line`) and then samples, a
 list of them a line; for each of these, the number of bytes that follow goes out (eight bytes), and `packed`
 samples.
 
@@ -28,6 +28,7 @@ import numpy as np
 
 from datapruner.measuring.workers.protocol import Part, plainly
 from datapruner.measuring.workers.spec import WorkerSpec, spec_line, unwire
+from datapruner.measuring.workers.start import START, settled
 from scorers.interpreter import PYTHON
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class _Renderer:
     """One such process."""
 
     def __init__(self) -> None:
-        command = [*PYTHON, "-m", "datapruner.measuring.workers.renderers"]
+        command = [*PYTHON, *START, "renderers"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._spec: WorkerSpec | None = None
 
@@ -169,6 +170,7 @@ def serve(lines: BinaryIO, out: BinaryIO) -> None:
             spec = WorkerSpec(**message)
             config, loaded = tokenizer.load(Path(spec.folder))
             renderer = renderer_of(spec, loaded, tokenizer.max_positions(config))
+            settled()
             continue
         found = renderer.render([unwire(sample) for sample in message])
         data = packed([(sample["id"], each) for sample, each in zip(message, found, strict=True)])
@@ -179,13 +181,7 @@ def serve(lines: BinaryIO, out: BinaryIO) -> None:
 
 def main() -> None:
     """Render over the standard streams of this process; what libraries print goes to standard error."""
-    sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
-    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with out:
         serve(sys.stdin.buffer, out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,5 @@
 """What renders and tokenises samples for runs that read nothing of the model: it has none, and its shards
-hold token ids and their places alone."""
+hold token ids and their places alone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ class Tokeniser:
         tokens = sum(len(sample.input_ids) for _, sample in encoded)
         yield {"event": "progress", "rows": len(samples), "tokens": tokens}
         yield {"event": "done", "task": task["task"], "failed": []}
+
+
+def main() -> None:
+    """Run the protocol over the standard streams of this process."""
+    protocol.main(Tokeniser)

@@ -78,6 +78,7 @@ def loaded(spec: WorkerSpec) -> tuple[Proxy, ChatRenderer]:
     return proxy, renderer_of(spec, proxy.tokenizer, proxy.max_positions)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the protocol over the standard streams of this process."""
     with Renderers() as renderers:
         protocol.main(Worker, renderers.ahead)

@@ -17,7 +17,7 @@ from datapruner.measuring.workers.worker import Worker
 from scorers.interpreter import PYTHON
 from tests import tiny_model
 
-_TOKENISE = "import sys; from datapruner.measuring.workers import tokenising; tokenising.main()"
+_TOKENISE = "import gc, sys; from datapruner.measuring.workers import start; start.main('tokeniser')"
 _TORCH = "[name for name, module in sys.modules.items() if module and name.partition('.')[0] == 'torch']"
 
 
@@ -37,7 +37,7 @@ def test_a_process_without_torch_makes_the_tokens_that_one_with_a_model_makes(
 ) -> None:
     with_model = WorkerSpec(str(tiny_folder), "r", "float32", None, "truncate", "all", False, "cpu", None, 1)
     without = replace(with_model, dtype=NO_MODEL)
-    command = [*PYTHON, "-c", f"{_TOKENISE}; print({_TORCH})"]
+    command = [*PYTHON, "-c", f"{_TOKENISE}; print({_TORCH}, gc.isenabled(), gc.get_freeze_count() > 0)"]
     told = task(tmp_path / "tokens.parquet")
     samples = told.pop("samples")
     lines = spec_line(without) + "".join(json.dumps(line) + "\n" for line in ({**told, "parts": 1}, samples))
@@ -55,4 +55,4 @@ def test_a_process_without_torch_makes_the_tokens_that_one_with_a_model_makes(
     tokens = sum(found["n_tokens"].drop_null().to_pylist())
     assert progress == {"event": "progress", "task": 1, "rows": len(found), "tokens": tokens}
     assert done == {"event": "done", "task": 1, "failed": []}
-    assert said.stderr == "[]\n"
+    assert said.stderr == "[] True True\n"

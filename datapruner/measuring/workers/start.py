@@ -1,0 +1,44 @@
+"""Starts a process that measures, tokenises or embeds: `python -m datapruner.measuring.workers.start NAME`.
+
+NAME is the module of this folder with its `main`.
+
+Most of a start is imports. Notable choices:
+- what such a process can do without is not there, as if it were not installed: torch itself where there is no
+  model, as transformers' tokenizers need none; else the packages that transformers imports only to have them;
+- garbage is not collected before the model is loaded (`protocol.serve`): nearly everything that is made until
+  then stays, and to look through all of it again and again was a quarter of the start.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from importlib import import_module
+
+START = ("-m", "datapruner.measuring.workers.start")
+"""Arguments of the Python interpreter, before the name."""
+
+_WITHOUT_TORCH = ("tokeniser", "renderers")
+_UNUSED = ("accelerate", "scipy")
+
+
+def main(name: str) -> None:
+    """Run the process that is called so over the standard streams."""
+    gc.disable()
+    if name in _WITHOUT_TORCH:
+        os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which say that it is not installed
+    for each in ("torch",) if name in _WITHOUT_TORCH else _UNUSED:
+        sys.modules[each] = None  # type: ignore[assignment]
+    import_module(f"datapruner.measuring.workers.{name}").main()
+
+
+def settled() -> None:
+    """Begin to collect garbage, if that was put off, but not among what is there now (`gc.freeze`)."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
