@@ -27,6 +27,7 @@ from datapruner.commands import (
     datasets,
     display,
     explain,
+    export,
     jobs,
     prune,
     query,
@@ -66,6 +67,7 @@ app.add_typer(rewrite.rewrite_app, name="rewrite", help="Shorten the reasoning o
 app.command("dedup", cls=settings.of_dedup())(curate.dedup)
 app.command("contamination")(curate.contamination)
 app.command("calibrate", cls=settings.of_calibration())(calibrate.calibrate)
+app.command("export")(export.export)
 app.command("explain")(explain.explain)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)

@@ -16,7 +16,9 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, find_devices
-from datapruner.outputs import exports
+from datapruner.outputs import exports, training_rows
+from datapruner.outputs.trainers import registry, writing
+from datapruner.outputs.training_rows import Counts, TooLong
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.keep import Keep
@@ -31,6 +33,14 @@ if TYPE_CHECKING:
     import datasets
 
     from datapruner.teacher import Estimate, TeacherSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerExport:
+    """What was written for a trainer, and the configuration to train on it, ready to copy."""
+
+    counts: Counts
+    configuration: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,6 +116,29 @@ class Result:
             count = row_files.write(target, rows)
         files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
         return count
+
+    def export_for(
+        self,
+        trainer: str,
+        path: str | Path,
+        *,
+        max_length: int | None = None,
+        too_long: TooLong = "cut",
+        shard_rows: int | None = None,
+    ) -> TrainerExport:
+        """Write the subset as a trainer takes it: `trainer` is one of `datapruner.outputs.trainers.registry`.
+
+        `max_length`: tokens that a row may have; of longer ones the end goes, or with `too_long="drop"` all
+        of them. Rows without a token to train on are left out. `shard_rows`: a folder of files with as many
+        rows each. The run's configuration and lineage go beside it as `<name>.run.json`. Raises UsageError
+        when it cannot be written, when the run only scored, or when it rewrote and so has no token ids, and
+        NothingSurvivedError when no row is left.
+        """
+        target, kind = Path(path), registry.find(trainer)
+        rows = training_rows.of_run(self.run, self.home, max_length=max_length, too_long=too_long)
+        writing.write(kind, target, rows, shard_rows)
+        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
+        return TrainerExport(rows.counts, kind.note(target, rows))
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""

@@ -22,11 +22,12 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.measuring.places import flatten
-from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.outputs import training_rows
+from datapruner.outputs.training_rows import IGNORED, TrainingBatch
 from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     import datasets
 
 _BATCH = 2048
-_IGNORED = -100
 
 
 def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
@@ -65,20 +65,10 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
 
 def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
     """Some kept rows, and the columns of ours that go with them."""
-    cache = SignalCache(home, ProxyKey(**run.lineage["proxy"]))
     scores = kept_scores(run)
-    places = cache.places(scores["sample_id"])
-    with duckdb.connect(str(run.database), read_only=True) as connection:
-        for start in range(0, len(scores), _BATCH):
-            part = scores.slice(start, _BATCH)
-            rows = part["row"].to_list()
-            lists = places.part(start, start + len(part)).columns(["input_ids", "position"])
-            kept = connection.sql(
-                "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
-                params={"first": rows[0], "last": rows[-1]},
-            ).to_arrow_table()
-            training = pa.table(_training_columns(lists, kept.column("kept_tokens")))
-            yield rows, _beside(plain_table(part), training)
+    for part, batch, response in training_rows.kept_tokens(run, home, scores["row"], scores["sample_id"]):
+        ours = scores[part]
+        yield ours["row"].to_list(), _beside(plain_table(ours), pa.table(_training_columns(batch, response)))
 
 
 def _rewritten(run: Run, corpus: Corpus) -> Rows:
@@ -151,28 +141,16 @@ def _set(scores: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _training_columns(lists: pl.DataFrame, kept_tokens: pa.ChunkedArray) -> dict[str, pa.Array]:
-    """input_ids, attention_mask, labels and token_keep, from ids, response positions and kept positions."""
-    lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
-    begins = np.concatenate([[0], np.cumsum(lengths)])
-    ids = flatten(lists["input_ids"])
-    response = flatten(lists["position"]) + np.repeat(begins[:-1], lists["position"].list.len().to_numpy())
-    kept_lists = kept_tokens.combine_chunks()
-    kept = kept_lists.flatten().to_numpy() + np.repeat(begins[:-1], kept_lists.value_lengths().to_numpy())
-    labels = np.full(len(ids), _IGNORED, dtype=np.int32)
-    labels[kept] = ids[kept]
-    flags = np.zeros(len(ids), dtype=np.bool_)
-    flags[kept] = True
-    outside = np.ones(len(ids), dtype=np.bool_)
-    outside[response] = False
-    offsets = pa.array(begins.astype(np.int32))
+def _training_columns(batch: TrainingBatch, response: NDArray[np.bool_]) -> dict[str, pa.Array]:
+    """input_ids, attention_mask, labels and token_keep; `response` says which tokens are of one, (T,)."""
+    offsets = pa.array(batch.offsets.astype(np.int32))
     return {
         name: pa.ListArray.from_arrays(offsets, values)
         for name, values in {
-            "input_ids": pa.array(ids),
-            "attention_mask": pa.array(np.ones(len(ids), dtype=np.int8)),
-            "labels": pa.array(labels),
-            "token_keep": pa.array(flags, mask=outside),
+            "input_ids": pa.array(batch.input_ids),
+            "attention_mask": pa.array(np.ones(len(batch.input_ids), dtype=np.int8)),
+            "labels": pa.array(batch.labels),
+            "token_keep": pa.array(batch.labels != IGNORED, mask=~response),
         }.items()
     }
 
@@ -197,8 +175,7 @@ def _apart(names: Sequence[str], ours: Sequence[str]) -> list[str]:
 
 
 def _metadata(run: Run) -> dict[bytes, bytes]:
-    document = {"run": run.run_id, "config": run.config.model_dump(mode="json"), "lineage": run.lineage}
-    return {b"datapruner": json.dumps(document, sort_keys=True).encode()}
+    return {b"datapruner": json.dumps(training_rows.about_run(run), sort_keys=True).encode()}
 
 
 def plain(run: Run, corpus: Corpus) -> Rows:

@@ -57,6 +57,25 @@ def publishing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def publishing_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `path` when the block ends well, and leaves no trace when it does not.
+
+    Its files are flushed to disk before. `path` may be an empty folder. Raises OSError.
+    """
+    temporary = unfinished(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for place, _, files in os.walk(temporary):
+            for name in files:
+                with (Path(place) / name).open("rb") as file:
+                    os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Publish a small JSON file."""
     with publishing(path) as file:

@@ -20,7 +20,7 @@ import transformers as tf
 import datapruner
 from datapruner.errors import UsageError
 from datapruner.library import Result
-from datapruner.outputs import exports
+from datapruner.outputs import exports, training_rows
 from tests import tiny_model
 from tests.pipeline import Prune
 
@@ -126,7 +126,7 @@ def test_how_many_samples_are_written_at_once_changes_nothing(
     qtuned: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qtuned.export(tmp_path / "whole.parquet")
-    monkeypatch.setattr(exports, "_BATCH", 3)
+    monkeypatch.setattr(training_rows, "_BATCH", 3)
     qtuned.export(tmp_path / "parts.parquet")
     whole, parts = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "parts"))
     assert whole.equals(parts, check_metadata=True)
@@ -403,7 +403,7 @@ def test_when_writing_breaks_off_the_file_that_was_there_stays(
             raise OSError(28, "No space left on device")
         return real(*args)
 
-    monkeypatch.setattr(exports, "_BATCH", 3)
+    monkeypatch.setattr(training_rows, "_BATCH", 3)
     monkeypatch.setattr(exports, "_training_columns", full)
     with pytest.raises(UsageError, match=r"cannot write .*subset\.parquet: No space left on device"):
         qtuned.export(path)

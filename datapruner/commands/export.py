@@ -1,0 +1,98 @@
+"""`export`: the subset of a run as a file again, or as a trainer takes it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from datapruner.commands import display
+from datapruner.commands import options as given
+from datapruner.commands.display import Output
+from datapruner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from datapruner.outputs.training_rows import Counts
+
+
+def export(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run id, latest, a subset .parquet, or a .run.json."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PATH", help="The file or, where it is one, the folder.")
+    ],
+    trainer: Annotated[
+        str | None,
+        typer.Option("--for", metavar="TRAINER", help="trl, transformers, axolotl. Default: all columns."),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The kept rows unchanged.")] = False,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Tokens that a row may have. Default: any number.")
+    ] = None,
+    too_long: Annotated[
+        Literal["cut", "drop"], typer.Option(help="What becomes of longer rows: their end goes, or all.")
+    ] = "cut",
+    shard_rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Write a folder of files with N rows each.")
+    ] = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Write the subset of a run, with --for as a trainer takes it: it trains on the kept tokens alone.
+
+    It prints the longest row and the configuration to train with. A row that is cut is trained on as far as
+    it goes; a row in which no token to train on is left is not written, and counted.
+    """
+    from datapruner.home import home_folder
+    from datapruner.library import Result
+    from datapruner.runs import named
+
+    if trainer is not None and plain:
+        raise UsageError("--plain rows have no token masks, which --for is about", remedy="give one of them")
+    if trainer is None and (max_length is not None or too_long != "cut" or shard_rows is not None):
+        raise UsageError("a limit and shards are of rows for trainers", remedy="give --for as well")
+    home = home_folder()
+    result = Result(named.find(target, home), home)
+    output = Output(as_json=as_json, quiet=quiet)
+    if trainer is None:
+        rows = result.export(out, plain=plain)
+        output.document({"run": result.run.run_id, "path": str(out), "rows": rows})
+        output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}")
+        return
+    written = result.export_for(trainer, out, max_length=max_length, too_long=too_long, shard_rows=shard_rows)
+    output.document(
+        {
+            "run": result.run.run_id,
+            "trainer": trainer,
+            "path": str(out),
+            "counts": asdict(written.counts),
+            "configuration": written.configuration,
+        }
+    )
+    output.show(*_sections(out, written.counts, written.configuration))
+
+
+def _sections(out: Path, counts: Counts, configuration: str) -> Iterator[RenderableType]:
+    said: dict[str, Any] = {
+        "Written": f"{display.clean(str(out))}: {display.plural(counts.written, 'row')}, "
+        f"{counts.trained_tokens:,} of {display.plural(counts.tokens, 'token')} trained on",
+        "Longest": display.plural(counts.longest, "token"),
+    }
+    if counts.cut:
+        said["Cut"] = f"{display.plural(counts.cut, 'row')} at the limit"
+    if counts.too_long:
+        said["Too long"] = f"{display.plural(counts.too_long, 'row')} left out"
+    if counts.untrained:
+        said["Untrained"] = f"{display.plural(counts.untrained, 'row')} without a token to train on, left out"
+    if counts.lost_tokens:
+        said["Lost"] = f"{display.plural(counts.lost_tokens, 'token')} to train on"
+    yield display.pairs(said)
+    yield Text(f"\n{configuration}", end="")

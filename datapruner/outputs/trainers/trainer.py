@@ -1,0 +1,40 @@
+"""What a trainer's format is: what it writes, and what is said to whoever trains on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from datapruner.outputs.training_rows import TrainingRows
+
+Note = Callable[[Path, TrainingRows], str]
+"""The configuration to train on what was written to a path, ready to copy. Its rows are read: the counts are
+whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsFile:
+    """A format that is one file with this suffix. `write` reads all the rows and puts them on a binary
+    stream."""
+
+    name: str
+    title: str
+    suffix: str
+    write: Callable[[BinaryIO, TrainingRows], None]
+    note: Note
+
+
+@dataclass(frozen=True, slots=True)
+class AsFolder:
+    """A format that is a folder. `write` reads all the rows and puts what it has to into an empty folder,
+    which gets another name later: `note` is told that one."""
+
+    name: str
+    title: str
+    write: Callable[[Path, TrainingRows], None]
+    note: Note
+
+
+Trainer = AsFile | AsFolder
