@@ -22,7 +22,7 @@ Second = Annotated[str, typer.Argument(metavar="RUN", help="Likewise.")]
 
 
 def compare(first: First, second: Second, url: given.Url = None, as_json: given.Json = False) -> None:
-    """Compare two runs: which samples both keep, and how alike their scores rank.
+    """Compare two runs: which samples both keep, how alike their scores rank, and how they were evaluated.
 
     Samples are the same when their conversations are, so the runs may be of different files. Each run's own
     score, the one that it ranks by, is compared with the other's as well as scores of one name. With --url,
@@ -34,7 +34,7 @@ def compare(first: First, second: Second, url: given.Url = None, as_json: given.
         found, configs = remote.compare(url, first, second)
     else:
         from datapruner.home import home_folder
-        from datapruner.runs import comparison, published
+        from datapruner.runs import comparison, evaluations, published
 
         home = home_folder()
         both = [
@@ -43,6 +43,8 @@ def compare(first: First, second: Second, url: given.Url = None, as_json: given.
         ]
         one, other = (comparison.Compared(run.run_id, run.database, run.report.scores) for run in both)
         found, configs = comparison.compare(one, other), [run.config for run in both]
+        told = [last for run in both if (last := evaluations.latest(run.folder)) is not None]
+        found = found.model_copy(update={"evaluations": told})
     output = Output(as_json=as_json)
     output.document(found.model_dump(mode="json"))
     for section in _sections(found, configs):
@@ -53,6 +55,9 @@ def _sections(found: Comparison, configs: list[RunConfig]) -> Iterator[Renderabl
     yield display.pairs(
         {"First": _named(found.first, configs[0]), "Second": _named(found.second, configs[1])}
     )
+    for each in found.evaluations:
+        which = "first" if each.run == found.first else "second"
+        yield Text(f"The {which}, as it was evaluated: {each.said}")
     counts = display.table("samples", "", "share", right=("", "share"))
     counts.add_row("known to both", f"{found.common_samples:,}", "100.0 %", style="bold")
     for name, count in {

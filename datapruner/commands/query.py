@@ -168,11 +168,12 @@ def list_runs(
         remote.list_runs(url, limit, Output(as_json=as_json))
         return
     from datapruner.home import home_folder
-    from datapruner.runs import published
+    from datapruner.runs import evaluations, published
 
     output = Output(as_json=as_json)
     home = home_folder()
     found = [(run, _moment(run.folder)) for run in islice(published.history(home), limit)]
+    evaluated = {run.run_id: evaluations.latest(run.folder) for run, _ in found}
     output.document(
         {
             "runs": [
@@ -188,6 +189,7 @@ def list_runs(
                     "rewrite": None if run.config.rewrite is None else run.config.rewrite.model_dump(),
                     "kept": run.report.kept if run.config.has_subset else None,
                     "database": str(run.database),
+                    "verdict": None if (last := evaluated[run.run_id]) is None else last.verdict,
                 }
                 for run, moment in found
             ]
@@ -196,13 +198,18 @@ def list_runs(
     if not found:
         output.show(Text(f"no run in {home} yet: start one with `datapruner prune`"))
         return
-    made = display.table("run", "when", "source", "method", "rows", "kept", right=("rows", "kept"))
+    told = any(evaluated.values())  # a column that would be empty is left out
+    columns = ("run", "when", "source", "method", "rows", "kept", *(["verdict"] if told else []))
+    made = display.table(*columns, right=("rows", "kept"))
     for run, moment in found:
         source = "(rows)" if run.config.source is None else Path(run.config.source).name or run.config.source
         kept = f"{run.report.kept:,}" if run.config.has_subset else "–"
         when = answers.when(moment)
         run_id = run.run_id if output.width is None else run.run_id[:_SHOWN_ID]
         cells: Sequence[str] = (run_id, when, source, run.config.title, f"{run.report.ingested:,}", kept)
+        if told:
+            last = evaluated[run.run_id]
+            cells = (*cells, "–" if last is None else last.verdict or "not reached")
         made.add_row(*map(display.clean, cells))
     output.show(made)
 

@@ -39,8 +39,18 @@ from datapruner.system import homes
 from datapruner.system.files import is_unfinished
 from scorers.signals.columns import SIGNAL_VERSION
 
-KINDS = ("corpora", "signals", "embeddings", "influence", "runs", "answers", "models", "unfinished")
-_OURS = ("corpora", "signals", "influence", "runs")
+KINDS = (
+    "corpora",
+    "signals",
+    "embeddings",
+    "influence",
+    "evaluations",
+    "runs",
+    "answers",
+    "models",
+    "unfinished",
+)
+_OURS = ("corpora", "signals", "influence", "evaluations", "runs")
 _OF_SIGNALS = (".parquet", ".json")
 _UNFINISHED_AFTER = timedelta(days=1)
 
@@ -215,10 +225,12 @@ def _any(shard: Path, living: NDArray[np.uint64]) -> bool:
 
 
 def _others(home: Path, limit: datetime) -> Iterator[Holding]:
-    for folder in sorted(path for path in (home / "influence").glob("[!.]*") if path.is_dir()):
-        whole = _folder(folder)
-        unneeded = (whole,) if whole.written <= limit else ()
-        yield Holding("influence", _name(home, folder), "LiSSA", whole.bytes, whole.written, (), unneeded)
+    # What either was computed for is with the runs; this only spares computing what is asked for again.
+    for kind, about in {"influence": "LiSSA", "evaluations": "trainings of an evaluation"}.items():
+        for folder in sorted(path for path in (home / kind).glob("[!.]*") if path.is_dir()):
+            whole = _folder(folder)
+            unneeded = (whole,) if whole.written <= limit else ()
+            yield Holding(kind, _name(home, folder), about, whole.bytes, whole.written, (), unneeded)
     for path in sorted((home / "runs").glob("*/run.json")):
         run = published.read(path.parent)
         whole = _folder(path.parent)

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from datapruner.request.settings import RunSettings
 from datapruner.schemas.common import Answer, Moment, Request
+from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.jobs import JobState
 from datapruner.validation import of_kind
 
@@ -176,7 +177,7 @@ class Comparison(Answer):
     """Two runs over the same rows: how many samples both keep, one keeps, neither keeps; by sample id.
 
     `correlations`: of every score that both have. `own_scores`: of each score that the first run ranked by
-    with each that the second did, the first eight of either.
+    with each that the second did, the first eight of either. `evaluations`: the last of either run, if any.
     """
 
     first: str
@@ -189,3 +190,4 @@ class Comparison(Answer):
     jaccard: float | None
     correlations: list[ScoreCorrelation]
     own_scores: list[OwnCorrelation]
+    evaluations: list[Evaluation] = Field([], repr=False)

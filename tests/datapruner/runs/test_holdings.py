@@ -16,9 +16,11 @@ import datapruner
 from datapruner.errors import UsageError
 from datapruner.library import Result
 from datapruner.measuring import compaction
+from datapruner.runs import evaluations
 from datapruner.runs.holdings import Holding, clean, holdings
 from datapruner.system.files import unfinished
 from tests.datapruner.system.test_homes import another_user
+from tests.evaluations import evaluation
 
 NOW = timedelta()
 DAY = timedelta(days=1)
@@ -127,6 +129,21 @@ def test_small_shards_are_merged_when_they_are_many_and_go_when_nobody_reads_the
     score(home, options, 6)
     assert [path for path in files if path.exists()] == files[3:]
     assert score(home, options, 1, 2, 3, 4, 5).run.measured == 0
+
+
+def test_trainings_of_an_evaluation_go_when_they_are_old_and_what_came_of_it_stays(place: Any) -> None:
+    home, first, _ = place
+    stored = evaluations.write(first.run.folder, evaluation(run=first.run.run_id))
+    trained = home / "evaluations" / "0123456789abcdef" / "random-0-0.001.npz"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"what was read")
+    (holding,) = by_kind(home, "evaluations")
+    assert (holding.about, holding.bytes) == ("trainings of an evaluation", 13)
+    assert clean(home, older_than=DAY) == []
+    aged(home, days=3)
+    assert [each.path for each in clean(home, older_than=DAY)] == [trained.parent]
+    assert evaluations.latest(first.run.folder) is not None
+    assert stored.exists()
 
 
 def test_while_another_process_uses_the_home_nothing_goes(place: Any) -> None:

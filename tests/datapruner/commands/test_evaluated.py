@@ -1,0 +1,53 @@
+"""Runs that were evaluated, as `runs` and `compare` show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datapruner.library import Result
+from datapruner.runs import evaluations
+from tests.command_line import Said
+from tests.evaluations import evaluation
+from tests.pipeline import Prune
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def evaluated(prune: Prune) -> Result:
+    """A run with a verdict of today and one of before."""
+    made = prune("ifd", 0.3)
+    evaluations.write(made.run.folder, evaluation(run=made.run.run_id))
+    worse = evaluation().overall[0].model_copy(update={"verdict": "worse"})
+    earlier = evaluation().created_at.replace(year=2025)
+    evaluations.write(
+        made.run.folder,
+        evaluation(id="ab" * 8, run=made.run.run_id, created_at=earlier, verdict="worse", overall=[worse]),
+    )
+    return made
+
+
+def test_runs_have_the_last_verdict_in_a_column(
+    command: Command, evaluated: Result, first_run: Result, home: Path
+) -> None:
+    listed = {each["run"]: each for each in command("runs", "--json", "--limit", 500, home=home).json["runs"]}
+    assert listed[evaluated.run.run_id]["verdict"] == "better"
+    assert listed[first_run.run.run_id]["verdict"] is None
+    lines = command("runs", "--limit", 500, home=home).out.splitlines()
+    assert lines[0].split()[-1] == "verdict"
+    [line] = [line for line in lines if line.startswith(evaluated.run.run_id)]
+    assert line.split()[-1] == "better"
+
+
+def test_a_comparison_says_how_either_run_was_evaluated(
+    command: Command, evaluated: Result, first_run: Result, home: Path
+) -> None:
+    both = (first_run.run.run_id, evaluated.run.run_id)
+    told = command("compare", *both, "--json", home=home).json["evaluations"]
+    assert [(each["run"], each["verdict"]) for each in told] == [(evaluated.run.run_id, "better")]
+    shown = " ".join(command("compare", *both, home=home).out.split())
+    assert f"The second, as it was evaluated: {evaluation().said}" in shown
+    assert "The first, as it was" not in shown
