@@ -98,5 +98,4 @@ class Places:
 
 def flatten(lists: pl.Series) -> NDArray[Any]:
     """The values of a list column, one after another."""
-    flat: NDArray[Any] = lists.rechunk().to_arrow().flatten().to_numpy(zero_copy_only=False)
-    return flat
+    return lists.explode(empty_as_null=False, keep_nulls=False).to_numpy()

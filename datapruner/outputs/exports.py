@@ -143,16 +143,15 @@ def _set(scores: pl.DataFrame) -> pl.DataFrame:
 
 def _training_columns(batch: TrainingBatch, response: NDArray[np.bool_]) -> dict[str, pa.Array]:
     """input_ids, attention_mask, labels and token_keep; `response` says which tokens are of one, (T,)."""
-    offsets = pa.array(batch.offsets.astype(np.int32))
-    return {
-        name: pa.ListArray.from_arrays(offsets, values)
-        for name, values in {
-            "input_ids": pa.array(batch.input_ids),
-            "attention_mask": pa.array(np.ones(len(batch.input_ids), dtype=np.int8)),
-            "labels": pa.array(batch.labels),
-            "token_keep": pa.array(batch.labels != IGNORED, mask=~response),
-        }.items()
-    }
+    tokens = pl.DataFrame({"input_ids": batch.input_ids, "labels": batch.labels, "inside": response})
+    tokens = tokens.select(
+        "input_ids",
+        pl.lit(1, pl.Int8).alias("attention_mask"),
+        "labels",
+        pl.when("inside").then(pl.col("labels") != IGNORED).alias("token_keep"),
+    )
+    offsets = pl.Series(batch.offsets.astype(np.int32)).to_arrow()
+    return {each.name: pa.ListArray.from_arrays(offsets, each.to_arrow()) for each in tokens}
 
 
 def _beside(table: pa.Table, ours: pa.Table) -> pa.Table:

@@ -22,7 +22,6 @@ from typing import Any, Literal
 import duckdb
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.errors import UsageError
@@ -218,23 +217,24 @@ def kept_tokens(
         for start in range(0, len(rows), _BATCH):
             part = slice(start, min(start + _BATCH, len(rows)))
             lists = places.part(part.start, part.stop).columns(["input_ids", "position"])
-            kept = connection.sql(
-                "SELECT row, kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
+            found = connection.sql(
+                "SELECT kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
                 params={"first": rows[part.start], "last": rows[part.stop - 1]},
             ).to_arrow_table()
-            yield part, *_masked(sample_ids[part].to_list(), lists, kept.column("kept_tokens"))
+            kept = pl.from_arrow(found["kept_tokens"])
+            assert isinstance(kept, pl.Series), type(kept)
+            yield part, *_masked(sample_ids[part].to_list(), lists, kept)
 
 
 def _masked(
-    sample_ids: list[str], lists: pl.DataFrame, kept_tokens: pa.ChunkedArray
+    sample_ids: list[str], lists: pl.DataFrame, kept_tokens: pl.Series
 ) -> tuple[TrainingBatch, NDArray[np.bool_]]:
     """Of token ids, response positions and kept positions: the batch, and which tokens are of a response."""
     lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
     begins = np.cumsum(lengths) - lengths
     ids = flatten(lists["input_ids"]).astype(np.int32, copy=False)
     at = flatten(lists["position"]) + np.repeat(begins, lists["position"].list.len().to_numpy())
-    kept_lists = kept_tokens.combine_chunks()
-    kept = kept_lists.flatten().to_numpy() + np.repeat(begins, kept_lists.value_lengths().to_numpy())
+    kept = flatten(kept_tokens) + np.repeat(begins, kept_tokens.list.len().to_numpy())
     labels = np.full(len(ids), IGNORED, dtype=np.int32)
     labels[kept] = ids[kept]
     response = np.zeros(len(ids), dtype=np.bool_)

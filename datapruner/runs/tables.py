@@ -238,7 +238,6 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame,
     flat = {name: flatten(lists[name]) for name in ("position", "turn", "char_start", "char_end")}
     owner = np.repeat(np.arange(len(signals)), np.diff(offsets))
     taken = np.flatnonzero(token_keep & keep[owner])
-    tokens = _group(flat["position"][taken], owner[taken], keep)
     spans = taken[flat["char_end"][taken] > flat["char_start"][taken]]
     same = (owner[spans[1:]] == owner[spans[:-1]]) & (flat["turn"][spans[1:]] == flat["turn"][spans[:-1]])
     touching = flat["char_start"][spans[1:]] <= flat["char_end"][spans[:-1]]
@@ -246,25 +245,28 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, lists: pl.DataFrame,
     first = np.flatnonzero(np.concatenate([[True], ~joined])) if len(spans) else np.empty(0, np.int64)
     last = np.append(first[1:], len(spans)) - 1 if len(spans) else first
     begin, end = spans[first], spans[last]
-    parts = pa.StructArray.from_arrays(
-        [pa.array(flat["turn"][begin]), pa.array(flat["char_start"][begin]), pa.array(flat["char_end"][end])],
-        names=["turn", "start", "end"],
-    )
+    parts = pl.DataFrame(
+        {
+            "turn": flat["turn"][begin],
+            "start": flat["char_start"][begin],
+            "end": flat["char_end"][end],
+        }
+    ).to_struct()
     return pl.DataFrame(
         {
             "sample_id": signals.ids[keep],
             "row": rows[keep],
-            "kept_tokens": tokens,
+            "kept_tokens": _group(pl.Series(flat["position"][taken]), owner[taken], keep),
             "kept_spans": _group(parts, owner[begin], keep),
         }
     )
 
 
-def _group(values: Any, owner: Ints, keep: Bools) -> pl.Series:
+def _group(values: pl.Series, owner: Ints, keep: Bools) -> pl.Series:
     """`values` as one list per kept sample; `owner` is ascending."""
     counts = np.bincount(owner, minlength=len(keep))[keep]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
-    series = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, pa.array(values)))
+    offsets = pl.Series(np.concatenate([[0], np.cumsum(counts)]), dtype=pl.Int64)
+    series = pl.from_arrow(pa.LargeListArray.from_arrays(offsets.to_arrow(), values.to_arrow()))
     assert isinstance(series, pl.Series), type(series)
     return series
 
@@ -291,14 +293,14 @@ def token_lists(
         owner = np.repeat(np.arange(len(part)), part.lengths)
         lists = lists.with_columns(
             sample_id=pl.Series(part.ids),
-            **{name: _group(signals.tokens[name][low:high], owner, everyone) for name in known},
+            **{name: _group(pl.Series(signals.tokens[name][low:high]), owner, everyone) for name in known},
         )
         if selection is not None:
             keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
             extra["keep"] = token_keep & keep[owner]
             as_measured = keep & ~np.isin(part.ids, list(rewritten)) if rewritten else keep
             mask = masks(part, as_measured, token_keep, lists, rows[start:stop])
-        grouped = {name: _group(column, owner, everyone) for name, column in extra.items()}
+        grouped = {name: _group(pl.Series(column), owner, everyone) for name, column in extra.items()}
         if selection is not None and rewritten:
             grouped["keep"] = pl.select(
                 pl.when(pl.Series(as_measured | ~keep)).then(grouped["keep"])

@@ -25,13 +25,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from scorers.interpreter import PYTHON
 from scorers.models import template
@@ -189,6 +182,15 @@ def _converted(gguf: Path, home: Path) -> Path:
 
 
 def _from_hub(repo: str, revision: str | None, local_only: bool) -> Path:
+    # A tenth of a second of imports, which a model that is here already does without.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         folder = snapshot_download(
             repo,
