@@ -255,3 +255,23 @@ def sentencepiece_like(template: str | None) -> Any:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return _wrap(full, template)
+
+
+def word_piece(template: str | None) -> Any:
+    """Words cut into known pieces, what stands between them in no token, unknown words as one token."""
+    backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False)
+    backend.train_from_iterator(_TEXT, trainer)
+    return _wrap(backend, template)
+
+
+def unigram(template: str | None) -> Any:
+    """Likeliest pieces of words with a marked space in front."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
+    )
+    backend.train_from_iterator(_TEXT, trainer)
+    return _wrap(backend, template)
