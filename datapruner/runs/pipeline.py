@@ -21,7 +21,7 @@ import polars as pl
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
-from datapruner.errors import NothingSurvivedError
+from datapruner.errors import ModelError, NothingSurvivedError
 from datapruner.measuring import compaction
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import Plans, Views, measure_views
@@ -34,6 +34,8 @@ from datapruner.runs.published import Report, Run, signal_folders
 from datapruner.runs.selection import Scored, kept_tokens, score
 from datapruner.system import blocks
 from datapruner.system.files import clear_unfinished, unfinished, write_json
+from scorers.models import fingerprint
+from scorers.models.sources import ModelSourceError, ProxyFolder
 from scorers.signals.columns import Signals
 
 # Of these reasons, the part that they share.
@@ -282,6 +284,14 @@ def _counts(scores: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(found.head(30).iter_rows())
 
 
+def _tokenizer(proxy: ProxyFolder) -> fingerprint.Fingerprint:
+    """What the token ids of the run's subset mean. Raises ModelError."""
+    try:
+        return fingerprint.of_folder(proxy.path)
+    except ModelSourceError as error:
+        raise ModelError(str(error)) from error
+
+
 def _lineage(corpus: Corpus, target: Corpus | None, views: Views) -> dict[str, Any]:
     lineage: dict[str, Any] = {
         "corpus": corpus.path.stem,
@@ -289,6 +299,7 @@ def _lineage(corpus: Corpus, target: Corpus | None, views: Views) -> dict[str, A
         "sources": corpus.provenance.sources,
         "proxy": views.base.cache.key.document(),
         "proxy_source": views.base.proxy.source,
+        "tokenizer": _tokenizer(views.base.proxy),
         "packages": {name: version(name) for name in _PACKAGES},
     }
     if views.others:

@@ -18,7 +18,7 @@ import re
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,9 +30,10 @@ from scorers.interpreter import PYTHON
 from scorers.models import template
 
 Progress = Callable[[str], None]
+Stamps = tuple[tuple[str, int, int, int], ...]
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
+_HUB_TEXTS = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
 # Decides the numbers, with the weights: what the network is and how text becomes token ids.
 _REVISION_FILES = (
     "config.json",
@@ -88,11 +89,12 @@ ALIASES = {
 }
 
 
-def resolve(name: str, home: Path, *, local_only: bool = False) -> ProxyFolder:
+def resolve(name: str, home: Path, *, local_only: bool = False, weights: bool = True) -> ProxyFolder:
     """Find the model called `name`, fetching or converting it into `home` when needed.
 
     `name` is an alias, a folder, a `.gguf` file or `org/name[@revision]` on the Hub; what exists on disk
-    goes before the Hub. With `local_only` nothing is downloaded. Raises ModelSourceError.
+    goes before the Hub. With `local_only` nothing is downloaded. Without `weights` they may be missing, are
+    not fetched, and are no part of the revision: for a tokenizer alone. Raises ModelSourceError.
     """
     path = Path(name).expanduser()
     hub = _HUB_NAME.fullmatch(name)
@@ -103,7 +105,7 @@ def resolve(name: str, home: Path, *, local_only: bool = False) -> ProxyFolder:
     elif path.suffix == ".gguf" and path.is_file():
         folder, source = _converted(path.resolve(), home), f"GGUF file {path.resolve()}"
     elif hub is not None and path.suffix != ".gguf":
-        folder = _from_hub(hub["repo"], hub["revision"], local_only)
+        folder = _from_hub(hub["repo"], hub["revision"], local_only, weights)
         source = f"Hugging Face Hub, {hub['repo']} at {folder.name}"
     else:
         raise ModelSourceError(
@@ -111,10 +113,10 @@ def resolve(name: str, home: Path, *, local_only: bool = False) -> ProxyFolder:
             "and not a Hub name of the form org/name[@revision]",
             remedy="check the spelling, or the path",
         )
-    check_folder(folder)
+    check_folder(folder, weights=weights)
     return ProxyFolder(
         path=folder,
-        revision=_revision(folder, home),
+        revision=_revision(folder, home, weights),
         template_hash=_template_hash(folder),
         source=source,
     )
@@ -142,17 +144,18 @@ def pull(alias: str, home: Path, progress: Progress | None = None) -> Path:
     return _build_once(home / "models" / alias, build)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ModelSourceError unless `folder` holds a config, all safetensors shards and a tokenizer."""
+def check_folder(folder: Path, *, weights: bool = True) -> None:
+    """Raise ModelSourceError unless `folder` holds a config, all safetensors shards and a tokenizer; without
+    `weights`, unless it holds the others."""
     if not (folder / "config.json").is_file():
         raise ModelSourceError(f"{folder} is not a model folder: no config.json")
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    if weights and index.is_file():
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
             raise ModelSourceError(f"{folder} lacks {', '.join(missing)}", remedy="fetch the model again")
-    elif not any(folder.glob("*.safetensors")):
+    elif weights and not any(folder.glob("*.safetensors")):
         raise ModelSourceError(
             f"{folder} has no safetensors weights",
             remedy="other formats are not loaded, as pickle files can run code; "
@@ -181,7 +184,7 @@ def _converted(gguf: Path, home: Path) -> Path:
     return _build_once(target, lambda work: _convert(gguf, work / "converted"))
 
 
-def _from_hub(repo: str, revision: str | None, local_only: bool) -> Path:
+def _from_hub(repo: str, revision: str | None, local_only: bool, weights: bool) -> Path:
     # A tenth of a second of imports, which a model that is here already does without.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -195,7 +198,7 @@ def _from_hub(repo: str, revision: str | None, local_only: bool) -> Path:
         folder = snapshot_download(
             repo,
             revision=revision,
-            allow_patterns=_HUB_FILES,
+            allow_patterns=[*_HUB_TEXTS, *(["*.safetensors"] if weights else [])],
             ignore_patterns=["*/*", "consolidated*"],  # other copies of the same weights
             local_files_only=local_only,
         )
@@ -286,24 +289,29 @@ def _digest(path: Path, home: Path) -> str:
     return known[key]
 
 
-def _revision(folder: Path, home: Path) -> str:
+def _revision(folder: Path, home: Path, weights: bool) -> str:
     files = [path for path in map(folder.joinpath, _REVISION_FILES) if path.is_file()]
-    files += sorted(folder.glob("*.safetensors"))
+    files += sorted(folder.glob("*.safetensors")) if weights else []
     lines = "".join(f"{path.name} {_digest(path, home)}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
-def _template_hash(folder: Path) -> str:
-    stamps = []
-    for name in ("tokenizer.json", *template.FILES):
+def stamps(folder: Path, names: Iterable[str]) -> Stamps:
+    """What changes when one of these files does: name, inode, size and time of each that is there."""
+    found = []
+    for name in names:
         with suppress(FileNotFoundError):
             about = (folder / name).stat()
-            stamps.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
-    return _template_hash_at(folder, tuple(stamps))
+            found.append((name, about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
+
+
+def _template_hash(folder: Path) -> str:
+    return _template_hash_at(folder, stamps(folder, ("tokenizer.json", *template.FILES)))
 
 
 @lru_cache(maxsize=16)
-def _template_hash_at(folder: Path, _: tuple[tuple[str, int, int, int], ...]) -> str:
+def _template_hash_at(folder: Path, _: Stamps) -> str:
     """By the stamps of its files, for these are megabytes and every run of a service asks."""
     try:
         text = template.in_folder(folder)[0]

@@ -21,6 +21,7 @@ import datapruner
 from datapruner.errors import UsageError
 from datapruner.library import Result
 from datapruner.outputs import exports, training_rows
+from scorers.models import fingerprint
 from tests import tiny_model
 from tests.pipeline import Prune
 
@@ -136,12 +137,13 @@ def test_the_subset_in_memory_is_the_subset_on_disk(qtuned: Result, samples: lis
     assert qtuned.subset.to_list() == samples
 
 
-def test_the_file_says_where_it_comes_from(qtuned: Result, tmp_path: Path) -> None:
+def test_the_file_says_where_it_comes_from(qtuned: Result, tiny_folder: Path, tmp_path: Path) -> None:
     qtuned.export(tmp_path / "subset.parquet")
     said = json.loads(pq.read_schema(tmp_path / "subset.parquet").metadata[b"datapruner"])
     beside = json.loads((tmp_path / "subset.run.json").read_text())
     assert said == {name: beside[name] for name in ("run", "config", "lineage")}
     assert said["run"] == qtuned.run.run_id
+    assert said["lineage"]["tokenizer"] == fingerprint.of_folder(tiny_folder)
 
 
 # Original columns

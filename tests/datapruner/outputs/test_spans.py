@@ -89,7 +89,9 @@ def slowly(read: list[Token], kept: list[bool], wanted: list[Token], any_charact
 
 
 PIECES = st.one_of(
-    st.sampled_from(["the quick", " brown", " ", "\n\n", "dog", "🙂", "日本", "é", "12", "<|im_end|>", "fox."]),
+    st.sampled_from(
+        ["the quick", " brown", " ", "\n\n", "dog", "🙂", "日本", "é", "12", "<|im_end|>", "fox."]
+    ),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
 )
 CONTENTS = st.lists(PIECES, min_size=1, max_size=6).map("".join)

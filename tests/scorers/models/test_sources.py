@@ -114,6 +114,15 @@ def test_a_folder_that_lacks_a_part_is_refused(folder: Path, home: Path, missing
         sources.resolve(str(folder), home)
 
 
+def test_a_tokenizer_alone_needs_no_weights_and_does_not_change_with_them(folder: Path, home: Path) -> None:
+    before = sources.resolve(str(folder), home, weights=False).revision
+    assert before != sources.resolve(str(folder), home).revision
+    (folder / "model.safetensors").unlink()
+    assert sources.resolve(str(folder), home, weights=False).revision == before
+    (folder / "tokenizer.json").write_text("[]")
+    assert sources.resolve(str(folder), home, weights=False).revision != before
+
+
 def test_a_missing_shard_is_named(folder: Path, home: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
