@@ -238,20 +238,20 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
 
 
 def _from_parquet(path: Path, document: Mapping[str, Any], sample: str, home: Path) -> Explanation:
-    """What the subset itself says: original columns and ours are told apart by our prefix."""
+    """What the subset itself says, in our columns, which follow the original ones."""
     names = pq.read_schema(path).names
-    ours = {
-        name: prefixed if (prefixed := f"datapruner_{name}") in names else name
-        for name in ("sample_id", "row", "reason", "quadrant", "input_ids", "token_keep")
-    }
-    first = names.index(ours["sample_id"])
+    if not {"sample_id", "row", "reason"} <= set(names):
+        raise InputError(
+            f"{path}: it has no scores, and run {document['run']} is not in {home}",
+            remedy=f"bring the run back with: datapruner replay {path.with_suffix('.run.json')}",
+        )
+    first = names.index("sample_id")
     scan = pl.scan_parquet(path)
 
     def records(column: Column, value: Any) -> list[dict[str, Any]]:
-        named = pl.col(ours[column])
+        named = pl.col(column)
         chosen = named == value if column == "row" else named.str.starts_with(value)
-        found = scan.filter(chosen).select(names[first:]).head(2).collect()
-        return found.rename({name: name.removeprefix("datapruner_") for name in names[first:]}).to_dicts()
+        return scan.filter(chosen).select(names[first:]).head(2).collect().to_dicts()
 
     record, _ = find(sample, records, f"{path}, which has kept samples only and whose run is not in {home}")
     if "input_ids" in record:

@@ -2,9 +2,10 @@
 
 Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
 `input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
-false pruned, null not a response token). A pruned token stays in `input_ids`. Where an original column has
-one of our names, ours is called `datapruner_<name>`. The schema's metadata has the run's configuration and
-lineage under `datapruner`.
+false pruned, null not a response token). A pruned token stays in `input_ids`. An original column with one of
+our names, or with one by which trainers find token ids and labels (`rows.set_aside`), is called
+`original_<name>`. The schema's metadata has the run's configuration and lineage under `datapruner`, and there
+under `renamed` what such columns are called.
 
 A run that rewrote reasoning has `messages` instead, the conversations to train on, as token ids and masks
 are of the texts before, and what is said of each beside it. Which columns are called `original_<name>` there,
@@ -14,7 +15,7 @@ and in its plain rows, is said in `datapruner.rewriting.training`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from datapruner.rewriting.training import ABOUT, TrainingRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
 from datapruner.rows.row_files import plain_table
+from datapruner.rows.set_aside import TOKEN_COLUMNS, has_name, renamed, renamed_keys
 from datapruner.rows.writable import Rows
 from datapruner.runs.columns import MEASURED, OF_METHODS
 from datapruner.runs.published import Run
@@ -47,25 +49,32 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
     if run.config.rewrite is not None:
         return _rewritten(run, corpus)
 
+    scores = kept_scores(run)
+    ours = {*scores.columns, "input_ids", "attention_mask", "labels", "token_keep"}
+    came = corpus.original_names()
+    names = renamed(came, [name for name in came if has_name(name, ours | TOKEN_COLUMNS)], ours)
+    moved = {name: now for name, now in names.items() if name != now}
+
     def tables() -> Iterator[pa.Table]:
-        for rows, ours in _ours(run, home):
+        for rows, columns in _ours(run, home, scores):
             original = pa.Table.from_batches(list(corpus.originals(rows, _BATCH)))
-            yield _beside(original, ours).replace_schema_metadata(_metadata(run))
+            original = original.rename_columns([names[name] for name in original.column_names])
+            yield _beside(original, columns).replace_schema_metadata(_metadata(run, moved))
 
     def lines() -> Iterator[bytes]:
-        names: list[str] = []
-        for rows, ours in _ours(run, home):
-            names = names or _apart(corpus.original_names(), ours.column_names)
-            batch = ours.rename_columns(names).combine_chunks().to_batches()[0]
-            both = zip(corpus.originals_json(rows, _BATCH), json_form.lines(batch, run.run_id), strict=True)
+        for rows, columns in _ours(run, home, scores):
+            batch = columns.combine_chunks().to_batches()[0]
+            originals = corpus.originals_json(rows, _BATCH)
+            if moved:
+                originals = (renamed_keys(line, moved) for line in originals)
+            both = zip(originals, json_form.lines(batch, run.run_id), strict=True)
             yield from (spliced(*each) for each in both)
 
     return Rows(tables, lines, lambda: next(tables()).column_names)
 
 
-def _ours(run: Run, home: Path) -> Iterator[tuple[list[int], pa.Table]]:
+def _ours(run: Run, home: Path, scores: pl.DataFrame) -> Iterator[tuple[list[int], pa.Table]]:
     """Some kept rows, and the columns of ours that go with them."""
-    scores = kept_scores(run)
     for part, batch, response in training_rows.kept_tokens(run, home, scores["row"], scores["sample_id"]):
         ours = scores[part]
         yield ours["row"].to_list(), _beside(plain_table(ours), pa.table(_training_columns(batch, response)))
@@ -75,6 +84,7 @@ def _rewritten(run: Run, corpus: Corpus) -> Rows:
     """`canonical` of a run that rewrote."""
     training, scores = _training(run, corpus), kept_scores(run)
     more = scores.select(name for name in scores.columns if name not in ("row", "sample_id", *ABOUT))
+    moved = {name: now for name, now in training.names.items() if name != now}
 
     def tables() -> Iterator[pa.Table]:
         done = 0
@@ -84,11 +94,10 @@ def _rewritten(run: Run, corpus: Corpus) -> Rows:
             ours = plain_table(part)
             about = {name: column for name, column in batch.about.items() if name not in ours.column_names}
             table = _beside(_beside(batch.original, ours), pa.table(batch.trained | about))
-            yield table.replace_schema_metadata(_metadata(run))
+            yield table.replace_schema_metadata(_metadata(run, moved))
 
     def lines() -> Iterator[bytes]:
-        names = _apart([*training.names.values()], more.columns)
-        ours = Rows.of(more.rename(dict(zip(more.columns, names, strict=True))).to_arrow(), run.run_id)
+        ours = Rows.of(more.to_arrow(), run.run_id)
         both = zip(training.lines(about=True), ours.lines(), strict=True)
         return (spliced(*each) for each in both)
 
@@ -98,7 +107,9 @@ def _rewritten(run: Run, corpus: Corpus) -> Rows:
 def _training(run: Run, corpus: Corpus) -> TrainingRows:
     """What to train on of a run that rewrote."""
     assert run.config.rewrite is not None, run.run_id
-    return TrainingRows(run.database, corpus, kept_scores(run)["row"].to_list(), run.config.rewrite.pattern)
+    scores = kept_scores(run)
+    rows, pattern = scores["row"].to_list(), run.config.rewrite.pattern
+    return TrainingRows(run.database, corpus, rows, pattern, scores.columns)
 
 
 def rewritten_rows(training: TrainingRows) -> Rows:
@@ -155,26 +166,13 @@ def _training_columns(batch: TrainingBatch, response: NDArray[np.bool_]) -> dict
 
 
 def _beside(table: pa.Table, ours: pa.Table) -> pa.Table:
-    """The table with our columns after its own, which keep their names."""
-    names = _apart(table.column_names, ours.column_names)
-    return pa.table([*table.columns, *ours.columns], names=[*table.column_names, *names])
+    """The table with our columns after its own."""
+    return pa.table([*table.columns, *ours.columns], names=[*table.column_names, *ours.column_names])
 
 
-def _apart(names: Sequence[str], ours: Sequence[str]) -> list[str]:
-    """What our columns are called beside others with these names."""
-    taken = set(names)
-    found = []
-    for name in ours:
-        free = name
-        while free in taken:
-            free = f"datapruner_{free}"
-        taken.add(free)
-        found.append(free)
-    return found
-
-
-def _metadata(run: Run) -> dict[bytes, bytes]:
-    return {b"datapruner": json.dumps(training_rows.about_run(run), sort_keys=True).encode()}
+def _metadata(run: Run, moved: Mapping[str, str]) -> dict[bytes, bytes]:
+    document = training_rows.about_run(run) | ({"renamed": dict(moved)} if moved else {})
+    return {b"datapruner": json.dumps(document, sort_keys=True).encode()}
 
 
 def plain(run: Run, corpus: Corpus) -> Rows:

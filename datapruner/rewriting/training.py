@@ -15,7 +15,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.input.shapes.columns import KNOWN_COLUMNS
 from datapruner.rewriting import tables
 from datapruner.rewriting.reasoning import ReasoningFinder, last_assistant, with_response
-from datapruner.rows.json_text import members
+from datapruner.rows.json_text import spliced
+from datapruner.rows.set_aside import TOKEN_COLUMNS, has_name, renamed, renamed_keys
 from scorers.conversations.conversation import Conversation
 
 BATCH = 2048
@@ -42,22 +42,7 @@ ABOUT = ("rewrite_status", "rewrite_reason", "level", "tokens_before", "tokens_a
 """What is said of a row beside its conversation, as the table `rewrites` has it."""
 
 _OURS = frozenset({"messages", "tools", "sample_id", "row", *ABOUT})
-_TRAINERS = frozenset(
-    {
-        "text",
-        "chosen",
-        "rejected",
-        "input_ids",
-        "attention_mask",
-        "token_type_ids",
-        "position_ids",
-        "labels",
-        "loss_mask",
-        "completion_mask",
-        "assistant_masks",
-        "token_keep",
-    }
-)
+_TRAINERS = TOKEN_COLUMNS | {"text", "chosen", "rejected"}
 """Names by which trainers find what to train on, besides those by which we do."""
 
 
@@ -76,21 +61,29 @@ class TrainingRows:
     """Of these rows, each with a text in the table `rewrites` of `database`, what to train on.
 
     rows: indices into the corpus, ascending. pattern: where reasoning is, as it was when they were rewritten.
-    `names`: what each original column is called now.
+    beside: names of other columns of ours. `names`: what each original column is called now.
     """
 
-    def __init__(self, database: Path, corpus: Corpus, rows: Sequence[int], pattern: str | None) -> None:
+    def __init__(
+        self,
+        database: Path,
+        corpus: Corpus,
+        rows: Sequence[int],
+        pattern: str | None,
+        beside: Collection[str] = (),
+    ) -> None:
         self._database, self._corpus, self._rows = database, corpus, rows
         self._has_tools = corpus.has_tools()
         rare = {"weight" if name == "untrained" else name for name in corpus.turn_fields()}
         self._message = _MESSAGE | {name: kind for name, kind in _RARE.items() if name in rare}
         kinds = _original_kinds(corpus, rows)
-        aside = {name for name in kinds if name.strip().casefold() in KNOWN_COLUMNS | _TRAINERS | _OURS}
+        ours = _OURS | set(beside)
+        aside = {name for name in kinds if has_name(name, KNOWN_COLUMNS | _TRAINERS | ours)}
         aside |= {name for read in corpus.provenance.columns.values() for name in read}
         others = {name for name, kind in kinds.items() if name not in aside and _holds_text(kind)}
         if others:
             aside |= _holding_reasoning(database, corpus, rows, others, ReasoningFinder(pattern))
-        self.names = _renamed(list(kinds), aside)
+        self.names = renamed(list(kinds), aside, ours)
 
     def batches(self) -> Iterator[Batch]:
         """All of them, some thousands at a time, with one schema."""
@@ -117,12 +110,8 @@ class TrainingRows:
                 trained: dict[str, Any] = {"messages": list(map(_without_nulls, _messages(conversation)))}
                 if conversation.tools is not None:
                     trained["tools"] = conversation.tools
-                ours = orjson.dumps(trained | record if about else trained).decode()
-                theirs = (
-                    f"{json.dumps(self.names.get(name, name), ensure_ascii=False)}:{value}"
-                    for name, value in members(line).items()
-                )
-                yield ",".join([ours[:-1], *theirs]).encode() + b"}"
+                ours = orjson.dumps(trained | record if about else trained)
+                yield spliced(ours, renamed_keys(line, self.names))
 
     def _read(self, rows: Sequence[int]) -> tuple[pa.Table, list[Conversation]]:
         """What is said of these rows, and their conversations to train on."""
@@ -183,21 +172,6 @@ def _holds_text(kind: pa.DataType) -> bool:
     if pa.types.is_nested(kind):
         return any(_holds_text(kind.field(index).type) for index in range(kind.num_fields))
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _renamed(names: Sequence[str], aside: Collection[str]) -> dict[str, str]:
-    """What each column is called now: those `aside` `original_<name>`, the others as before."""
-    taken = {*_OURS, *(name for name in names if name not in aside)}
-    found = {}
-    for name in names:
-        free = name
-        if name in aside:
-            free = f"original_{name}"
-            while free in taken:
-                free = f"original_{free}"
-            taken.add(free)
-        found[name] = free
-    return found
 
 
 def _holding_reasoning(

@@ -16,6 +16,8 @@ from datapruner.errors import InputError, NotFoundError, UsageError
 from datapruner.explaining import explain as module
 from datapruner.explaining.explain import explain
 from datapruner.explaining.explanation import Explanation, Piece
+from datapruner.library import Result
+from datapruner.runs import published
 from tests.command_line import PrunedHome, Said
 
 
@@ -218,6 +220,16 @@ def test_a_pruned_sample_is_not_in_the_subset_alone(pruned_home: PrunedHome, for
 def test_a_run_file_alone_says_how_to_bring_the_run_back(pruned_home: PrunedHome, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="datapruner replay"):
         explain(str(pruned_home.subset.with_suffix(".run.json")), "row:0", tmp_path)
+
+
+@pytest.mark.slow
+def test_rows_for_a_trainer_alone_say_how_to_bring_the_run_back(
+    pruned_home: PrunedHome, tmp_path: Path
+) -> None:
+    run = Result(published.latest(pruned_home.home), pruned_home.home)
+    run.export_for("trl", tmp_path / "trl.parquet")
+    with pytest.raises(InputError, match=r"it has no scores.*datapruner replay .*trl\.run\.json"):
+        explain(str(tmp_path / "trl.parquet"), "row:0", tmp_path)
 
 
 @pytest.mark.slow

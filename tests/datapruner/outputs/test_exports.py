@@ -223,38 +223,61 @@ def test_a_typed_source_comes_out_as_json_lines_too(
     assert found == [rows[i] for i in result.masks["row"]]
 
 
+TAKEN = {
+    "row": 100,
+    "keep": "k",
+    "labels": [5, 6],
+    "label": 1,
+    "ppl": -1.0,
+    "input_ids": [9],
+    "sample_id": "mine",
+    "original_row": "hm",
+    "Reason": "r",
+}
+"""Columns with names of ours, with one that collators look for, and with one that such are given."""
+
+RENAMED = {
+    "row": "original_original_row",
+    "labels": "original_labels",
+    "label": "original_label",
+    "ppl": "original_ppl",
+    "input_ids": "original_input_ids",
+    "sample_id": "original_sample_id",
+    "Reason": "original_Reason",
+}
+
+
 @pytest.mark.parametrize("typed", [False, True])
-def test_original_columns_with_our_names_keep_them_and_ours_step_aside(
+def test_original_columns_with_our_names_and_those_of_trainers_are_called_original(
     first_run: Result, home: Path, options: dict[str, Any], tmp_path: Path, typed: bool
 ) -> None:
-    taken = {
-        "row": 100,
-        "keep": "k",
-        "labels": "l",
-        "ppl": -1.0,
-        "input_ids": [9],
-        "sample_id": "mine",
-        "datapruner_row": "hm",
-        "Reason": "r",
-    }
-    rows = [{**row, **taken} for row in chats([0, 1, 2, 3])]
+    rows = [{**row, **TAKEN} for row in chats([0, 1, 2, 3])]
     source = pa.Table.from_pylist(rows) if typed else rows
     result = datapruner.prune(source, "ppl", 2, home=home, **options)
-    result.export(tmp_path / "subset.parquet")
+    for suffix in ("parquet", "jsonl", "csv"):
+        result.export(tmp_path / f"subset.{suffix}")
     found = pq.read_table(tmp_path / "subset.parquet")
     assert len(set(found.column_names)) == len(found.column_names)
+    assert json.loads(found.schema.metadata[b"datapruner"])["renamed"] == RENAMED
     kept = result.masks["row"].to_list()
-    assert found.select(list(rows[0])).to_pylist() == [rows[i] for i in kept]
-    assert found["datapruner_datapruner_row"].to_pylist() == kept
+    originals = found.select([RENAMED.get(name, name) for name in rows[0]]).to_pylist()
+    assert originals == [{RENAMED.get(name, name): value for name, value in rows[i].items()} for i in kept]
     scores = result.scores.filter(pl.col("keep"))
-    assert found["datapruner_ppl"].to_pylist() == scores["ppl"].to_list()
-    assert found["datapruner_sample_id"].to_pylist() == scores["sample_id"].to_list()
-    assert found["reason"].to_pylist() == scores["reason"].to_list()
-    for ids, labels in zip(
-        found["datapruner_input_ids"].to_pylist(), found["datapruner_labels"].to_pylist(), strict=True
-    ):
+    for name in ("row", "ppl", "sample_id", "reason"):
+        assert found[name].to_pylist() == scores[name].to_list()
+    for ids, labels in zip(found["input_ids"].to_pylist(), found["labels"].to_pylist(), strict=True):
+        assert len(ids) > 1
         assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
     assert result.subset.column_names == found.column_names
+    lines = [json.loads(line) for line in (tmp_path / "subset.jsonl").read_text().splitlines()]
+    assert lines == found.to_pylist()
+    with (tmp_path / "subset.csv").open(newline="") as file:
+        assert [row["labels"] for row in csv.DictReader(file)] == [
+            json.dumps(labels, separators=(",", ":")) for labels in found["labels"].to_pylist()
+        ]
+    result.export(tmp_path / "plain.jsonl", plain=True)
+    plain = [json.loads(line) for line in (tmp_path / "plain.jsonl").read_text().splitlines()]
+    assert plain == [rows[i] for i in kept]
 
 
 # Other files than Parquet
