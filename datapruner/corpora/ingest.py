@@ -28,6 +28,8 @@ from datapruner.input.shapes import DEFAULT_LIMITS, Columns, Limits, Rejection, 
 from datapruner.system.panics import contained
 
 Progress = Callable[[int, int, int | None], None]
+OnSamples = Callable[[Sequence[str]], None]
+"""Called with the ids of samples as they are read, some thousand at a time."""
 
 _FLUSH_ROWS = 8192
 _FLUSH_CHARS = 8 << 20
@@ -78,6 +80,7 @@ def ingest(
     limits: Limits = DEFAULT_LIMITS,
     max_rows: int | None = None,
     progress: Progress | None = None,
+    on_samples: OnSamples | None = None,
 ) -> IngestReport:
     """Read `source` (see `readers.open_sources`) and publish the corpus file `out`.
 
@@ -94,7 +97,9 @@ def ingest(
         run = _Run(parser, writer)
         for item in sources:
             for batch in item.batches(limits, typed=schema is not None):
-                run.add(item.name, batch, padded=item.schema is not None)
+                ids = run.add(item.name, batch, padded=item.schema is not None)
+                if on_samples is not None:
+                    on_samples(ids)
                 if max_rows is not None and run.rows > max_rows:
                     raise QuotaError(
                         f"{item.name}: more than the {max_rows:,} rows that there is room for",
@@ -175,14 +180,15 @@ class _Run:
         self.hash = hashlib.blake2b(digest_size=16)
         self.chunk = Chunk()
 
-    def add(self, source: str, batch: Batch, *, padded: bool) -> None:
-        """Parse the records of a batch. `batch.table`, where there is one, has a row per sound record.
+    def add(self, source: str, batch: Batch, *, padded: bool) -> list[str]:
+        """Parse the records of a batch, and return the ids of its samples.
 
-        `padded`: of a typed source.
+        `batch.table`, where there is one, has a row per sound record. `padded`: of a typed source.
         """
         parse, take = self.parser.parse, self.chunk.add
         taken: list[int] = []
         marks: list[str] = []
+        ids: list[str] = []
         sound = 0
         last: Columns | None = None
         for record in batch.records:
@@ -194,6 +200,7 @@ class _Run:
                 take(self.rows, source, record.position, record.text, result)
                 taken.append(sound)
                 marks.append(result.sample_id)
+                ids.append(result.sample_id)
                 if result.columns is not last:
                     last = result.columns
                     self.layouts[result.shape, last] = None
@@ -208,6 +215,7 @@ class _Run:
         gathered = max(len(self.chunk.rows), len(self.chunk.rejects))
         if gathered >= _FLUSH_ROWS or self.chunk.chars >= _FLUSH_CHARS:
             self.flush()
+        return ids
 
     def flush(self) -> None:
         self.shapes.update(self.chunk.shapes)

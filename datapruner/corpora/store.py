@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 
 from datapruner.corpora.corpus import Corpus
-from datapruner.corpora.ingest import describe, ingest, understood, versions
+from datapruner.corpora.ingest import OnSamples, describe, ingest, understood, versions
 from datapruner.errors import InputError
 from datapruner.input.readers import open_sources
 from datapruner.input.shapes import DEFAULT_LIMITS
@@ -28,8 +28,15 @@ from datapruner.system import homes
 from datapruner.system.files import clear_unfinished, publishing, unfinished
 
 
-def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progress) -> Path:
-    """Ingest `rows` into the home folder's corpora, named by content, unless they are there."""
+def ingest_to(
+    rows: Any,
+    mapping: Mapping[str, str],
+    home: Path,
+    progress: Progress,
+    on_samples: OnSamples | None = None,
+) -> Path:
+    """Ingest `rows` into the home folder's corpora, named by content, unless they are there; only where they
+    are not is `on_samples` called."""
     folder = home / "corpora"
     folder.mkdir(parents=True, exist_ok=True)
     homes.use(home)
@@ -48,6 +55,7 @@ def ingest_to(rows: Any, mapping: Mapping[str, str], home: Path, progress: Progr
             out=temporary,
             mapping=mapping or None,
             progress=lambda count, done, total: progress.at(done, total, f"{count:,} rows"),
+            on_samples=on_samples,
         )
         progress.note(report.understood())
         path = folder / f"{corpus_name(temporary)}.duckdb"

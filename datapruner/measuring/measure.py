@@ -52,7 +52,8 @@ class Machine:
     """Where measuring happens. Nothing here changes a number beyond rounding.
 
     `models` is the folder of proxy models' files, by default inside the home that signals are kept in. With
-    `idle`, measuring processes stay for whoever measures next.
+    `idle`, measuring processes stay for whoever measures next. `begun`: those that load their model already,
+    for the first measuring; they end with it.
     """
 
     devices: Sequence[str]
@@ -60,13 +61,14 @@ class Machine:
     threads: int | None = None
     models: Path | None = None
     idle: local.IdleWorkers | None = None
+    begun: local.IdleWorkers | None = None
 
 
 @contextmanager
 def sharing(machine: Machine) -> Iterator[Machine]:
     """The machine with processes that stay from one measuring to the next. Unless it keeps some already, they
     end with the block."""
-    own = local.IdleWorkers()
+    own = machine.begun or local.IdleWorkers()
     try:
         yield replace(machine, idle=machine.idle or own)
     finally:
@@ -135,13 +137,14 @@ def proxy_for(
     *,
     needs: Iterable[str] = (),
     context: str = "full",
+    fetch: bool = True,
 ) -> Pass:
-    """The pass that measures `needs`: the proxy model, fetched if need be, and its cache key.
+    """The pass that measures `needs`: the proxy model, fetched if need be and allowed, and its cache key.
 
     Raises ModelError.
     """
     try:
-        folder = resolve(measuring.model, home)
+        folder = resolve(measuring.model, home, local_only=not fetch)
     except ModelSourceError as error:
         raise ModelError(str(error)) from error
     on_cpu = devices[0].startswith("cpu")

@@ -70,6 +70,16 @@ def passes(
     return found if reads_model else {"": found[""].tokens_only()}
 
 
+def first(config: RunConfig, models: Path, devices: Sequence[str], *, reads_model: bool) -> Pass | None:
+    """The one over the corpus itself, if its model is there; arguments as for `passes`."""
+    wanted = needs_by_view(needs(config.methods, config.combine))[""]
+    try:
+        found = proxy_for(config.measuring, models, devices, needs=wanted, fetch=False)
+    except ModelError:
+        return None
+    return found if reads_model else found.tokens_only()
+
+
 def _reference(
     config: RunConfig, base: Pass, models: Path, devices: Sequence[str], wanted: frozenset[str]
 ) -> Pass:

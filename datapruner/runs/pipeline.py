@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +23,9 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import ModelError, NothingSurvivedError
 from datapruner.measuring import compaction
+from datapruner.measuring.ahead import Ahead
 from datapruner.measuring.measure import Machine
-from datapruner.measuring.passes import Plans, Views, measure_views
+from datapruner.measuring.passes import Plans, Views, first, measure_views
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
@@ -67,10 +68,11 @@ def run(
     """
     stages.check(config, has_target=target is not None)
     teacher = stages.needed_teacher(config, teacher)
-    path = ingest_to(rows, config.mapping, home, progress)
-    aim = None if target is None else ingest_to(target, {}, home, progress)
-    with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
-        made = run_on(corpus, config, home, machine, progress, target=aimed, teacher=teacher)
+    with closing(_ahead(config, home, machine)) as ahead:
+        path = ingest_to(rows, config.mapping, home, progress, ahead.see)
+        aim = None if target is None else ingest_to(target, {}, home, progress)
+        with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
+            made = run_on(corpus, config, home, ahead.machine, progress, target=aimed, teacher=teacher)
     if made.measured:
         with suppress(OSError):  # a full disk, say: the run is done all the same
             for folder in sorted(home / "signals" / name for name in signal_folders(made.lineage)):
@@ -78,6 +80,16 @@ def run(
                 for shard in compaction.superseded(folder):
                     shard.unlink(missing_ok=True)
     return made
+
+
+def _ahead(config: RunConfig, home: Path, machine: Machine) -> Ahead:
+    """What starts the processes that measure the corpus first, if any do."""
+    if not stages.reads_signals(config):
+        return Ahead(None, home, machine)
+    models = machine.models or home
+    return Ahead(
+        first(config, models, machine.devices, reads_model=stages.reads_model(config)), home, machine
+    )
 
 
 def _as_named(source: str) -> Any:

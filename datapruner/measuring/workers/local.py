@@ -105,6 +105,12 @@ class IdleWorkers:
         held.close()
         return None
 
+    def begin(self, worker: Sequence[str], spec: WorkerSpec) -> None:
+        """Start a process, which loads its model meanwhile. Raises WorkerError."""
+        process = _Process(worker)
+        process.load(spec)
+        self.give(process)
+
     def give(self, process: _Process) -> None:
         """Keep a process that has nothing to do."""
         assert process.spec is not None, "it was given a model"
