@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 import transformers as tf
+import trl
+from tokenizers import Tokenizer, models
 from torch.nn import functional as F
 
 from datapruner.training import MicroBatch, QTuningMixin, StepPruning
@@ -20,8 +24,22 @@ END = 1
 PRUNING = StepPruning(keep=0.5, token_keep=0.5)
 Row = dict[str, list[int]]
 
+ARGUMENTS: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 3,
+    "max_steps": 2,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+"""Of every trainer here."""
 
-class PruningTrainer(QTuningMixin, tf.Trainer):  # type: ignore[misc]
+
+class Remembering(QTuningMixin):
     """A trainer that remembers what was handed on, and the gradient of each step."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -37,6 +55,14 @@ class PruningTrainer(QTuningMixin, tf.Trainer):  # type: ignore[misc]
     def _clip_grad_norm(self, model: Any) -> Any:
         self.gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
         return super()._clip_grad_norm(model)
+
+
+class PruningTrainer(Remembering, tf.Trainer):  # type: ignore[misc]
+    pass
+
+
+class PruningSFTTrainer(Remembering, trl.SFTTrainer):  # type: ignore[misc]
+    pass
 
 
 def rows(count: int = 24, seed: int = 3) -> list[Row]:
@@ -71,22 +97,10 @@ def flattened(examples: list[Row]) -> dict[str, Any]:
 
 def trainer(folder: Path, *, collator: Any = padded, **settings: Any) -> PruningTrainer:
     model = proxies.build("llama-tied").requires_grad_(True)
-    arguments: dict[str, Any] = {
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 3,
-        "max_steps": 2,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
     pruning = settings.pop("pruning", PRUNING)
     return PruningTrainer(
         model=model,
-        args=tf.TrainingArguments(str(folder), **{**arguments, **settings}),
+        args=tf.TrainingArguments(str(folder), **ARGUMENTS | settings),
         train_dataset=rows(),
         data_collator=collator,
         pruning=pruning,
@@ -157,6 +171,39 @@ def test_a_step_trains_what_the_method_keeps_of_its_rows(tmp_path: Path, collato
     batches = first_step(run)
     kept = kept_by_the_method(run.model, [row for batch in batches for row in batch], PRUNING)
     assert 0 < len(kept) < 12
+    run.train()
+    handed_on, count = run.handed_on[0]
+    assert [row for batch in handed_on for row in shown(batch)] == kept
+    assert count == sum(label != -100 for row in kept for label in row["labels"])
+
+
+# By itself, TRL asks transformers for something by its old name.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        (4, {"max_length": 40}),
+        (4, {"max_length": None, "padding_free": True}),
+        (1, {"max_length": 40, "packing": True}),
+    ],
+    ids=["padded", "padding-free", "packed"],
+)
+def test_a_step_of_trl_trains_what_the_method_keeps_of_its_rows(
+    tmp_path: Path, size: int, settings: dict[str, Any]
+) -> None:
+    words = models.WordLevel({f"t{i}": i for i in range(proxies.VOCABULARY)}, unk_token="t0")
+    run = PruningSFTTrainer(
+        model=proxies.build("llama-tied").requires_grad_(True),
+        args=trl.SFTConfig(str(tmp_path), **ARGUMENTS | settings | {"per_device_train_batch_size": size}),
+        train_dataset=datasets.Dataset.from_list(rows()),
+        processing_class=tf.PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(words), eos_token=f"t{END}", pad_token="t2"
+        ),
+        pruning=PRUNING,
+    )
+    before = [row for batch in islice(run.get_train_dataloader(), 3) for row in shown(batch)]
+    kept = kept_by_the_method(run.model, before, PRUNING)
+    assert 0 < len(kept) < len(before)
     run.train()
     handed_on, count = run.handed_on[0]
     assert [row for batch in handed_on for row in shown(batch)] == kept
