@@ -35,13 +35,12 @@ class Spans:
     def __len__(self) -> int:
         return len(self.turn)
 
-    def part(self, begin: int, stop: int) -> Spans:
-        chosen = slice(begin, stop)
+    def part(self, chosen: slice) -> Spans:
         return Spans(self.turn[chosen], self.start[chosen], self.end[chosen], self.is_end[chosen])
 
     def begins_with(self, other: Spans) -> bool:
         """Whether the first tokens are those of `other`."""
-        first = self.part(0, len(other))
+        first = self.part(slice(len(other)))
         return len(self) >= len(other) and all(
             np.array_equal(getattr(first, name), getattr(other, name)) for name in self.__slots__
         )
@@ -72,7 +71,7 @@ def carried(
         if turn not in known:
             continue
         first, last = known[turn]
-        theirs, ours = read.part(first, last), wanted.part(begin, stop)
+        theirs, ours = read.part(slice(first, last)), wanted.part(slice(begin, stop))
         if len(theirs) == len(ours) and ours.begins_with(theirs):
             trained[begin:stop] = kept[first:last]
         else:
@@ -85,15 +84,15 @@ def carried(
 def _as_far(read: Spans, wanted: Spans) -> Spans:
     """The wanted tokens up to where reading stopped."""
     if not len(read):
-        return wanted.part(0, 0)
+        return wanted.part(slice(0))
     turn, end, is_end = int(read.turn[-1]), int(read.end[-1]), bool(read.is_end[-1])
     here = (wanted.end < end) | ((wanted.end == end) & (wanted.is_end <= is_end))
     stop = int(((wanted.turn < turn) | ((wanted.turn == turn) & here)).sum())
     (begin, _), (first, _) = read.turns()[turn], wanted.turns().get(turn, (0, 0))
-    last = read.part(begin, len(read))
-    if first < stop and wanted.part(first, len(wanted)).begins_with(last):
+    last = read.part(slice(begin, None))
+    if first < stop and wanted.part(slice(first, None)).begins_with(last):
         stop = first + len(last)  # of the last character, only some parts may have been read
-    return wanted.part(0, stop)
+    return wanted.part(slice(stop))
 
 
 def _by_characters(read: Spans, kept: Bools, wanted: Spans, any_character: bool) -> tuple[Bools, Bools]:

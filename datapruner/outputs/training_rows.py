@@ -181,9 +181,21 @@ class TrainingRows:
 def of_run(run: Run, home: Path, *, max_length: int | None = None, too_long: TooLong = "cut") -> TrainingRows:
     """The kept rows of a run, in row order, as the model that measured them reads them.
 
-    Raises UsageError for a run that only scored, and for one that rewrote: its token ids are of the texts
-    before.
+    Raises UsageError as `check_run` does.
     """
+    check_run(run)
+
+    def source() -> Iterator[TrainingBatch]:
+        kept = kept_rows(run)
+        for _, batch, _ in kept_tokens(run, home, kept["row"], kept["sample_id"]):
+            yield batch
+
+    return TrainingRows(source, run.config.measuring.model, about_run(run), max_length, too_long)
+
+
+def check_run(run: Run) -> None:
+    """Raise UsageError for a run that only scored, and for one that rewrote: its token ids are of the texts
+    before."""
     if not run.config.has_subset:
         raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
     if run.config.rewrite is not None:
@@ -192,15 +204,14 @@ def of_run(run: Run, home: Path, *, max_length: int | None = None, too_long: Too
             remedy="export its rows with `messages`, which trainers tokenize: leave out --for",
         )
 
-    def source() -> Iterator[TrainingBatch]:
-        with duckdb.connect(str(run.database), read_only=True) as connection:
-            found = connection.sql("SELECT row, sample_id FROM sample_scores WHERE keep ORDER BY row")
-            kept = pl.from_arrow(found.to_arrow_table())
-        assert isinstance(kept, pl.DataFrame), type(kept)
-        for _, batch, _ in kept_tokens(run, home, kept["row"], kept["sample_id"]):
-            yield batch
 
-    return TrainingRows(source, run.config.measuring.model, about_run(run), max_length, too_long)
+def kept_rows(run: Run) -> pl.DataFrame:
+    """The kept samples of a run, in row order: row and sample_id."""
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        found = connection.sql("SELECT row, sample_id FROM sample_scores WHERE keep ORDER BY row")
+        kept = pl.from_arrow(found.to_arrow_table())
+    assert isinstance(kept, pl.DataFrame), type(kept)
+    return kept
 
 
 def about_run(run: Run) -> dict[str, Any]:

@@ -1,0 +1,234 @@
+"""The kept rows of a run as another model reads them: rendered with its chat template, in its tokens, and the
+masks carried over by the characters that both cover (`spans`).
+
+Notable choices:
+- the other model's tokens come from the processes and the cache that runs have: what is rendered once is not
+  again, and a crash loses nothing that is done;
+- of the model only its tokenizer and configuration are read: weights may be anywhere else;
+- where the proxy stopped reading a row, the row ends: nothing behind it would be trained on;
+- a row that the other template cannot write is counted, with the reason, and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.errors import ModelError, NothingSurvivedError
+from datapruner.measuring.measure import Machine, Pass, measure
+from datapruner.measuring.places import Places, flatten
+from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
+from datapruner.outputs.spans import Spans, carried
+from datapruner.outputs.training_rows import (
+    IGNORED,
+    TooLong,
+    TrainingBatch,
+    TrainingRows,
+    about_run,
+    check_run,
+    kept_rows,
+    kept_tokens,
+)
+from datapruner.progress import Progress
+from datapruner.runs.published import Run
+from scorers.models import fingerprint
+from scorers.models.sources import ModelSourceError, resolve
+from scorers.signals.columns import SIGNAL_VERSION
+
+Characters = Literal["all", "any"]
+"""A token is trained on when all of its characters are, or any."""
+
+_SPANS = ("turn", "char_start", "char_end", "is_end")
+_UNREAD = "the proxy stopped reading within its first token"
+
+
+@dataclass(slots=True)
+class CarriedCounts:
+    """What became of the kept rows: rows = carried + the `refused`, which are counted by their reasons.
+
+    `cut`: carried rows that end at the other model's own limit. `response_tokens` of those carried, in its
+    tokens; `on_border` of them have characters of both kinds, trained on and not.
+    """
+
+    rows: int = 0
+    carried: int = 0
+    cut: int = 0
+    response_tokens: int = 0
+    on_border: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of N rows and, of their response tokens, where they stand and what they cover.
+
+    The first of each pair below: where each row begins among all, (N + 1,).
+    """
+
+    id_offsets: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    position: NDArray[np.int32]
+    spans: Spans
+    n_tokens_full: NDArray[np.int64]
+    n_truncated: NDArray[np.int64]
+
+    @classmethod
+    def at(cls, places: Places) -> Tokens:
+        frame = places.columns(["input_ids", "position", *_SPANS, "n_tokens_full", "n_truncated"])
+        return cls(
+            _offsets(frame["input_ids"]),
+            flatten(frame["input_ids"]),
+            _offsets(frame["position"]),
+            flatten(frame["position"]),
+            Spans(*(flatten(frame[name]) for name in _SPANS)),
+            frame["n_tokens_full"].to_numpy(),
+            frame["n_truncated"].to_numpy(),
+        )
+
+    def input_ids(self, row: int) -> NDArray[np.int32]:
+        return self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]
+
+    def responses(self, row: int) -> slice:
+        """Of the response tokens of all rows, those of one."""
+        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+    def is_cut(self, row: int) -> bool:
+        return bool(self.n_tokens_full[row] > self.id_offsets[row + 1] - self.id_offsets[row])
+
+
+def rows_for(
+    run: Run,
+    corpus: Corpus,
+    home: Path,
+    machine: Machine,
+    model: str,
+    *,
+    characters: Characters = "all",
+    max_length: int | None = None,
+    too_long: TooLong = "cut",
+    progress: Progress,
+) -> tuple[TrainingRows, CarriedCounts]:
+    """The kept rows of a run in the tokens of `model`, and the counts of it, whole when all rows are read.
+
+    `model` is as `scorers.models.sources.resolve` takes it. Raises UsageError as `training_rows.of_run` does,
+    ModelError when the tokenizer cannot be used, NothingSurvivedError when no row can be rendered.
+    """
+    check_run(run)
+    wanted, about = _target(model, home, run.config.measuring.train_on)
+    kept = kept_rows(run)
+    others = corpus.sample_index().join(kept, on="sample_id", how="anti")["sample_id"].to_list()
+    found = measure(corpus, wanted, home, machine, progress=progress, without=others)
+    counts = CarriedCounts(rows=len(kept))
+    for reason in found.errors.values():
+        counts.refuse(reason)
+    if len(found.errors) == len(kept):
+        raise NothingSurvivedError(
+            f"{model} can render none of {len(kept)} rows",
+            remedy=f"the first: {next(iter(found.errors.values()))}",
+        )
+
+    def source() -> Iterator[TrainingBatch]:
+        yield from _batches(run, home, kept, found.cache, found.errors, characters == "any", counts)
+
+    said = about_run(run) | {"carried": about | {"characters": characters}}
+    return TrainingRows(source, model, said, max_length, too_long), counts
+
+
+def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:
+    """How the other model's tokens are made, and what is said of it."""
+    try:
+        folder = resolve(model, home, weights=False)
+        about = {"model": model, "tokenizer": fingerprint.of_folder(folder.path)}
+    except ModelSourceError as error:
+        raise ModelError(str(error)) from error
+    key = ProxyKey(
+        model=model,
+        revision=folder.revision,
+        template_hash=folder.template_hash,
+        dtype=NO_MODEL,
+        max_length=None,
+        overflow="truncate",
+        train_on=train_on,
+        tied=False,
+        signal_version=SIGNAL_VERSION,
+    )
+    return Pass(folder, key), about
+
+
+def _batches(
+    run: Run,
+    home: Path,
+    kept: pl.DataFrame,
+    cache: SignalCache,
+    errors: dict[str, str],
+    any_character: bool,
+    counts: CarriedCounts,
+) -> Iterator[TrainingBatch]:
+    read_at = SignalCache(home, ProxyKey(**run.lineage["proxy"])).places(kept["sample_id"])
+    for part, batch, response in kept_tokens(run, home, kept["row"], kept["sample_id"]):
+        read = Tokens.at(read_at.part(part.start, part.stop))
+        masks = (batch.labels != IGNORED)[response]
+        rows = [at for at, sample_id in enumerate(batch.sample_ids) if sample_id not in errors]
+        if not rows:
+            continue
+        sample_ids = [batch.sample_ids[at] for at in rows]
+        wanted = Tokens.at(cache.places(sample_ids))
+        made: list[tuple[str, NDArray[np.int32], NDArray[np.int32]]] = []
+        for number, at in enumerate(rows):
+            row = _carry(read, at, masks[read.responses(at)], wanted, number, any_character, counts)
+            if row is None:
+                counts.refuse(_UNREAD)
+            else:
+                made.append((sample_ids[number], *row))
+        counts.carried += len(made)
+        if made:
+            yield TrainingBatch(
+                [sample_id for sample_id, _, _ in made],
+                np.array([len(ids) for _, ids, _ in made], np.int64),
+                np.concatenate([ids for _, ids, _ in made]),
+                np.concatenate([labels for _, _, labels in made]),
+            )
+
+
+def _carry(
+    read: Tokens,
+    at: int,
+    mask: NDArray[np.bool_],
+    wanted: Tokens,
+    number: int,
+    any_character: bool,
+    counts: CarriedCounts,
+) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+    """Token ids and labels of a row, of which the proxy read row `at` of `read` and the other model row
+    `number` of `wanted`; None when nothing of it is left."""
+    ours, cut = wanted.responses(number), read.is_cut(at)
+    spans = wanted.spans.part(ours)
+    trained, on_border = carried(
+        read.spans.part(read.responses(at)), mask, spans, any_character=any_character, cut=cut
+    )
+    if not len(trained):
+        return None
+    ids, position = wanted.input_ids(number), wanted.position[ours][: len(trained)]
+    if cut:
+        ids = ids[: position[-1] + 1]
+    counts.cut += int(wanted.n_truncated[number] > 0 and len(trained) == len(spans))
+    counts.response_tokens += len(trained)
+    counts.on_border += on_border
+    labels = np.full(len(ids), IGNORED, dtype=np.int32)
+    labels[position[trained]] = ids[position[trained]]
+    return ids, labels
+
+
+def _offsets(lists: pl.Series) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])
