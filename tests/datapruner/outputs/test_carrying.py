@@ -1,4 +1,4 @@
-"""Kept rows in the tokens of the model to train, against its own renderer and the characters that were kept."""
+"""Kept rows in the tokens of the model to train, against its own renderer and the characters kept."""
 
 from __future__ import annotations
 
@@ -82,16 +82,18 @@ def test_the_same_tokenizer_gives_the_same_rows(
     assert (counts.rows, counts.carried, counts.refused, counts.on_border) == (len(found), len(found), {}, 0)
 
 
-def by_hand(encoded: Encoded, kept: set[tuple[int, int]], read: set[tuple[int, int]], some: Any) -> list[int]:
-    """Labels of the tokens that have characters, of which all (or any) that were read are kept."""
-    labels = []
+def by_hand(
+    encoded: Encoded, kept: set[tuple[int, int]], read: set[tuple[int, int]], some: Any
+) -> dict[int, bool]:
+    """Of the tokens that have characters which were read: whether all (or any) of these are kept."""
+    fates = {}
     for position, turn, start, end in zip(
         encoded.position, encoded.turn, encoded.char_start, encoded.char_end, strict=True
     ):
         characters = [(int(turn), at) for at in range(start, end) if (int(turn), at) in read]
-        if characters and some(each in kept for each in characters):
-            labels.append(int(encoded.input_ids[position]))
-    return labels
+        if characters:
+            fates[int(position)] = some(each in kept for each in characters)
+    return fates
 
 
 @pytest.mark.parametrize("characters", ["all", "any"])
@@ -106,7 +108,6 @@ def test_tokens_are_trained_on_whose_characters_were_kept(
     rows, counts = carry(targets[name], characters=characters)
     found = read(rows)
     assert counts.carried == counts.rows == len(found) + rows.counts.untrained
-    special = {tokenizer.convert_tokens_to_ids(token) for token in ct.SPECIAL}
     spans = {
         sample: {(s["turn"], at) for s in kept for at in range(s["start"], s["end"])}
         for sample, kept in pruned.masks.select("sample_id", "kept_spans").iter_rows()
@@ -127,7 +128,11 @@ def test_tokens_are_trained_on_whose_characters_were_kept(
         if not text.isascii() or len(ids) < len(encoded.input_ids):
             continue  # parts of a character, and rows that were cut, are told apart in other tests
         expected = by_hand(encoded, spans[sample], seen[sample], all if characters == "all" else any)
-        assert [label for label in labels if label != -100 and label not in special] == expected
+        assert {at: labels[at] != -100 for at in expected} == expected
+        responses = set(encoded.position.tolist())
+        trained = [at for at, label in enumerate(labels) if label != -100]
+        assert responses.issuperset(trained)
+        assert [labels[at] for at in trained] == [ids[at] for at in trained]
         compared += len(expected)
     assert compared > 50
     assert (counts.on_border > 0) == (name == "wordpiece")  # whose unknown words are longer than our tokens
