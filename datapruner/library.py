@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -16,7 +16,8 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, find_devices
-from datapruner.outputs import exports, training_rows
+from datapruner.outputs import carrying, exports, training_rows
+from datapruner.outputs.carrying import CarriedCounts, Characters
 from datapruner.outputs.trainers import registry, writing
 from datapruner.outputs.training_rows import Counts, TooLong
 from datapruner.progress import Progress, Silent
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainerExport:
-    """What was written for a trainer, and the configuration to train on it, ready to copy."""
+    """What was written for a trainer, and the configuration to train on it, ready to copy. `carried`: what
+    became of the rows on their way to another tokenizer, where they went to one."""
 
     counts: Counts
     configuration: str
+    carried: CarriedCounts | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,20 +128,44 @@ class Result:
         max_length: int | None = None,
         too_long: TooLong = "cut",
         shard_rows: int | None = None,
+        tokenizer: str | None = None,
+        characters: Characters = "all",
+        progress: Progress | None = None,
     ) -> TrainerExport:
         """Write the subset as a trainer takes it: `trainer` is one of `datapruner.outputs.trainers.registry`.
 
         `max_length`: tokens that a row may have; of longer ones the end goes, or with `too_long="drop"` all
         of them. Rows without a token to train on are left out. `shard_rows`: a folder of files with as many
-        rows each. The run's configuration and lineage go beside it as `<name>.run.json`. Raises UsageError
-        when it cannot be written, when the run only scored, or when it rewrote and so has no token ids, and
-        NothingSurvivedError when no row is left.
+        rows each. `tokenizer`: the model that will be trained, where it is not the one that measured; a token
+        of its is trained on when `characters`, "all" or "any", of those it covers are of kept tokens. The
+        run's configuration and lineage go beside it as `<name>.run.json`. Raises UsageError when it cannot be
+        written, when the run only scored, or when it rewrote and so has no token ids, ModelError when the
+        other tokenizer cannot be used, and NothingSurvivedError when no row is left.
         """
         target, kind = Path(path), registry.find(trainer)
-        rows = training_rows.of_run(self.run, self.home, max_length=max_length, too_long=too_long)
+        writing.check_target(kind, target, shard_rows)
+        counts: CarriedCounts | None = None
+        if tokenizer is None:
+            rows = training_rows.of_run(self.run, self.home, max_length=max_length, too_long=too_long)
+        else:
+            with self._corpus() as corpus:
+                rows, counts = carrying.rows_for(
+                    self.run,
+                    corpus,
+                    self.home,
+                    Machine(("cpu",)),
+                    tokenizer,
+                    characters=characters,
+                    max_length=max_length,
+                    too_long=too_long,
+                    progress=progress or Silent(),
+                )
         writing.write(kind, target, rows, shard_rows)
-        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
-        return TrainerExport(rows.counts, kind.note(target, rows))
+        document = folders.read_document(self.run.folder / "run.json")
+        if counts is not None:
+            document["carried"] = rows.about["carried"] | asdict(counts)
+        files.write_json(target.with_suffix(".run.json"), document)
+        return TrainerExport(rows.counts, kind.note(target, rows), counts)
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""

@@ -18,7 +18,10 @@ from datapruner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from datapruner.outputs.training_rows import Counts
+    from datapruner.library import TrainerExport
+    from datapruner.outputs.carrying import CarriedCounts
+
+_REASONS = 5
 
 
 def export(
@@ -43,13 +46,22 @@ def export(
     shard_rows: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Write a folder of files with N rows each.")
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Write it for this model. Default: the one that measured it."),
+    ] = None,
+    characters: Annotated[
+        Literal["all", "any"],
+        typer.Option(help="With --tokenizer: train on tokens of which all, or any, characters are kept."),
+    ] = "all",
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
     """Write the subset of a run, with --for as a trainer takes it: it trains on the kept tokens alone.
 
     It prints the longest row and the configuration to train with. A row that is cut is trained on as far as
-    it goes; a row in which no token to train on is left is not written, and counted.
+    it goes; a row in which no token to train on is left is not written, and counted. With --tokenizer the
+    rows are rendered with that model's chat template, and the masks carried over to its tokens.
     """
     from datapruner.home import home_folder
     from datapruner.library import Result
@@ -59,6 +71,10 @@ def export(
         raise UsageError("--plain rows have no token masks, which --for is about", remedy="give one of them")
     if trainer is None and (max_length is not None or too_long != "cut" or shard_rows is not None):
         raise UsageError("a limit and shards are of rows for trainers", remedy="give --for as well")
+    if trainer is None and tokenizer is not None:
+        raise UsageError("--tokenizer is for trainers' rows", remedy="give --for as well")
+    if tokenizer is None and characters != "all":
+        raise UsageError("--characters is of another tokenizer", remedy="give --tokenizer as well")
     home = home_folder()
     result = Result(named.find(target, home), home)
     output = Output(as_json=as_json, quiet=quiet)
@@ -67,20 +83,32 @@ def export(
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows})
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}")
         return
-    written = result.export_for(trainer, out, max_length=max_length, too_long=too_long, shard_rows=shard_rows)
+    with output.progress() as progress:
+        written = result.export_for(
+            trainer,
+            out,
+            max_length=max_length,
+            too_long=too_long,
+            shard_rows=shard_rows,
+            tokenizer=tokenizer,
+            characters=characters,
+            progress=progress,
+        )
     output.document(
         {
             "run": result.run.run_id,
             "trainer": trainer,
             "path": str(out),
             "counts": asdict(written.counts),
+            "carried": None if written.carried is None else asdict(written.carried),
             "configuration": written.configuration,
         }
     )
-    output.show(*_sections(out, written.counts, written.configuration))
+    output.show(*_sections(out, written))
 
 
-def _sections(out: Path, counts: Counts, configuration: str) -> Iterator[RenderableType]:
+def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:
+    counts = written.counts
     said: dict[str, Any] = {
         "Written": f"{display.clean(str(out))}: {display.plural(counts.written, 'row')}, "
         f"{counts.trained_tokens:,} of {display.plural(counts.tokens, 'token')} trained on",
@@ -94,5 +122,23 @@ def _sections(out: Path, counts: Counts, configuration: str) -> Iterator[Rendera
         said["Untrained"] = f"{display.plural(counts.untrained, 'row')} without a token to train on, left out"
     if counts.lost_tokens:
         said["Lost"] = f"{display.plural(counts.lost_tokens, 'token')} to train on"
+    if written.carried is not None:
+        said |= _carried(written.carried)
     yield display.pairs(said)
-    yield Text(f"\n{configuration}", end="")
+    yield Text(f"\n{written.configuration}", end="")
+
+
+def _carried(counts: CarriedCounts) -> dict[str, str]:
+    """What is said of rows that went to another tokenizer."""
+    part = display.share(counts.on_border, counts.response_tokens)
+    said = {
+        "Carried": f"{counts.carried:,} of {display.plural(counts.rows, 'row')} to the other tokenizer",
+        "On a border": f"{counts.on_border:,} of {display.plural(counts.response_tokens, 'response token')} "
+        f"({part}) have characters of both kinds",
+    }
+    if counts.cut:
+        said["Model's limit"] = f"{display.plural(counts.cut, 'row')} end there"
+    if counts.refused:
+        commonest = sorted(counts.refused.items(), key=lambda each: -each[1])[:_REASONS]
+        said["Refused"] = "\n".join(f"{display.plural(count, 'row')}: {why}" for why, count in commonest)
+    return said
