@@ -26,6 +26,7 @@ from datapruner.commands import (
     curate,
     datasets,
     display,
+    evaluate,
     explain,
     export,
     jobs,
@@ -72,6 +73,7 @@ app.command("explain")(explain.explain)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)
 app.command("compare")(compare.compare)
+app.command("evaluate")(evaluate.evaluate)
 app.command("methods")(about.methods)
 app.add_typer(about.models_app, name="models")
 app.command("doctor")(about.doctor)

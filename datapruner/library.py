@@ -1,4 +1,5 @@
-"""The Python API: `prune`, `score`, `rewrite`, `run_recipe` and `replay`, and the `Result` they return."""
+"""The Python API: `prune`, `score`, `rewrite`, `run_recipe` and `replay`, the `Result` they return, and
+whether that was worth it: `evaluate`."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import polars as pl
 
 from datapruner import validation
 from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.store import ingest_to
 from datapruner.errors import UsageError
 from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, find_devices
@@ -22,17 +24,19 @@ from datapruner.outputs.trainers import registry, writing
 from datapruner.outputs.training_rows import Counts, TooLong
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
+from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.rows import row_files
-from datapruner.runs import folders, pipeline, published
+from datapruner.runs import evaluations, folders, named, pipeline, published
 from datapruner.system import files
 from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
     import datasets
 
+    from datapruner.schemas.evaluations import Evaluation
     from datapruner.teacher import Estimate, TeacherSettings
 
 
@@ -400,6 +404,59 @@ def replay(
             f"{run_file} does not name its target set: the rows came from Python", remedy="give the target"
         )
     return run(config, rows, aims, device=device, token_budget=token_budget, home=home, progress=progress)
+
+
+@contained()
+def evaluate(
+    runs: Result | str | Path | Sequence[Result | str | Path],
+    held_out: Any,
+    *,
+    model: str | None = None,
+    tuning: str = "lora",
+    seeds: int = 3,
+    seconds: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Whether what runs kept is worth training on: models are trained on it and on other rows of the corpus,
+    as many tokens of each, and read on held-out rows. One document a run, in their order; each is stored with
+    its run.
+
+    `runs`: results, ids, "latest", or files that a run wrote; of one corpus. `held_out`: rows as for `prune`,
+    or several sets of them by name. `model` is trained, by default the runs' proxy model; `tuning` is "lora",
+    which takes the package's extra `eval`, or "full". `seconds` bounds all of it; what was not reached is
+    said, and asking again goes on. `home` must be that of the runs. The others are as for `prune`.
+
+    Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError.
+    """
+    from datapruner.evaluation.evaluate import evaluate as train_and_read  # which needs torch
+
+    place, listener = made_home(home), progress or Silent()
+    named_runs = [runs] if isinstance(runs, Result | str | Path) else list(runs)
+    found = [each.run if isinstance(each, Result) else named.find(str(each), place) for each in named_runs]
+    if not found:
+        raise UsageError("no run is named", remedy="give one or several")
+    sets = dict(held_out) if isinstance(held_out, Mapping) else {"held out": held_out}
+    sources = {name: name_of(rows) or "rows" for name, rows in sets.items()}
+    settings = validation.made(
+        EvaluationSettings,
+        held_out=sources,
+        model=model,
+        tuning=tuning,
+        seeds=seeds,
+        seconds=seconds,
+        seed=seed,
+    )
+    corpora = {name: (sources[name], ingest_to(rows, {}, place, listener)) for name, rows in sets.items()}
+    machine = Machine(find_devices(device), token_budget)
+    corpus = published.corpus_path(found[0], place)
+    made = train_and_read(found, corpus, corpora, settings, place, machine, listener)
+    for run, evaluation in zip(found, made, strict=True):
+        evaluations.write(run.folder, evaluation)
+    return made
 
 
 @contained()

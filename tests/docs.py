@@ -211,7 +211,7 @@ def _commands() -> Iterator[str]:
 def _arguments(command: Any) -> list[str]:
     with command.make_context(None, [], resilient_parsing=True) as context:
         pieces = command.collect_usage_pieces(context)
-    shown = (piece.strip("{}").replace("[[", "[").replace("]]", "]") for piece in pieces)
+    shown = (re.sub(r"[{}]", "", each).replace("[[", "[").replace("]]", "]") for each in pieces)
     return [piece for piece in shown if piece not in ("[OPTIONS]", "COMMAND [ARGS]...")]
 
 

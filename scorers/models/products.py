@@ -47,11 +47,41 @@ def speed_up(model: nn.Module) -> None:
             module.__class__ = _FASTER[type(module)]
 
 
+def speed_up_frozen(model: nn.Module) -> None:
+    """Make the model's linear layers that are not trained multiply by `linear` where a gradient passes
+    through them too: that takes no more than another product. `speed_up` came before."""
+    for module in model.modules():
+        if type(module) is Linear and not module.weight.requires_grad:
+            module.__class__ = FrozenLinear
+
+
 class Linear(nn.Linear):
     """A linear layer that multiplies by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name for it)
         return linear(input, self.weight, self.bias)
+
+
+class FrozenLinear(Linear):
+    """The same without a gradient of its own, which hands on that of what it is given."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name for it)
+        if not torch.is_grad_enabled():
+            return super().forward(input)
+        found: Tensor = _ThroughFrozen.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _ThroughFrozen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (weight,), (by_output,) = ctx.saved_tensors, gradients
+        return linear(by_output, weight.T), None, None
 
 
 class TransposedLinear(Conv1D):  # type: ignore[misc]

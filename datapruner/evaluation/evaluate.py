@@ -1,0 +1,175 @@
+"""What an evaluation of runs finds: the trainings (`datapruner.evaluation.trainings`), put into words and
+numbers for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from datapruner.evaluation.controls import CONTROLS, RANDOM
+from datapruner.evaluation.cost import Epoch, Measured, cost
+from datapruner.evaluation.rows import HeldOut
+from datapruner.evaluation.statistics import CONFIDENCE
+from datapruner.evaluation.store import Done
+from datapruner.evaluation.trainings import PACKAGES, Trainings, train
+from datapruner.evaluation.verdict import Verdicts, verdicts
+from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.progress import Progress
+from datapruner.request.evaluating import EvaluationSettings
+from datapruner.runs.published import Run
+from datapruner.schemas.evaluations import SUBSET, Against, Arm, Cost, Evaluation, HeldOutSet, Verdict
+
+
+def evaluate(
+    runs: Sequence[Run],
+    corpus: Path,
+    held_out: Mapping[str, tuple[str, Path]],
+    settings: EvaluationSettings,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+) -> list[Evaluation]:
+    """Train on what each of the runs kept and on the controls, and say what came of it, run by run.
+
+    `corpus`: the file of the rows that all the runs chose from. `held_out`: by name, what a set's source is
+    called and the file of its rows, ingested. What is done is kept in `home`, and not done again. Trains on
+    the first device of the machine.
+
+    Raises UsageError when the runs cannot be evaluated (together) or no training ended in time, InputError
+    for a held-out set without a row that can be read, NothingSurvivedError when no training rows are left,
+    ModelError and WorkerError.
+    """
+    trainings = train(runs, corpus, held_out, settings, home, machine, progress)
+    return [_of_run(run, trainings, settings, home, machine) for run in runs]
+
+
+def _of_run(
+    run: Run, trainings: Trainings, settings: EvaluationSettings, home: Path, machine: Machine
+) -> Evaluation:
+    names = {run.run_id: SUBSET} | {name: name for name in CONTROLS}
+    done = {(names[arm], seed): each for (arm, seed), each in trainings.outcome.done.items() if arm in names}
+    found = verdicts(
+        (each for each in trainings.outcome.readings() if each.arm in names), run.run_id, CONTROLS
+    )
+    against = next((each for each in found.overall if each.control == RANDOM), None)
+    verdict = None if against is None else against.verdict
+    missing = [(names[arm], seed) for arm, seed in trainings.outcome.not_reached if arm in names]
+    model = trainings.model
+    return Evaluation(
+        id=trainings.identity,
+        run=run.run_id,
+        created_at=datetime.now(UTC),
+        settings=settings,
+        model=model.proxy.source,
+        model_hash=model.proxy.revision,
+        device=trainings.device,
+        learning_rate=trainings.outcome.rate,
+        learning_rates={f"{rate:g}": loss for rate, loss in trainings.outcome.sweep.items()},
+        confidence=CONFIDENCE,
+        arms=[_arm(name, done) for name in dict.fromkeys(arm for arm, _ in done)],
+        held_out=[_set(each, trainings, done, found) for each in trainings.held_out],
+        overall=found.overall,
+        verdict=verdict,
+        said=_said(against),
+        not_reached=_not_reached(trainings, missing),
+        cost=_cost(run, trainings, home, machine, verdict),
+        seconds=trainings.seconds,
+        packages={name: version(name) for name in PACKAGES},
+    )
+
+
+def _arm(name: str, done: Mapping[tuple[str, int], Done]) -> Arm:
+    mine = {seed: each for (arm, seed), each in sorted(done.items()) if arm == name}
+    every = list(mine.values())
+    return Arm(
+        name=name,
+        rows=float(np.mean([each.trained.rows for each in every])),
+        tokens=float(np.mean([each.tokens for each in every])),
+        trained_tokens=float(np.mean([each.trained.trained_tokens for each in every])),
+        steps=float(np.mean([each.trained.steps for each in every])),
+        seconds=float(np.mean([each.seconds for each in every])),
+        seeds=list(mine),
+    )
+
+
+def _set(
+    held_out: HeldOut, trainings: Trainings, done: Mapping[tuple[str, int], Done], found: Verdicts
+) -> HeldOutSet:
+    tokens = trainings.outcome.tokens[held_out.name]
+    losses: dict[str, list[float]] = {}
+    for (arm, _), each in done.items():
+        losses.setdefault(arm, []).append(float(each.nll[held_out.name].sum() / tokens.sum()))
+    return HeldOutSet(
+        name=held_out.name,
+        source=held_out.source,
+        corpus_hash=held_out.corpus_hash,
+        rows=held_out.rows,
+        read=len(tokens),
+        rejected=held_out.rejected,
+        contaminated=held_out.taken,
+        left_out=held_out.rows - held_out.rejected - len(tokens),
+        tokens=int(tokens.sum()),
+        losses={arm: float(np.mean(each)) for arm, each in losses.items()},
+        against=found.by_set.get(held_out.name, []),
+    )
+
+
+def _said(against: Against | None) -> str:
+    if against is None:
+        return "There was no time to train on both the subset and random rows, so nothing is known."
+    return against.said
+
+
+def _not_reached(trainings: Trainings, missing: Sequence[tuple[str, int]]) -> list[str]:
+    """What time was too short for, in words."""
+    found = []
+    if trainings.plan.trained_tokens < trainings.whole:
+        found.append(
+            f"training on all of the subset: {trainings.plan.trained_tokens:,} of "
+            f"{trainings.whole:,} trained tokens were taken each time"
+        )
+    for each in trainings.held_out:
+        rows, read = len(each.tokenised.index), trainings.plan.rows[each.name]
+        if read < rows:
+            found.append(f"{rows - read:,} of {rows:,} held-out rows of {each.name}")
+    by_arm: dict[str, list[int]] = {}
+    for arm, seed in missing:
+        by_arm.setdefault(arm, []).append(seed)
+    for arm, seeds in by_arm.items():
+        found.append(f"training on {arm} with seed {', '.join(map(str, seeds))}")
+    return found
+
+
+def _cost(run: Run, trainings: Trainings, home: Path, machine: Machine, verdict: Verdict | None) -> Cost:
+    key = ProxyKey(**run.lineage["proxy"])
+    everything, kept = trainings.pool.everything(), trainings.pool.kept(run)
+    tokens = int(everything.lengths.sum()) if key.has_signals else 0
+    backward = tokens if key.tied or key.lora else 0
+    trained = parameters(trainings.model.proxy.path)
+    proxy = trained
+    if key.revision != trainings.model.key.revision:
+        measuring = run.config.measuring
+        proxy = parameters(proxy_for(measuring, machine.models or home, machine.devices).proxy.path)
+    return cost(
+        Measured(proxy, tokens - backward, backward),
+        Epoch(int(everything.lengths.sum()), everything.total),
+        Epoch(int(kept.lengths.sum()), kept.total),
+        trained_parameters=trained,
+        verdict=verdict,
+    )
+
+
+def parameters(folder: Path) -> int:
+    """How many numbers the weights of a model folder have."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total

@@ -1,0 +1,153 @@
+"""The rows of an evaluation: those of the corpus, of which every arm takes some, and those held out.
+
+No held-out row may be among the training rows, nor its text: rows of the corpus that are the same as a
+held-out row, or hold text of one (`datapruner.curation.contamination`, 13-grams), are no arm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.curation import contamination
+from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.evaluation.controls import Candidates
+from datapruner.evaluation.examples import Examples, Tokenised, lists
+from datapruner.measuring.measure import Machine, Pass, measure
+from datapruner.progress import Progress
+from datapruner.runs.published import Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """A set of held-out rows. rows: of the input, of which `rejected` could not be read. copies: of others.
+    taken: rows of the corpus that are the same, or hold text of it, and are not trained on."""
+
+    name: str
+    source: str
+    corpus_hash: str
+    rows: int
+    rejected: int
+    tokenised: Tokenised
+    taken: int
+
+    def first(self, number: int) -> Sequence[str]:
+        """The ids of so many of its samples, drawn once and for all."""
+        ids = self.tokenised.index["sample_id"]
+        order = np.random.default_rng(0).permutation(len(ids))[:number]
+        return [ids[row] for row in np.sort(order).tolist()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The samples of the corpus that may be trained on, as they are read by the model; `index` is theirs."""
+
+    tokenised: Tokenised
+    index: pl.DataFrame
+
+    def everything(self) -> Candidates:
+        """All of them, with all of their response tokens."""
+        return _candidates(self.index)
+
+    def kept(self, run: Run) -> Candidates:
+        """Those that a run kept, with the tokens that it kept of them.
+
+        Raises UsageError when it kept none that is left here, or when its masks are of other tokens than the
+        model's.
+        """
+        with duckdb.connect(str(run.database), read_only=True) as connection:
+            kept = connection.sql(
+                "SELECT row, n_kept_tokens FROM sample_scores WHERE keep AND n_kept_tokens > 0"
+            ).pl()
+        found = self.index.join(kept, on="row", how="inner", maintain_order="left")
+        if found.is_empty():
+            raise UsageError(f"run {run.run_id} kept no row that may be trained on")
+        return _candidates(found.with_columns(n_counted=pl.col("n_kept_tokens").cast(pl.Int64)))
+
+    def examples_of(self, run: Run, ids: Sequence[str]) -> Examples:
+        """These samples with the tokens that the run kept."""
+        wanted = pl.DataFrame({"sample_id": ids}).join(
+            self.index, on="sample_id", how="left", maintain_order="left"
+        )
+        with duckdb.connect(str(run.database), read_only=True) as connection:
+            connection.register("wanted", wanted.select("row").to_arrow())
+            masks = connection.sql("SELECT row, kept_tokens FROM masks SEMI JOIN wanted USING (row)").pl()
+        kept = wanted.join(masks, on="row", how="left", maintain_order="left")["kept_tokens"]
+        tokens, _ = self.tokenised.tokens(ids)
+        return Examples.of(tokens, lists(kept))
+
+
+def _candidates(index: pl.DataFrame) -> Candidates:
+    return Candidates(
+        index["sample_id"].to_list(), index["n_counted"].to_numpy(), index["n_tokens"].to_numpy()
+    )
+
+
+def tokenised(corpus: Corpus, wanted: Pass, home: Path, machine: Machine, progress: Progress) -> Tokenised:
+    """The samples of a corpus as the model reads them, tokenised unless they were before."""
+    return Tokenised.of(corpus, measure(corpus, wanted.tokens_only(), home, machine, progress=progress))
+
+
+def prepare(
+    corpus: Path,
+    held_out: Mapping[str, tuple[str, Path]],
+    wanted: Pass,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+) -> tuple[Pool, list[HeldOut]]:
+    """The rows to train on and those to read: held-out sets by name, with what they are called and where
+    their rows are, ingested.
+
+    Raises InputError for a set without a row that can be read, NothingSurvivedError when there is nothing
+    left to train on.
+    """
+    with Corpus(corpus) as training:
+        pool = tokenised(training, wanted, home, machine, progress)
+        index = pool.index
+        sets = []
+        taken: set[int] = set()
+        for name, (source, path) in held_out.items():
+            with Corpus(path) as rows:
+                counts = rows.counts()
+                read = tokenised(rows, wanted, home, machine, progress) if counts.unique else None
+                if read is None or read.index.is_empty():
+                    reasons = [] if read is None else list(read.errors.values())
+                    why = next(iter([*rows.rejects()["reason"].to_list(), *reasons]), "there are none")
+                    raise InputError(
+                        f"held-out set {name}: no row of {source} can be read: {why}",
+                        remedy="give rows with an answer each, in any shape that is read for training",
+                        field="held_out",
+                    )
+                originals = pa.Table.from_batches(list(rows.originals()))
+            own = set(read.index["sample_id"])
+            same = set(index.filter(pl.col("sample_id").is_in(own))["row"])
+            texts = contamination.evaluation_set(name, originals, "13-gram")
+            found = contamination.find(training, [texts], "13-gram", progress=progress).table
+            mine = same | (set(found.filter(status="dropped")["row"]) & set(index["row"]))
+            taken |= mine
+            sets.append(
+                HeldOut(
+                    name=name,
+                    source=source,
+                    corpus_hash=rows.provenance.corpus_hash,
+                    rows=counts.rows,
+                    rejected=counts.rejected,
+                    tokenised=read,
+                    taken=len(mine),
+                )
+            )
+    left = index.filter(~pl.col("row").is_in(list(taken)))
+    if left.is_empty():
+        raise NothingSurvivedError(
+            f"nothing is left to train on: {len(taken)} of {len(index)} rows hold text of held-out rows",
+            remedy="hold out rows that the corpus does not have",
+        )
+    return Pool(pool, left), sets

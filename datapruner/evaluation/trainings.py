@@ -1,0 +1,333 @@
+"""The trainings of an evaluation: on what runs kept and on controls, each read on held-out rows.
+
+Notable choices:
+- all runs and controls of one evaluation train on equally many tokens, those of the smallest subset;
+- the learning rate is chosen once, on random rows, by what they make of the held-out rows: if that favours
+  an arm, it is the control;
+- what tells most comes first: all arms of one seed before the next one, and the control of all rows, which
+  takes several times as long, at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from datapruner.errors import ModelError, UsageError
+from datapruner.evaluation.controls import ALL, LONGEST, RANDOM, Candidates
+from datapruner.evaluation.examples import Examples, Ints
+from datapruner.evaluation.plan import READING, Amounts, Plan, plan
+from datapruner.evaluation.reading import read
+from datapruner.evaluation.readings import Readings
+from datapruner.evaluation.rows import HeldOut, Pool, prepare
+from datapruner.evaluation.store import Done, Store
+from datapruner.evaluation.training import RATES, Trainee
+from datapruner.measuring.measure import Machine, Pass, proxy_for
+from datapruner.progress import Progress
+from datapruner.request.evaluating import EvaluationSettings
+from datapruner.runs.published import Run
+
+_VERSION = 1
+PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
+_PROBE_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arm:
+    """What is trained on: `rows` of a seed at a budget of trained tokens, and what they are to the model.
+    times: its trained tokens for each of the others'."""
+
+    name: str
+    rows: Callable[[int, int], Candidates]
+    examples: Callable[[Sequence[str]], Examples]
+    inputs: float
+    times: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """All that was trained and read: `done` by arm and seed, `not_reached` likewise, in the order of work.
+
+    sweep: held-out loss of random rows by learning rate, of which `rate` was taken. tokens: of each held-out
+    set, the labelled tokens of each row that was read.
+    """
+
+    rate: float
+    sweep: dict[float, float]
+    done: dict[tuple[str, int], Done]
+    not_reached: list[tuple[str, int]]
+    tokens: dict[str, Ints]
+
+    def readings(self) -> Iterator[Readings]:
+        """What verdicts are made of."""
+        for (arm, seed), done in self.done.items():
+            for name, nll in done.nll.items():
+                yield Readings(arm, seed, name, nll, self.tokens[name])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trainings:
+    """The trainings of an evaluation, and what they were of. identity: a hash of all that decides them.
+    whole: trained tokens of a training that time does not limit. seconds: of this call."""
+
+    identity: str
+    model: Pass
+    device: str
+    pool: Pool
+    held_out: list[HeldOut]
+    arms: list[Arm]
+    whole: int
+    plan: Plan
+    outcome: Outcome
+    seconds: float
+
+
+def train(
+    runs: Sequence[Run],
+    corpus: Path,
+    held_out: Mapping[str, tuple[str, Path]],
+    settings: EvaluationSettings,
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+) -> Trainings:
+    """Train and read all that `settings` ask for and time allows, but what was done before.
+
+    runs: of the one `corpus`. held_out: as for `rows.prepare`. Files are kept in `home`.
+
+    Raises UsageError when the runs cannot be compared or no training ended in time, and as `rows.prepare`.
+    """
+    started = time.monotonic()
+    check(runs)
+    measuring = runs[0].config.measuring
+    if settings.model is not None:
+        measuring = measuring.model_copy(update={"model": settings.model})
+    wanted = proxy_for(measuring, machine.models or home, machine.devices)
+    pool, sets = prepare(corpus, held_out, wanted, home, machine, progress)
+    arms = _arms(pool, runs)
+    whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
+    arms = _arms(pool, runs, whole)
+    device = machine.devices[0]
+    identity = _identity(runs, sets, wanted, settings, device)
+    store = Store(home / "evaluations" / identity)
+    progress.stage("loading the model", None, "steps")
+    trainee = Trainee(
+        wanted.proxy.path, device, full=settings.tuning == "full", token_budget=machine.token_budget
+    )
+    made = store.plan()
+    if made is None:
+        amounts = _amounts(arms, whole, sets, settings)
+        left = None if settings.seconds is None else settings.seconds - (time.monotonic() - started)
+        made = plan(amounts, left, _probe(trainee, arms[0], progress) if left is not None else 0.0)
+        store.keep_plan(made)
+    work = _Work(store, trainee, made, sets, settings, progress, started)
+    outcome = work.all(arms)
+    seconds = time.monotonic() - started
+    return Trainings(identity, wanted, device, pool, sets, arms, whole, made, outcome, seconds)
+
+
+def check(runs: Sequence[Run]) -> None:
+    """Raises UsageError unless the runs kept rows of one corpus, read alike."""
+    for run in runs:
+        if run.config.keep is None:
+            raise UsageError(
+                f"run {run.run_id} selected nothing, so there is nothing to compare with other rows",
+                remedy="evaluate a run that prunes",
+            )
+        if run.config.rewrite is not None:
+            raise UsageError(
+                f"run {run.run_id} rewrote reasoning, and token masks are of the texts before",
+                remedy="evaluate the run before the rewriting",
+            )
+        for what, mine, first in (
+            ("corpus", run.lineage["corpus_hash"], runs[0].lineage["corpus_hash"]),
+            ("measuring settings", run.config.measuring, runs[0].config.measuring),
+        ):
+            if mine != first:
+                raise UsageError(
+                    f"runs {runs[0].run_id} and {run.run_id} are not of the same {what}",
+                    remedy="evaluate them one by one",
+                )
+
+
+def _arms(pool: Pool, runs: Sequence[Run], whole: int = 1) -> list[Arm]:
+    """Random rows first, then the runs, the longest rows, all rows."""
+    everything = pool.everything()
+    ratio = float(everything.lengths.sum() / everything.total)
+    longest = everything.longest(whole)
+    times = everything.total / whole
+
+    def of_run(run: Run) -> Arm:
+        kept = pool.kept(run)
+        return Arm(
+            run.run_id,
+            kept.draw,
+            lambda ids: pool.examples_of(run, ids),
+            float(kept.lengths.sum() / kept.total),
+        )
+
+    examples = pool.tokenised.examples
+    return [
+        Arm(RANDOM, everything.draw, examples, ratio),
+        *map(of_run, runs),
+        Arm(LONGEST, longest.draw, examples, float(longest.lengths.sum() / longest.total)),
+        Arm(
+            ALL,
+            lambda budget, seed: everything.draw(round(budget * times), seed),
+            examples,
+            ratio * times,
+            times,
+        ),
+    ]
+
+
+def _amounts(
+    arms: Sequence[Arm], whole: int, sets: Sequence[HeldOut], settings: EvaluationSettings
+) -> Amounts:
+    return Amounts(
+        whole=whole,
+        inputs={arm.name: arm.inputs for arm in arms if arm.name != ALL},
+        sets={
+            each.name: (len(each.tokenised.index), int(each.tokenised.index["n_tokens"].sum()))
+            for each in sets
+        },
+        seeds=settings.seeds,
+        rates=RATES[settings.tuning],
+    )
+
+
+def _probe(trainee: Trainee, random: Arm, progress: Progress) -> float:
+    """Seconds that training takes for each token, by a few rows."""
+    progress.stage("finding out how fast this machine is", None, "steps")
+    rows = random.examples(random.rows(_PROBE_TOKENS, 0).sample_ids)
+    took = 0.0
+    for _ in range(2):  # the first time more is made ready than the model
+        before = time.monotonic()
+        trainee.train(rows, seed=0, rate=1e-6, number=2)
+        took = time.monotonic() - before
+    return took / int(rows.lengths.sum())
+
+
+def _identity(
+    runs: Sequence[Run], sets: Sequence[HeldOut], wanted: Pass, settings: EvaluationSettings, device: str
+) -> str:
+    """A hash of all that decides the readings."""
+    about = {
+        "version": _VERSION,
+        "runs": [run.run_id for run in runs],
+        "held_out": {each.name: each.corpus_hash for each in sets},
+        "model": wanted.key.document(),
+        "settings": settings.model_dump(mode="json", exclude={"held_out", "model"}),
+        "device": device.partition(":")[0],
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """The trainings of one evaluation, one after another."""
+
+    store: Store
+    trainee: Trainee
+    plan: Plan
+    sets: list[HeldOut]
+    settings: EvaluationSettings
+    progress: Progress
+    started: float
+    pace: float = 0.0
+    """Seconds that the last training took for each token."""
+
+    def all(self, arms: list[Arm]) -> Outcome:
+        examples = {
+            each.name: each.tokenised.examples(each.first(self.plan.rows[each.name])) for each in self.sets
+        }
+        seeds = [self.settings.seed + at for at in range(self.settings.seeds)]
+        inputs = {arm.name: round(arm.inputs * self.plan.trained_tokens) for arm in arms}
+        reading = round(READING * sum(int(each.lengths.sum()) for each in examples.values()))
+        total = len(seeds) * sum(inputs.values()) + (len(self.plan.rates) - 1) * inputs[RANDOM]
+        self.progress.stage("training", total, "tokens")
+        passed = 0
+
+        def one(arm: Arm, seed: int, rate: float) -> Done | None:
+            nonlocal passed
+            found = self.store.get(arm.name, seed, rate)
+            if found is None and self._fits(inputs[arm.name] + reading):
+                found = self._train(
+                    arm, seed, rate, examples, lambda tokens: self.progress.at(passed + tokens)
+                )
+                self.store.put(arm.name, seed, rate, found)
+                self.pace = found.seconds / (found.tokens + reading)
+            passed += inputs[arm.name]
+            self.progress.at(passed, note=f"{arm.name}, seed {seed}")
+            return found
+
+        random, *others, everything = arms
+        tried: dict[float, Done] = {}
+        for rate in sorted(self.plan.rates, key=lambda rate: abs(np.log(rate / np.median(self.plan.rates)))):
+            done = one(random, seeds[0], rate)
+            if done is not None:
+                tried[rate] = done
+        sweep = {rate: _loss(done, examples) for rate, done in sorted(tried.items())}
+        finite = {rate: loss for rate, loss in sweep.items() if np.isfinite(loss)}
+        if not tried:
+            raise UsageError(
+                "no training ended in the time given; what was made ready is kept",
+                remedy="give more seconds, or ask again to go on",
+                field="seconds",
+            )
+        if not finite:
+            raise ModelError("every training on random rows diverged", remedy="train another model")
+        rate = min(finite, key=finite.__getitem__)
+        found = {(RANDOM, seeds[0]): tried[rate]}
+        order = [(arm, seed) for seed in seeds for arm in (random, *others)]
+        order += [(everything, seed) for seed in seeds]
+        for arm, seed in order:
+            if (arm.name, seed) not in found:
+                done = one(arm, seed, rate)
+                if done is None:
+                    break
+                found[arm.name, seed] = done
+        missing = [(arm.name, seed) for arm, seed in order if (arm.name, seed) not in found]
+        return Outcome(rate, sweep, found, missing, {name: each.counted for name, each in examples.items()})
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether there is time for a training that takes as long as training on so many tokens."""
+        if self.settings.seconds is None:
+            return True
+        left = self.settings.seconds - (time.monotonic() - self.started)
+        return tokens * max(self.pace, self.plan.seconds_a_token) <= left
+
+    def _train(
+        self,
+        arm: Arm,
+        seed: int,
+        rate: float,
+        examples: Mapping[str, Examples],
+        tell: Callable[[int], None],
+    ) -> Done:
+        before = time.monotonic()
+        rows = arm.rows(self.plan.trained_tokens, seed)
+        taken = arm.examples(rows.sample_ids)
+        told = 0.0
+
+        def hear(tokens: int) -> None:
+            nonlocal told
+            told += tokens * arm.inputs / arm.times
+            tell(round(told))
+
+        trained = self.trainee.train(taken, seed=seed, rate=rate, number=self.plan.steps, tell=hear)
+        losses = {name: read(self.trainee, each) for name, each in examples.items()}
+        return Done(trained, int(taken.lengths.sum()), time.monotonic() - before, losses)
+
+
+def _loss(done: Done, examples: Mapping[str, Examples]) -> float:
+    """Nats per token, all sets alike."""
+    return float(np.mean([done.nll[name].sum() / each.counted.sum() for name, each in examples.items()]))

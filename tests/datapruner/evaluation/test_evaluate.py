@@ -1,0 +1,208 @@
+"""Whole evaluations, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+import datapruner
+from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.evaluation.plan import steps_of
+from datapruner.evaluation.store import Store
+from datapruner.library import Result
+from datapruner.progress import Silent
+from datapruner.runs import evaluations
+from datapruner.schemas.evaluations import Evaluation
+from tests.command_line import Said
+from tests.pipeline import Prune
+from tests.tiny_model import FACTS
+
+Evaluate = Callable[..., list[Evaluation]]
+
+HELD_OUT = [
+    {"prompt": "Name a river in Peru.", "response": "The Amazon rises there."},
+    {"prompt": FACTS[1][0], "response": FACTS[1][1]},  # row 1 of the corpus
+    {"prompt": "What does the whole of a longer text say?", "response": f"{FACTS[4][0]} {FACTS[4][1]}"},
+    {"prompt": "What do cows make?", "response": "Milk, and of it butter."},
+    {"prompt": "What do cows make?", "response": "Milk, and of it butter."},
+    {"prompt": "No answer.", "response": None},
+    {"prompt": "Is the moon a sphere?", "response": "Very nearly so."},
+    {"prompt": "Finish: all work and", "response": "no play."},
+]
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("held-out") / "held.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in HELD_OUT), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pruned(prune: Prune) -> Result:
+    """A run that keeps rows, and of some of them not all tokens."""
+    return prune("qtuning", 0.6, token_keep=0.3)
+
+
+@pytest.fixture(scope="module")
+def evaluate(home: Path) -> Evaluate:
+    def run(*given: Any, **more: Any) -> list[Evaluation]:
+        return datapruner.evaluate(*given, **{"device": "cpu", "home": home, "seeds": 2} | more)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def evaluated(evaluate: Evaluate, pruned: Result, held_out: Path) -> Evaluation:
+    [found] = evaluate(pruned, {"talk": held_out})
+    return found
+
+
+def test_all_arms_train_on_equally_many_tokens_within_one_row(evaluated: Evaluation, pruned: Result) -> None:
+    arms = {each.name: each for each in evaluated.arms}
+    assert list(arms) == ["random", "subset", "longest", "all"]
+    with duckdb.connect(str(pruned.run.database), read_only=True) as connection:
+        kept = connection.sql(
+            "SELECT sum(n_kept_tokens), count(*) FROM sample_scores WHERE keep AND row NOT IN (1, 4)"
+        ).fetchall()[0]
+        longest = connection.sql(
+            "SELECT max(n_response_tokens) FROM sample_scores WHERE status IN ('kept', 'pruned')"
+        ).fetchall()[0][0]
+    assert (arms["subset"].trained_tokens, arms["subset"].rows) == kept
+    for name in ("random", "longest"):
+        assert abs(arms[name].trained_tokens - kept[0]) <= longest / 2
+    assert arms["all"].trained_tokens > 1.5 * kept[0]
+    assert max(each.steps for each in evaluated.arms) == steps_of(kept[0])  # long rows fill several steps
+    assert all(each.seeds == [0, 1] for each in evaluated.arms)
+
+
+def test_held_out_rows_add_up_and_are_not_trained_on(evaluated: Evaluation, pruned: Result) -> None:
+    [held] = evaluated.held_out
+    assert (held.rows, held.read, held.rejected, held.left_out) == (8, 6, 1, 1)
+    assert held.contaminated == 2  # row 1, which is the same, and row 4, whose text is in another answer
+    assert held.tokens > 0
+    assert {each.name for each in evaluated.arms} == held.losses.keys()
+    everything = next(each for each in evaluated.arms if each.name == "all")
+    measured = pruned.scores.filter(pruned.scores["status"].is_in(["kept", "pruned"]))
+    assert everything.rows == len(measured.filter(measured["reason"].str.contains("duplicate").not_())) - 2
+
+
+def test_it_is_stored_with_the_run_and_says_what_its_verdict_is(
+    evaluated: Evaluation, pruned: Result
+) -> None:
+    assert evaluations.latest(pruned.run.folder) == evaluated
+    [random, *_] = evaluated.overall
+    assert random.control == "random"
+    assert evaluated.verdict == random.verdict
+    difference = evaluated.held_out[0].losses["subset"] - evaluated.held_out[0].losses["random"]
+    assert random.nats_per_token.difference == pytest.approx(difference)
+    assert evaluated.not_reached == []
+    best = min(evaluated.learning_rates, key=lambda rate: evaluated.learning_rates[rate])
+    assert evaluated.learning_rate == float(best)
+
+
+class Stopping(Silent):
+    """Ends the work after the first training of the second seed."""
+
+    def at(self, done: int, total: int | None = None, note: str = "") -> None:
+        if note.endswith("seed 1"):
+            raise KeyboardInterrupt
+
+
+def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
+    evaluate: Evaluate, pruned: Result, held_out: Path, home: Path, evaluated: Evaluation
+) -> None:
+    def again(**how: Any) -> Evaluation:
+        [found] = evaluate(pruned, {"talk": held_out}, **how)
+        return found
+
+    folder = home / "evaluations" / evaluated.id
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+    assert len(whole) == 2 * 4 + 2  # arms and seeds, and two more learning rates
+    for path in folder.glob("*.npz"):
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        again(progress=Stopping())
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    assert 0 < len(kept) < len(whole)
+    found = again()
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
+    assert found.held_out == evaluated.held_out
+    assert found.overall == evaluated.overall
+    store = Store(folder)
+    for name in whole:
+        arm, seed, rate = name.removesuffix(".npz").split("-", 2)
+        done = store.get(arm, int(seed), float(rate))
+        assert done is not None
+        (folder / name).write_bytes(whole[name])
+        before = store.get(arm, int(seed), float(rate))
+        assert before is not None
+        assert done.trained == before.trained
+        np.testing.assert_array_equal(done.nll["talk"], before.nll["talk"])
+
+
+def test_several_runs_share_their_controls(
+    evaluate: Evaluate, pruned: Result, held_out: Path, prune: Prune
+) -> None:
+    other = prune("length", 0.5)
+    both = evaluate([pruned, other.run.run_id], held_out, seeds=1)
+    assert [each.run for each in both] == [pruned.run.run_id, other.run.run_id]
+    first, second = ({arm.name: arm for arm in each.arms} for each in both)
+    assert first["random"] == second["random"]
+    fewer = min(each["subset"].trained_tokens for each in (first, second))
+    longest = pruned.scores["n_response_tokens"].max()
+    assert isinstance(longest, int)
+    assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:3])
+
+
+def test_what_time_is_too_short_for_is_said(evaluate: Evaluate, pruned: Result, held_out: Path) -> None:
+    with pytest.raises(UsageError, match="no training ended in the time given"):
+        evaluate(pruned, held_out, seconds=1e-3)
+
+
+def test_held_out_rows_that_cannot_be_read_are_refused(
+    evaluate: Evaluate, pruned: Result, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"prompt": "Hi", "response": ""}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"empty\.jsonl: none of the 1 rows is a usable sample"):
+        evaluate(pruned, empty)
+
+
+def test_a_corpus_that_is_all_held_out_leaves_nothing_to_train_on(
+    evaluate: Evaluate, pruned: Result, corpus_file: Path
+) -> None:
+    with pytest.raises((NothingSurvivedError, UsageError), match=r"nothing is left|kept no row"):
+        evaluate(pruned, corpus_file)
+
+
+def test_runs_that_cannot_be_compared_are_refused(
+    evaluate: Evaluate, pruned: Result, held_out: Path, corpus_file: Path, home: Path, options: dict[str, Any]
+) -> None:
+    scored = datapruner.score(corpus_file, "length", home=home, **options)
+    with pytest.raises(UsageError, match="selected nothing"):
+        evaluate(scored, held_out)
+    elsewhere = datapruner.prune(held_out, "length", 0.5, home=home, **options)
+    with pytest.raises(UsageError, match="not of the same corpus"):
+        evaluate([pruned, elsewhere], held_out)
+
+
+def test_the_command_prints_a_table_and_a_document(
+    command: Callable[..., Said], pruned: Result, held_out: Path, home: Path, evaluated: Evaluation
+) -> None:
+    given = ("evaluate", pruned.run.run_id, "-x", f"talk={held_out}", "--seeds", 2, "--device", "cpu")
+    said = command(*given, "--json", home=home)
+    assert said.code == 0, said.err
+    [found] = said.json["evaluations"]
+    assert found["id"] == evaluated.id
+    assert found["verdict"] == evaluated.verdict
+    shown = command(*given, home=home).out
+    assert evaluated.said in shown
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["talk", "random"] in [line[:2] for line in lines]
