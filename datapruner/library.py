@@ -28,7 +28,7 @@ from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
-from datapruner.rows import row_files
+from datapruner.rows import row_files, shards
 from datapruner.runs import evaluations, folders, named, pipeline, published
 from datapruner.system import files
 from datapruner.system.panics import contained
@@ -106,21 +106,29 @@ class Result:
         with self._corpus() as corpus:
             return exports.as_dataset(exports.canonical(self.run, corpus, self.home))
 
-    def export(self, path: str | Path, *, plain: bool = False) -> int:
+    def export(self, path: str | Path, *, plain: bool = False, shard_rows: int | None = None) -> int:
         """Write the subset, or with `plain` the original rows alone, in the format of its suffix.
 
-        The run's configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
-        Raises UsageError when the file cannot be written, or when the run only scored.
+        `shard_rows`: a folder of Parquet files with as many rows each, whatever its name. The run's
+        configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
+        Raises UsageError when it cannot be written, or when the run only scored.
         """
         target = Path(path)
-        row_files.check_target(target)
+        if shard_rows is None:
+            row_files.check_target(target)
+        else:
+            shards.check_folder(target)
         self._check_subset()
         with self._corpus() as corpus:
             if plain:
                 rows = exports.plain(self.run, corpus)
             else:
                 rows = exports.canonical(self.run, corpus, self.home)
-            count = row_files.write(target, rows)
+            count = (
+                row_files.write(target, rows)
+                if shard_rows is None
+                else shards.write(target, rows, shard_rows)
+            )
         files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
         return count
 

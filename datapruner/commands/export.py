@@ -44,7 +44,14 @@ def export(
         Literal["cut", "drop"], typer.Option(help="What becomes of longer rows: their end goes, or all.")
     ] = "cut",
     shard_rows: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Write a folder of files with N rows each.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Write a folder of Parquet files, or of the trainer's, with N rows each."
+        ),
+    ] = None,
+    require_verdict: Annotated[
+        Literal["better"] | None,
+        typer.Option(help="Refuse unless the run's last evaluation says so: better than random rows."),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -65,21 +72,23 @@ def export(
     """
     from datapruner.home import home_folder
     from datapruner.library import Result
-    from datapruner.runs import named
+    from datapruner.runs import evaluations, named
 
     if trainer is not None and plain:
         raise UsageError("--plain rows have no token masks, which --for is about", remedy="give one of them")
-    if trainer is None and (max_length is not None or too_long != "cut" or shard_rows is not None):
-        raise UsageError("a limit and shards are of rows for trainers", remedy="give --for as well")
+    if trainer is None and (max_length is not None or too_long != "cut"):
+        raise UsageError("a limit of length is of rows for trainers", remedy="give --for as well")
     if trainer is None and tokenizer is not None:
         raise UsageError("--tokenizer is for trainers' rows", remedy="give --for as well")
     if tokenizer is None and characters != "all":
         raise UsageError("--characters is of another tokenizer", remedy="give --tokenizer as well")
     home = home_folder()
     result = Result(named.find(target, home), home)
+    if require_verdict is not None:
+        evaluations.require(result.run.folder, require_verdict)
     output = Output(as_json=as_json, quiet=quiet)
     if trainer is None:
-        rows = result.export(out, plain=plain)
+        rows = result.export(out, plain=plain, shard_rows=shard_rows)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows})
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}")
         return

@@ -12,6 +12,7 @@ Notable choices:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, pairwise
@@ -28,6 +29,7 @@ from datapruner.errors import UsageError
 from datapruner.measuring.places import flatten
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.runs.published import Run
+from scorers.models.sources import ALIASES, ModelSourceError, resolve
 
 IGNORED = -100
 """The label of a token that is not trained on."""
@@ -121,8 +123,8 @@ class Counts:
 class TrainingRows:
     """The rows of a subset, within a limit, to be read once.
 
-    source: all of them. model: the name of the one whose tokens they are. about: what the files say of
-    themselves. `counts` are whole when all is read.
+    source: all of them. model: by what trainers load the one whose tokens they are. about: what the files
+    say of themselves. `counts` are whole when all is read.
     """
 
     source: Callable[[], Iterator[TrainingBatch]]
@@ -190,7 +192,8 @@ def of_run(run: Run, home: Path, *, max_length: int | None = None, too_long: Too
         for _, batch, _ in kept_tokens(run, home, kept["row"], kept["sample_id"]):
             yield batch
 
-    return TrainingRows(source, run.config.measuring.model, about_run(run), max_length, too_long)
+    model = _loadable(run.config.measuring.model, home)
+    return TrainingRows(source, model, about_run(run), max_length, too_long)
 
 
 def check_run(run: Run) -> None:
@@ -203,6 +206,14 @@ def check_run(run: Run) -> None:
             "this run rewrote reasoning, and has token ids of the texts before",
             remedy="export its rows with `messages`, which trainers tokenize: leave out --for",
         )
+
+
+def _loadable(model: str, home: Path) -> str:
+    """What trainers load the model by: for what only we know, an alias or a GGUF file, its folder here."""
+    if model in ALIASES or model.endswith(".gguf"):
+        with suppress(ModelSourceError):  # not here any more
+            return str(resolve(model, home, local_only=True).path)
+    return model if Path(model).exists() else model.partition("@")[0]
 
 
 def kept_rows(run: Run) -> pl.DataFrame:

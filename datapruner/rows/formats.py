@@ -12,7 +12,7 @@ Notable choice: this is all that clients need to know of formats, so the librari
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, get_args
@@ -58,9 +58,13 @@ class Format:
 
 
 def _parquet(file: BinaryIO, rows: Rows, on_rows: OnRows) -> int:
+    return write_parquet(file, rows.tables(), on_rows)
+
+
+def write_parquet(file: BinaryIO, tables: Iterator[pa.Table], on_rows: OnRows = unheard) -> int:
+    """Put tables, at least one, on a binary stream; how many rows they had."""
     import pyarrow.parquet as pq
 
-    tables = rows.tables()
     first = next(tables)
     with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
         return _write_tables(writer.write_table, chain([first], tables), on_rows)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from datapruner.errors import InputError
-from datapruner.schemas.evaluations import Evaluation
+from datapruner.errors import InputError, UsageError
+from datapruner.schemas.evaluations import Evaluation, Verdict
 from datapruner.system.files import is_unfinished, publishing
 from datapruner.validation import first_problem
 
@@ -42,3 +42,18 @@ def of(folder: Path) -> list[Evaluation]:
 def latest(folder: Path) -> Evaluation | None:
     """The newest evaluation of the run in `folder`, None when there is none. Raises InputError."""
     return next(iter(of(folder)), None)
+
+
+def require(folder: Path, verdict: Verdict) -> None:
+    """Raise UsageError unless this is the verdict of the newest evaluation of the run in `folder`."""
+    last = latest(folder)
+    if last is None:
+        raise UsageError(
+            f"run {folder.name} was not evaluated, so it is not known to be {verdict}",
+            remedy=f"datapruner evaluate {folder.name} --held-out FILE",
+        )
+    if last.verdict != verdict:
+        raise UsageError(
+            f"the last evaluation of run {folder.name}, {last.id}, does not say {verdict}: {last.said}",
+            remedy="keep other rows, or export without --require-verdict",
+        )

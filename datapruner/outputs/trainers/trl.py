@@ -12,29 +12,23 @@ otherwise, the Trainer feeds them. Checked with TRL 1.16, transformers 5.23 and 
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datapruner.outputs.trainers.trainer import AsFile
 from datapruner.outputs.training_rows import TrainingBatch, TrainingRows
+from datapruner.rows.formats import write_parquet
 
 
 def _write(file: BinaryIO, rows: TrainingRows) -> None:
     metadata = {b"datapruner": json.dumps(rows.about, sort_keys=True).encode()}
-    writer: pq.ParquetWriter | None = None
-    try:
-        for batch in rows:
-            table = _table(batch).replace_schema_metadata(metadata)
-            if writer is None:
-                writer = pq.ParquetWriter(file, table.schema, compression="zstd")
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    tables = (_table(batch).replace_schema_metadata(metadata) for batch in rows)
+    if (first := next(tables, None)) is not None:
+        write_parquet(file, chain([first], tables))
 
 
 def _table(batch: TrainingBatch) -> pa.Table:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.outputs.trainers.trainer import AsFile, Trainer
 from datapruner.outputs.training_rows import TrainingRows
+from datapruner.rows import shards
 from datapruner.system.files import publishing, publishing_folder
 
 
 def check_target(trainer: Trainer, path: Path, shard_rows: int | None = None) -> None:
     """Find out before the work starts that a trainer's format cannot be written there. Raises UsageError."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
     if isinstance(trainer, AsFile) and shard_rows is None:
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
         if path.suffix != trainer.suffix:
             raise UsageError(
                 f"{path}: rows for {trainer.name} are {trainer.suffix} files",
@@ -25,8 +27,7 @@ def check_target(trainer: Trainer, path: Path, shard_rows: int | None = None) ->
         return
     if not isinstance(trainer, AsFile) and shard_rows is not None:
         raise UsageError(f"rows for {trainer.name} are a folder already", remedy="leave out --shard-rows")
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UsageError(f"{path}: there is something already", remedy="name a new folder, or remove it")
+    shards.check_folder(path)
 
 
 def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | None = None) -> None:
@@ -37,32 +38,30 @@ def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | No
     """
     check_target(trainer, path, shard_rows)
     try:
-        if isinstance(trainer, AsFile) and shard_rows is None:
+        if not isinstance(trainer, AsFile):
+            with publishing_folder(path) as folder:
+                trainer.write(folder, rows)
+                _check_rows(rows)
+        elif shard_rows is not None:
+            shards.write_parts(path, trainer.suffix, _parts(trainer, rows, shard_rows))
+        else:
             with publishing(path) as file:
                 trainer.write(file, rows)
                 _check_rows(rows)
-            return
-        with publishing_folder(path) as folder:
-            if not isinstance(trainer, AsFile):
-                trainer.write(folder, rows)
-            elif shard_rows is not None:
-                _write_shards(trainer, folder, rows, shard_rows)
-            _check_rows(rows)
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror or error}", remedy="choose another place"
         ) from error
 
 
-def _write_shards(trainer: AsFile, folder: Path, rows: TrainingRows, shard_rows: int) -> None:
-    """Files with the names by which `datasets` finds a split in a folder."""
-    made = []
-    for number, shard in enumerate(rows.shards(shard_rows)):
-        made.append(folder / f"{number:05}")
-        with made[-1].open("xb") as file:
-            trainer.write(file, shard)
-    for number, path in enumerate(made):
-        path.rename(folder / f"train-{number:05}-of-{len(made):05}{trainer.suffix}")
+def _parts(trainer: AsFile, rows: TrainingRows, shard_rows: int) -> Iterator[shards.Part]:
+    for shard in rows.shards(shard_rows):
+        yield _part(trainer, shard)
+    _check_rows(rows)
+
+
+def _part(trainer: AsFile, rows: TrainingRows) -> shards.Part:
+    return lambda file: trainer.write(file, rows)
 
 
 def _check_rows(rows: TrainingRows) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datapruner.system.files import clear_unfinished, publishing, unfinished
+from datapruner.system.files import clear_unfinished, publishing, publishing_folder, unfinished
 
 
 def aged(path: Path, days: float) -> Path:
@@ -28,6 +28,23 @@ def test_what_is_not_finished_is_hidden_and_leaves_no_trace_when_it_fails(tmp_pa
         file.seek(-1)
     assert path.read_bytes() == b"{}"
     assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path: Path, was_there: bool) -> None:
+    path = tmp_path / "folder"
+    if was_there:
+        path.mkdir()
+    with pytest.raises(OSError, match="one"), publishing_folder(path) as folder:
+        (folder / "one" / "two").write_text("1")
+    assert [each.name for each in tmp_path.rglob("*")] == (["folder"] if was_there else [])
+    with publishing_folder(path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "one").write_text("1")
+    assert (path / "deep" / "one").read_text() == "1"
+    with pytest.raises(OSError, match="folder"), publishing_folder(path) as folder:
+        (folder / "two").write_text("2")
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["deep", "folder", "one"]
 
 
 def test_what_killed_processes_left_goes_when_it_is_a_day_old(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""`export`: a run's subset again, and as trainers take it; what it prints trains on what was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from datapruner.library import Result
+from datapruner.outputs.trainers import registry
+from datapruner.runs import evaluations
+from tests.command_line import Said
+from tests.evaluations import evaluation
+from tests.pipeline import Prune
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def run(prune: Prune) -> Result:
+    return prune("qtuning", 0.85, token_keep=0.5)
+
+
+def test_it_writes_the_rows_and_prints_what_to_train_them_with(
+    command: Command, run: Result, home: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    path = tmp_path / "rows.parquet"
+    said = command("export", run.run.run_id, "--for", "axolotl", "--out", path, home=home)
+    assert (said.code, said.err) == (0, "")
+    heading, _, configuration = said.out.partition("\n\n")
+    lengths = [len(ids) for ids in pq.read_table(path)["input_ids"].to_pylist()]
+    assert " ".join(heading.split()) == (
+        f"Written {path}: {run.report.kept} rows, {run.report.kept_tokens:,} of {sum(lengths):,} tokens "
+        f"trained on Longest {max(lengths)} tokens"
+    )
+    assert yaml.safe_load(configuration) == {
+        "base_model": str(tiny_folder),
+        "datasets": [{"path": str(path), "ds_type": "parquet", "type": None}],
+        "sequence_len": max(lengths),
+        "excess_length_strategy": "raise",
+    }
+    document = json.loads(path.with_suffix(".run.json").read_text())
+    assert document["run"] == run.run.run_id
+
+
+def test_a_limit_is_told_with_every_row_that_it_cost(
+    command: Command, run: Result, home: Path, tmp_path: Path
+) -> None:
+    limit = ("--max-length", 30)
+    out = ("--for", "trl", "--out", tmp_path / "rows.parquet")
+    cut = command("export", run.run.run_id, *out, *limit, "--json", home=home).json["counts"]
+    assert cut["rows"] == cut["written"] + cut["untrained"] == run.report.kept
+    assert cut["trained_tokens"] + cut["lost_tokens"] == run.report.kept_tokens
+    assert min(cut["cut"], cut["untrained"], cut["lost_tokens"]) > 0
+    assert cut["longest"] == 30
+    shown = command("export", run.run.run_id, *out, *limit, "--too-long", "drop", home=home).out
+    words = " ".join(shown.split())
+    assert f"Too long {cut['cut'] + cut['untrained']} rows left out" in words
+    assert "Lost" in words
+
+
+@pytest.mark.parametrize("name", ["trl", "transformers"])
+def test_the_printed_program_is_one_and_names_the_file_and_the_longest_row(
+    command: Command, run: Result, home: Path, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "it's.parquet"
+    document = command("export", run.run.run_id, "--for", name, "--out", path, "--json", home=home).json
+    compile(document["configuration"], "program", "exec")
+    assert repr(str(path)) in document["configuration"]
+    assert str(document["counts"]["longest"]) in document["configuration"]
+
+
+@pytest.mark.parametrize("trainer", [None, "trl"])
+def test_shards_are_found_by_load_dataset_whole_and_streaming(
+    command: Command, run: Result, home: Path, tmp_path: Path, trainer: str | None
+) -> None:
+    folder, single = tmp_path / "shards", tmp_path / "single.parquet"
+    kind = () if trainer is None else ("--for", trainer)
+    arguments = ("export", run.run.run_id, *kind, "--quiet", "--out")
+    assert command(*arguments, folder, "--shard-rows", 7, home=home).code == 0
+    assert command(*arguments, single, home=home).code == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == -(-run.report.kept // 7) > 2
+    assert names[-1] == f"train-{len(names) - 1:05}-of-{len(names):05}.parquet"
+    assert [pq.read_metadata(folder / name).num_rows for name in names[:-1]] == [7] * (len(names) - 1)
+    expected = pq.read_table(single).to_pylist()
+    for place in (folder, single.parent):
+        files: dict[str, Any] = {} if place == folder else {"data_files": "single.parquet"}
+        for streaming in (False, True):
+            loaded = datasets.load_dataset(
+                str(place), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"), **files
+            )
+            assert list(loaded) == expected
+    assert pq.read_schema(folder / names[0]).metadata == pq.read_schema(single).metadata
+
+
+def test_without_a_trainer_it_writes_what_pruning_writes(
+    command: Command, run: Result, home: Path, tmp_path: Path
+) -> None:
+    run.export(tmp_path / "expected.jsonl")
+    run.export(tmp_path / "plain_expected.jsonl", plain=True)
+    ours = command("export", run.run.run_id, "--out", tmp_path / "all.jsonl", home=home)
+    assert ours.out == f"{tmp_path / 'all.jsonl'}: {run.report.kept} rows\n"
+    command("export", run.run.run_id, "--out", tmp_path / "plain.jsonl", "--plain", home=home)
+    assert (tmp_path / "all.jsonl").read_bytes() == (tmp_path / "expected.jsonl").read_bytes()
+    assert (tmp_path / "plain.jsonl").read_bytes() == (tmp_path / "plain_expected.jsonl").read_bytes()
+
+
+def test_a_verdict_that_is_asked_for_has_to_be_there(
+    command: Command, prune: Prune, home: Path, tmp_path: Path
+) -> None:
+    run = prune("length", 0.4).run
+    arguments = ("export", run.run_id, "--for", "trl", "--out", tmp_path / "rows.parquet")
+    asked = (*arguments, "--require-verdict", "better")
+    unknown = command(*asked, home=home)
+    assert unknown.code == 2
+    assert f"run {run.run_id} was not evaluated" in unknown.err
+    evaluations.write(run.folder, evaluation(run=run.run_id, verdict="worse", said="It is worse."))
+    worse = command(*asked, home=home)
+    assert worse.code == 2
+    assert "does not say better: It is worse." in worse.err
+    assert not list(tmp_path.glob("*.parquet"))
+    evaluations.write(run.folder, evaluation(run=run.run_id))
+    assert command(*asked, home=home).code == 0
+    assert (tmp_path / "rows.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--for", "nobody"), f"no trainer is called 'nobody' (one of {', '.join(registry.TRAINERS)})"),
+        (("--for", "trl", "--plain"), "--plain rows have no token masks"),
+        (("--max-length", "9"), "a limit of length is of rows for trainers (give --for as well)"),
+        (("--too-long", "drop"), "a limit of length is of rows for trainers"),
+        (("--for", "trl", "--out", "rows.jsonl"), "rows for trl are .parquet files (name it rows.parquet)"),
+        (("--for", "trl", "--out", "no/where/rows.parquet"), "no/where does not exist"),
+        (("--for", "trl", "--out", "folder.parquet"), "folder.parquet is a folder"),
+        (("--for", "trl", "--shard-rows", "5", "--out", "full"), "full: there is something already"),
+        (("--shard-rows", "5", "--out", "full"), "full: there is something already"),
+        (("--for", "trl", "--max-length", "1"), "--max-length"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy_and_nothing_is_written(
+    command: Command,
+    run: Result,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.parquet").mkdir()
+    Path("full").mkdir()
+    Path("full", "mine").touch()
+    out = () if "--out" in arguments else ("--out", "rows.parquet")
+    done = command("export", run.run.run_id, *arguments, *out, home=home)
+    assert done.code == 2
+    assert said in done.err
+    assert sorted(str(path) for path in Path().rglob("*")) == ["folder.parquet", "full", "full/mine"]
+
+
+def test_a_limit_that_leaves_nothing_leaves_no_file_and_the_one_that_was_there(
+    command: Command, run: Result, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.parquet").write_text("an older one")
+    for out in (("rows.parquet",), ("shards", "--shard-rows", 3)):
+        place = (tmp_path / str(out[0]), *out[1:])
+        arguments = ("--for", "trl", "--max-length", 2, "--out", *place)
+        done = command("export", run.run.run_id, *arguments, home=home)
+        assert done.code == 3
+        assert "no row has a token to train on within 2 tokens" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+    assert (tmp_path / "rows.parquet").read_text() == "an older one"
+
+
+def test_a_run_that_rewrote_has_no_masks_to_export(
+    command: Command, home: Path, options: dict[str, Any], first_run: Result, tmp_path: Path
+) -> None:
+    import datapruner
+
+    row = {"instruction": "Name a colour.", "output": "<think>It is a colour.\n\nBlue is one.</think>Blue."}
+    run = datapruner.rewrite([row], "asap", max_tokens=4, home=home, **options).run
+    done = command("export", run.run_id, "--for", "trl", "--out", tmp_path / "rows.parquet", home=home)
+    assert done.code == 2
+    assert "has token ids of the texts before" in done.err
