@@ -17,7 +17,8 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import UsageError
 from datapruner.home import made_home
-from datapruner.measuring.measure import Machine, find_devices
+from datapruner.measuring.devices import find_devices
+from datapruner.measuring.measure import Machine
 from datapruner.outputs import carrying, exports, training_rows
 from datapruner.outputs.carrying import CarriedCounts, Characters
 from datapruner.outputs.trainers import registry, writing

@@ -31,7 +31,8 @@ from datapruner.curation import verdicts
 from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import UsageError
 from datapruner.home import made_home
-from datapruner.measuring.measure import Machine, Pass, find_devices, measure, proxy_for, worker_spec
+from datapruner.measuring.devices import find_devices
+from datapruner.measuring.measure import Machine, Pass, measure, proxy_for, worker_spec
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.start import START

@@ -11,8 +11,6 @@ Notable choices:
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,14 +21,13 @@ from typing import Any, Protocol
 import polars as pl
 
 from datapruner.corpora.corpus import BATCH_ROWS, Corpus
-from datapruner.errors import ModelError, UsageError
+from datapruner.errors import ModelError
 from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
 from datapruner.progress import Count, Progress
 from datapruner.request.config import Reading
 from scorers.conversations.conversation import Conversation
-from scorers.interpreter import PYTHON
 from scorers.models.sources import ModelSourceError, ProxyFolder, resolve
 from scorers.signals.columns import SIGNAL_VERSION
 
@@ -43,8 +40,6 @@ WINDOW_CHARACTERS = 64_000_000
 _RENDERERS = 4  # feed a GPU with a small model
 _TOKENISERS = 8  # one process feeds them all
 _TOKENISER = "tokeniser"
-
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +82,6 @@ class Measurement:
     errors: dict[str, str]
     measured: int
     seconds: float
-
-
-def find_devices(wanted: str = "auto") -> tuple[str, ...]:
-    """Devices to measure on: "auto" is every GPU or else the CPU; or a list such as "cpu" or "cuda:0,cuda:1".
-
-    torch is asked in a process of its own, and only where there is a trace of a GPU driver. Raises
-    UsageError for a name that is no device's.
-    """
-    if wanted != "auto":
-        devices = tuple(part.strip() for part in wanted.split(","))
-        for device in devices:
-            if not _DEVICE.fullmatch(device):
-                raise UsageError(
-                    f"no device is called {device!r}", remedy="auto, cpu, cuda, cuda:1 or cuda:0,cuda:1"
-                )
-        return devices
-    if not any(Path(trace).exists() for trace in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")):
-        return ("cpu",)
-    probe = "import torch; print(torch.cuda.device_count())"
-    answer = subprocess.run([*PYTHON, "-c", probe], capture_output=True, text=True, check=False)
-    count = int(answer.stdout) if answer.returncode == 0 else 0
-    return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from datapruner.catalog import migrations
 from datapruner.catalog.changes import Changes
 from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
-from datapruner.measuring.measure import find_devices
+from datapruner.measuring.devices import find_devices
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import queue, scratch, work

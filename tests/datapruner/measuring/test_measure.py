@@ -15,9 +15,9 @@ import pytest
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import ingest
-from datapruner.errors import ModelError, UsageError
+from datapruner.errors import ModelError
 from datapruner.measuring import measure as measuring_module
-from datapruner.measuring.measure import Machine, Measurement, Pass, find_devices, measure, proxy_for
+from datapruner.measuring.measure import Machine, Measurement, Pass, measure, proxy_for
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.measuring.workers import local
 from datapruner.progress import Silent
@@ -226,25 +226,6 @@ def test_a_folder_that_is_no_model_is_a_model_error(tmp_path: Path) -> None:
 
 
 # Devices
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [
-        ("cpu", ("cpu",)),
-        ("cuda:1", ("cuda:1",)),
-        ("cuda:0, cuda:1", ("cuda:0", "cuda:1")),
-        ("cpu,cpu", ("cpu", "cpu")),
-    ],
-)
-def test_devices_are_taken_as_named(wanted: str, found: tuple[str, ...]) -> None:
-    assert find_devices(wanted) == found
-
-
-@pytest.mark.parametrize("wanted", ["gpu", "", "cuda:", "cuda:x", "cpu,", "0", "CPU"])
-def test_a_device_that_does_not_exist_is_a_usage_error(wanted: str) -> None:
-    with pytest.raises(UsageError, match=r"no device is called .* \(auto, cpu, cuda"):
-        find_devices(wanted)
 
 
 def test_the_processors_that_are_ours_are_shared_among_workers_on_them(
