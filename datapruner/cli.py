@@ -22,6 +22,7 @@ from datapruner.commands import (
     about,
     access,
     calibrate,
+    check,
     compare,
     curate,
     datasets,
@@ -46,7 +47,7 @@ from datapruner.system.panics import contained
 INTERRUPTED = 130
 _DEBUG = "DATAPRUNER_DEBUG"
 _EPILOG = (
-    "Exit codes: 0 fine, 1 our fault (doctor: a check failed), 2 bad usage or input, "
+    "Exit codes: 0 fine, 1 our fault (doctor, check: something failed), 2 bad usage or input, "
     "3 nothing survived, 130 interrupted. Files are kept in DATAPRUNER_HOME (~/.datapruner)."
 )
 # What the system refuses and only its user can put right.
@@ -69,6 +70,7 @@ app.command("dedup", cls=settings.of_dedup())(curate.dedup)
 app.command("contamination")(curate.contamination)
 app.command("calibrate", cls=settings.of_calibration())(calibrate.calibrate)
 app.command("export")(export.export)
+app.command("check")(check.check)
 app.command("explain")(explain.explain)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)

@@ -1,0 +1,47 @@
+"""`check`, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datapruner.library import Result
+from tests.command_line import Said
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def exported(first_run: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "train.parquet"
+    first_run.export_for("trl", path)
+    return path
+
+
+def test_a_file_for_the_model_ends_well_and_shows_a_row(
+    command: Command, exported: Path, tiny_folder: Path, home: Path
+) -> None:
+    said = command("check", exported, "--model", tiny_folder, home=home)
+    assert (said.code, said.err) == (0, "")
+    assert "fine: its ids are this model's" in said.out
+    assert "assistant\nBlue.[+<|im_end|>+]" in said.out
+    document = command("check", exported, "--model", tiny_folder, "--json", home=home).json
+    assert document["ok"] is True
+    assert document["rows"] == document["same"] > 0
+
+
+def test_a_file_for_another_model_ends_with_1_and_says_what_differs(
+    command: Command, exported: Path, smollm2: Path, home: Path
+) -> None:
+    said = command("check", exported, "--model", smollm2, "--max-length", 30, home=home)
+    assert said.code == 1
+    assert "not for this model: it would train on something else" in said.out
+    assert "400" in said.out
+    assert "49,152" in said.out
+    assert "over 30 tokens" in said.out
+    assert "\x1b" not in said.out
+    document = command("check", exported, "--model", smollm2, "--json", home=home).json
+    assert document["ok"] is False
+    assert {"vocabulary", "chat template"} < {each["what"] for each in document["differences"]}
