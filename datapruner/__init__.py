@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datapruner.curation.contamination import decontaminate
     from datapruner.curation.duplicates import deduplicate
     from datapruner.errors import DataprunerError
-    from datapruner.library import Result, evaluate, prune, replay, rewrite, run_recipe, score
+    from datapruner.library import Result, evaluate, prune, replay, report, rewrite, run_recipe, score
 
 __all__ = [
     "AsyncClient",
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "prune",
     "replay",
+    "report",
     "rewrite",
     "run_recipe",
     "score",

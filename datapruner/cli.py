@@ -34,6 +34,7 @@ from datapruner.commands import (
     prune,
     query,
     recipe,
+    report,
     rewrite,
     serve,
     service,
@@ -72,6 +73,7 @@ app.command("calibrate", cls=settings.of_calibration())(calibrate.calibrate)
 app.command("export")(export.export)
 app.command("check")(check.check)
 app.command("explain")(explain.explain)
+app.command("report")(report.report)
 app.command("sql")(query.sql)
 app.command("runs")(query.list_runs)
 app.command("compare")(compare.compare)

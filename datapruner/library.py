@@ -1,5 +1,5 @@
-"""The Python API: `prune`, `score`, `rewrite`, `run_recipe` and `replay`, the `Result` they return, and
-whether that was worth it: `evaluate`."""
+"""The Python API: `prune`, `score`, `rewrite`, `run_recipe` and `replay`, the `Result` they return, whether
+that was worth it: `evaluate`, and all that came of it: `report`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import datasets
 
     from datapruner.schemas.evaluations import Evaluation
+    from datapruner.schemas.reports import RunReport
     from datapruner.teacher import Estimate, TeacherSettings
 
 
@@ -465,6 +466,31 @@ def evaluate(
     made = train_and_read(found, corpus, corpora, settings, place, machine, listener)
     for run, evaluation in zip(found, made, strict=True):
         evaluations.write(run.folder, evaluation)
+    return made
+
+
+@contained()
+def report(
+    run: str | Path | Result = "latest",
+    out: str | Path | None = None,
+    *,
+    home: str | Path | None = None,
+) -> RunReport:
+    """Everything that came of a run as one document, and with `out` as an HTML page that needs nothing else.
+
+    `run`: a result, a run id or enough of its start, "latest", or a file that a run wrote. `home` is where
+    runs are kept, by default that of the result. Raises UsageError and InputError.
+    """
+    from datapruner.reporting import document, page  # few calls do, and its libraries take time
+
+    if out is not None:
+        page.check_target(Path(out))
+    if isinstance(run, Result):
+        made = document.report(run.run.run_id, made_home(home or run.home))
+    else:
+        made = document.report(str(run), made_home(home))
+    if out is not None:
+        page.write(Path(out), made)
     return made
 
 

@@ -179,6 +179,12 @@ def _(tour: Tour, step: Step) -> None:
     assert "Least expected tokens" in out
 
 
+@promised("datapruner report latest --out report.html")
+def _(tour: Tour, step: Step) -> None:
+    assert "ingested" in tour.type(step).out
+    assert (tour.folder / "report.html").read_text().count("data-plot=") > 5
+
+
 @promised("datapruner prune alpaca.json --method donod --keep 0.3 --out subset.parquet")
 def _(tour: Tour, step: Step) -> None:
     assert "all there already, nothing measured" in tour.type(step).out

@@ -32,6 +32,7 @@ from datapruner.request.needs import needs
 from datapruner.runs import stages, tables
 from datapruner.runs.cautions import mostly_short
 from datapruner.runs.published import Report, Run, signal_folders
+from datapruner.runs.reasons import OF_SINGLE_ROWS
 from datapruner.runs.selection import Scored, kept_tokens, score
 from datapruner.system import blocks
 from datapruner.system.files import clear_unfinished, unfinished, write_json
@@ -39,12 +40,6 @@ from scorers.models import fingerprint
 from scorers.models.sources import ModelSourceError, ProxyFolder
 from scorers.signals.columns import Signals
 
-# Of these reasons, the part that they share.
-_OF_SINGLE_ROWS = (
-    (r"^exact duplicate of row \d+$", "exact duplicate"),
-    (r"^duplicate of row \d+ at Jaccard [\d.]+$", "near duplicate"),
-    (r"(?s)^(holds text of .*?) row \d+: \".*$", "${1}"),
-)
 _PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
 
 
@@ -290,7 +285,7 @@ def _counts(scores: pl.DataFrame, column: str) -> dict[str, int]:
     """How often each value occurs, the commonest first; what is said of single rows is summed up."""
     values = scores[column].drop_nulls()
     if column == "reason":
-        for one, many in _OF_SINGLE_ROWS:
+        for one, many in OF_SINGLE_ROWS:
             values = values.str.replace(one, many)
     found = values.value_counts().sort(["count", column], descending=[True, False])
     return dict(found.head(30).iter_rows())

@@ -41,6 +41,7 @@ from datapruner.request.config import RunConfig, find
 from datapruner.request.parts import Contamination, Dedup
 from datapruner.runs import filters
 from datapruner.runs.columns import COLUMNS, COUNTS, MEASURED
+from datapruner.runs.reasons import CALIBRATED, FILTERED
 from datapruner.runs.selection import Scored
 from datapruner.runs.tables import DROPPED, FAILED, LeftOut
 from scorers.method import Method, Selection
@@ -228,7 +229,7 @@ def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) ->
         raise NothingSurvivedError(
             f"the filter leaves none of {len(passes):,} samples", remedy=f"it is: {config.filter}"
         )
-    left_out = LeftOut(measured.filter(pl.Series(~passes)), f"left out by the filter: {config.filter}")
+    left_out = LeftOut(measured.filter(pl.Series(~passes)), f"{FILTERED}{config.filter}")
     return chosen.filter(pl.Series(passes)), left_out
 
 
@@ -283,12 +284,12 @@ def calibrated(
     place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
     batch, divergence = np.full(len(signals), -1), np.full(len(signals), np.nan)
     keep, reason = np.zeros(len(signals), dtype=np.bool_), selection.reason.copy()
-    told = [*selection.reasons, f"calibration: {calibration.NOT_DRAWN}"]
+    told = [*selection.reasons, f"{CALIBRATED}{calibration.NOT_DRAWN}"]
     reason[selection.keep] = len(told) - 1
     numbers: dict[str, int] = {}
     for sample_id, number in zip(chosen["sample_id"], calibration.batch_of(draw), strict=True):
         at, why = place[sample_id], calibration.why_not(number, best)
-        text = f"calibration: {why or f'batch {best}, which changes the model least'}"
+        text = f"{CALIBRATED}{why or f'batch {best}, which changes the model least'}"
         reason[at] = numbers.setdefault(text, len(told) + len(numbers))
         keep[at] = why is None
         if number is not None:

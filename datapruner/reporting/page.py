@@ -1,0 +1,156 @@
+"""The report of a run as one HTML page that needs nothing else: no network, no other file.
+
+Notable choices:
+- texts of rows are hostile: the template escapes everything, the numbers for the plots are a block of data in
+  which no character can end it, and the page's policy runs only the scripts whose hashes it names;
+- characters that would steer what stands around them, such as those that turn the direction of writing, are
+  shown as their numbers;
+- everything is in tables too, which need no script. plotly's JavaScript draws the plots; of its package only
+  that file is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from datapruner.errors import DataprunerError, UsageError
+from datapruner.schemas.reports import STEPS, RunReport
+from datapruner.system.files import publishing
+
+_FILES = Path(__file__).with_name("page_files")
+# Control characters but line breaks and tabs, and those of bidirectional text.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Style sheets of maps, which plotly adds to every page that has no element of their name.
+_SHEETS = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)')
+_EMPTY = ""
+"""The style sheet that plotly makes and then adds rules to."""
+
+
+def check_target(path: Path) -> None:
+    """Find out before the work starts that a page cannot be written there. Raises UsageError."""
+    if path.suffix != ".html":
+        raise UsageError(f"{path}: a report is written as .html", remedy="its numbers alone: --json")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", remedy="name a file")
+
+
+def write(path: Path, report: RunReport) -> None:
+    """Publish the page as a file. Raises UsageError."""
+    check_target(path)
+    with publishing(path) as file:
+        for piece in page(report):
+            file.write(piece.encode())
+
+
+def page(report: RunReport) -> Iterator[str]:
+    """The page, in pieces."""
+    script, style, plots = _own("report.js"), _own("report.css"), plotly()
+    data = json.loads(report.model_dump_json())  # numbers that JSON has no words for are null there
+    template = _environment().get_template("report.html")
+    yield from template.generate(
+        policy=policy(scripts=(plots, script), styles=(style, _EMPTY)),
+        report=report,
+        steps=STEPS,
+        data=htmlsafe_json_dumps(_plotted(data)),
+        sheets=sorted(set(_SHEETS.findall(plots))),
+        plotly=Markup(plots),  # noqa: S704 (not of a row)
+        script=Markup(script),  # noqa: S704
+        style=Markup(style),  # noqa: S704
+    )
+
+
+def policy(scripts: tuple[str, ...], styles: tuple[str, ...]) -> str:
+    """A Content-Security-Policy by which nothing is fetched, and these scripts and styles alone are used.
+
+    plotly sets attributes of style on what it draws, so those are allowed; the template writes none.
+    """
+    return (
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src-elem {_hashes(styles)}; "
+        "style-src-attr 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hashes(texts: tuple[str, ...]) -> str:
+    return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
+
+
+@cache
+def plotly() -> str:
+    """plotly's JavaScript. Raises DataprunerError when the package is not there."""
+    found = find_spec("plotly")
+    if found is None or not found.submodule_search_locations:
+        raise DataprunerError("plotly is not installed, which draws the plots", remedy="pip install plotly")
+    file = Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+    return _as_element(file.read_text(encoding="utf-8"))
+
+
+def _own(name: str) -> str:
+    return _as_element((_FILES / name).read_text(encoding="utf-8"))
+
+
+def _as_element(text: str) -> str:
+    """What can stand inside a script or style element as it is."""
+    assert not re.search(r"</(script|style)|<!--\s*<script", text, re.IGNORECASE), "it would end its element"
+    return text.replace("\r\n", "\n")  # as a browser reads it, before it takes the hash
+
+
+def _plotted(data: dict[str, Any]) -> dict[str, Any]:
+    """What the plots need of the document."""
+    return {name: data[name] for name in ("plane", "distributions", "by_length", "rewriting") if name in data}
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_FILES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"shown": shown, "number": number, "share": share, "flat": flat}
+    return made
+
+
+def shown(text: str) -> str:
+    """A text as a page shows it: characters that steer are replaced by their numbers."""
+    return _STEERING.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+
+
+def number(value: float | None) -> str:
+    """A number as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    size = abs(value)
+    return f"{value:,.0f}" if 1e4 <= size < 1e9 else f"{value:.4g}"
+
+
+def share(part: float | None, whole: float) -> str:
+    """`part` of `whole` in per cent."""
+    return f"{100 * part / whole:.1f} %" if whole and part is not None else "–"
+
+
+def flat(document: dict[str, Any], under: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of a nested document under its path."""
+    for name, value in document.items():
+        path = f"{under}.{name}" if under else str(name)
+        if isinstance(value, dict) and value:
+            yield from flat(value, path)
+        else:
+            yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,12 @@
+"""Reasons of rows, and what they have in common where each says something of its row alone."""
+
+from __future__ import annotations
+
+COPY = r"^exact duplicate of row \d+$"
+NEAR = r"^duplicate of row \d+ at Jaccard [\d.]+$"
+CONTAMINATED = r"(?s)^(holds text of .*?) row \d+: \".*$"
+FILTERED, CALIBRATED = "left out by the filter: ", "calibration: "
+"""What reasons begin with of rows that the filter and the calibration took away."""
+
+OF_SINGLE_ROWS = ((COPY, "exact duplicate"), (NEAR, "near duplicate"), (CONTAMINATED, "${1}"))
+"""Of these reasons, the part that they share: a pattern for the whole of one, and what stands for it."""
