@@ -366,7 +366,8 @@ def run_recipe(
     home: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Do what a recipe says (`datapruner.runs.recipes`), and write the files that its `export` names.
+    """Do what a recipe says (`datapruner.runs.recipes`), write the files that its `export` names, and do what
+    it says under `evaluate`, as `evaluate` does.
 
     `source`: rows to use instead of those it names, as for `prune`; the other arguments are those of `prune`.
     A teacher is that of the environment. Raises UsageError naming line and column of what is wrong with the
@@ -383,6 +384,9 @@ def run_recipe(
         config, rows, config.target, device=device, token_budget=token_budget, home=home, progress=progress
     )
     result.write(wanted.export.files())
+    if wanted.evaluate is not None:
+        asked = wanted.evaluate.model_dump()
+        evaluate(result, **asked, device=device, token_budget=token_budget, home=home, progress=progress)
     return result
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from api.routes import (
     datasets,
+    evaluations,
     exports,
     health,
     jobs,
@@ -27,6 +28,7 @@ ROUTERS = tuple(
         prune,
         datasets,
         runs,
+        evaluations,
         exports,
         jobs,
         schedules,

@@ -59,7 +59,7 @@ def delete_run(
     service: ServiceDep,
     caller: Writer,
     run: str,
-    cascade: Annotated[bool, Query(description="delete its exports too")] = False,
+    cascade: Annotated[bool, Query(description="delete its exports and evaluations too")] = False,
     dry_run: Annotated[bool, Query(description="only say what would be deleted")] = False,
 ) -> Deleted:
     """Delete a run and its files. Its measurements stay for other runs to use."""

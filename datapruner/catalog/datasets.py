@@ -15,6 +15,7 @@ from datapruner.catalog.models import (
     OPEN,
     Dataset,
     Delivery,
+    Evaluation,
     Export,
     Fire,
     Job,
@@ -146,12 +147,13 @@ def version(session: Session, dataset: Dataset, number: int) -> Version:
 
 
 def dependents(session: Session, dataset_id: str) -> dict[str, int]:
-    """How many versions, runs, exports and schedules there are of a dataset, those there are none of too."""
+    """How many of each kind depend on a dataset, those there are none of too."""
     runs = select(Run.id).where(Run.dataset_id == dataset_id)
     queries = {
         "versions": select(func.count()).select_from(Version).where(Version.dataset_id == dataset_id),
         "runs": select(func.count()).select_from(Run).where(Run.dataset_id == dataset_id),
         "exports": select(func.count()).select_from(Export).where(Export.run_id.in_(runs)),
+        "evaluations": select(func.count()).select_from(Evaluation).where(Evaluation.run_id.in_(runs)),
         "schedules": select(func.count()).select_from(Schedule).where(Schedule.dataset_id == dataset_id),
     }
     return {kind: session.scalar(query) or 0 for kind, query in queries.items()}
@@ -166,6 +168,7 @@ def open_jobs(session: Session, dataset: Dataset) -> list[Job]:
         Job.payload["run"]["dataset_id"].as_string() == dataset.id,
         Job.id.in_(select(Run.job_id).where(Run.dataset_id == dataset.id)),
         Job.id.in_(select(Export.job_id).where(Export.run_id.in_(runs))),
+        Job.id.in_(select(Evaluation.job_id).where(Evaluation.run_id.in_(runs))),
         Job.schedule_id.in_(schedules) & (Job.kind != "webhook"),
     )
     query = select(Job).where(Job.project_id == dataset.project_id, Job.state.in_(OPEN), concerned)
@@ -193,6 +196,7 @@ def delete(session: Session, dataset: Dataset) -> list[str]:
         update(Job).where(Job.schedule_id.in_(schedules)).values(schedule_id=None),
         delete_rows(Schedule).where(Schedule.dataset_id == dataset.id),
         delete_rows(Export).where(Export.run_id.in_(of_runs)),
+        delete_rows(Evaluation).where(Evaluation.run_id.in_(of_runs)),
         delete_rows(Run).where(Run.dataset_id == dataset.id),
         delete_rows(Version).where(Version.dataset_id == dataset.id),
         delete_rows(Dataset).where(Dataset.id == dataset.id),

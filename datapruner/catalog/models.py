@@ -248,6 +248,28 @@ class Export(Base):
     )
 
 
+class Evaluation(Base):
+    """An evaluation of a run.
+
+    `settings`: a `datapruner.request.evaluating.EvaluationSettings`, each held-out set at a version.
+    `document`: a `datapruner.schemas.evaluations.Evaluation`, null until it is there.
+    """
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    settings: Mapped[dict[str, Any]]
+    verdict: Mapped[str | None]
+    document: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    published_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_evaluations_run_id_id", "run_id", "id"),)
+
+
 class Upload(Base):
     """A file or inline rows as they came, kept until the version made of them is published or given up."""
 
@@ -278,6 +300,8 @@ class Schedule(Base):
     run: Mapped[dict[str, Any]]
     """A `datapruner.request.config.RunConfig`."""
     export_format: Mapped[str | None]
+    evaluation: Mapped[dict[str, Any] | None]
+    """A `datapruner.request.evaluating.EvaluationSettings`, of what is done after the run; null: nothing."""
     source: Mapped[dict[str, Any] | None]
     overlap: Mapped[str] = mapped_column(default="skip")
     """skip or queue: what becomes of a fire while the one before it still works."""

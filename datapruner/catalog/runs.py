@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sqlalchemy import Row, Select, func, select
+from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
-from datapruner.catalog import exports
-from datapruner.catalog.models import FINISHED, Dataset, Export, Job, Run, Version, new_id, utcnow
+from datapruner.catalog import evaluations, exports
+from datapruner.catalog.models import (
+    FINISHED,
+    Dataset,
+    Evaluation,
+    Export,
+    Job,
+    Run,
+    Version,
+    new_id,
+    utcnow,
+)
 from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.request.config import RunConfig
@@ -136,30 +147,42 @@ def published(
 
 def dependents(session: Session, run: Run) -> dict[str, int]:
     """How many things go with the run when it is deleted, by kind."""
-    count = session.scalar(select(func.count()).select_from(Export).where(Export.run_id == run.id))
-    return {"exports": count or 0}
+    tables: dict[str, type[Export | Evaluation]] = {"exports": Export, "evaluations": Evaluation}
+    return {
+        kind: session.scalar(select(func.count()).select_from(table).where(table.run_id == run.id)) or 0
+        for kind, table in tables.items()
+    }
 
 
 def delete(session: Session, run: Run, *, cascade: bool) -> list[str]:
-    """Delete a run, with `cascade` its exports too. Returns the storage prefixes to delete after the commit.
+    """Delete a run, with `cascade` its exports and evaluations too. Returns the storage prefixes to delete
+    after the commit.
 
-    Raises ConflictError while a job works on the run or on one of its exports, or without `cascade` when
-    there are exports.
+    Raises ConflictError while a job works on any of them, or without `cascade` when there are some.
     """
     state = session.scalars(select(Job.state).where(Job.id == run.job_id)).one()
     if state not in FINISHED:
         raise ConflictError(
             f"run {run.id} is in use: its job is {state}", remedy=f"cancel job {run.job_id} or wait for it"
         )
-    count = dependents(session, run)["exports"]
-    if count and not cascade:
+    if busy := evaluations.open_of(session, [run.id]):
         raise ConflictError(
-            f"run {run.id} has {count} export{'s' if count > 1 else ''}",
-            remedy="delete them first, or with cascade=true",
+            f"run {run.id} is in use: evaluation {busy[0].id} is at work",
+            remedy=f"cancel job {busy[0].job_id} or wait for it",
+        )
+    with_it = [
+        f"{count} {kind.removesuffix('s') if count == 1 else kind}"
+        for kind, count in dependents(session, run).items()
+        if count
+    ]
+    if with_it and not cascade:
+        raise ConflictError(
+            f"run {run.id} has {' and '.join(with_it)}", remedy="delete them first, or with cascade=true"
         )
     prefixes = []
     for export in session.scalars(select(Export).where(Export.run_id == run.id)).all():
         prefixes += exports.delete(session, export)
+    session.execute(delete_rows(Evaluation).where(Evaluation.run_id == run.id))
     session.flush()
     session.delete(run)
     session.flush()

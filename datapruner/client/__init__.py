@@ -12,7 +12,16 @@ Notable choices:
 
 from datapruner.client._clients import AsyncClient, Client
 from datapruner.client._flows import SqlResult, Subset
-from datapruner.client._options import Quotas, RunOptions
+from datapruner.client._options import EvaluationOptions, Quotas, RunOptions
 from datapruner.schemas.exports import SubsetFormat
 
-__all__ = ["AsyncClient", "Client", "Quotas", "RunOptions", "SqlResult", "Subset", "SubsetFormat"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "EvaluationOptions",
+    "Quotas",
+    "RunOptions",
+    "SqlResult",
+    "Subset",
+    "SubsetFormat",
+]

@@ -54,6 +54,15 @@ class Runs(Resource[Kind]):
     compare = ask(operations.compare_runs)
 
 
+class Evaluations(Resource[Kind]):
+    """Of a run. `create` waits for its job; `start_create` returns it at once."""
+
+    create = Call(flows.create_evaluation)
+    start_create = ask(operations.create_evaluation)
+    list = walk(operations.list_evaluations)
+    get = ask(operations.get_evaluation)
+
+
 class Exports(Resource[Kind]):
     """`create` waits for its job; `start_create` returns it at once."""
 
@@ -128,6 +137,7 @@ class _Service(Resource[Kind]):
         super().__init__(session)
         self.datasets: Datasets[Kind] = Datasets(session)
         self.runs: Runs[Kind] = Runs(session)
+        self.evaluations: Evaluations[Kind] = Evaluations(session)
         self.exports: Exports[Kind] = Exports(session)
         self.jobs: Jobs[Kind] = Jobs(session)
         self.schedules: Schedules[Kind] = Schedules(session)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 from datapruner.client import _operations as operations
 from datapruner.client import _streams
 from datapruner.client._operations import Data
-from datapruner.client._options import AnySource, DatasetOptions, RunOptions
+from datapruner.client._options import AnySource, DatasetOptions, EvaluationOptions, RunOptions
 from datapruner.client._session import Session
 from datapruner.client._streams import Watcher
 from datapruner.errors import ServiceError
 from datapruner.rows.formats import ExportFormat
 from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
+from datapruner.schemas.evaluations import EvaluationAnswer
 from datapruner.schemas.exports import ExportAnswer, SubsetFormat
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import RunAnswer
@@ -133,6 +134,15 @@ async def create_run(
     started = await session.ask(operations.create_run(dataset, version=version, **run))
     job = await _streams.wait(session, started.id, progress=progress)
     return await session.ask(operations.get_run(_came(job, "run_id")))
+
+
+async def create_evaluation(
+    session: Session, run: str, *, progress: Watcher | None = None, **settings: Unpack[EvaluationOptions]
+) -> EvaluationAnswer:
+    """Find out whether what a run kept is better to train on than random rows, and wait for the verdict."""
+    started = await session.ask(operations.create_evaluation(run, **settings))
+    job = await _streams.wait(session, started.id, progress=progress)
+    return await session.ask(operations.get_evaluation(run, _came(job, "evaluation_id")))
 
 
 async def create_export(

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from datapruner.client._options import (
     AnySource,
     DatasetOptions,
+    EvaluationOptions,
     Quotas,
     Retention,
     RunOptions,
@@ -24,7 +25,7 @@ from datapruner.client._options import (
 from datapruner.client._request import Request, at, body, checked, encoded, nothing, reading, text
 from datapruner.errors import UsageError
 from datapruner.rows.formats import ExportFormat
-from datapruner.schemas import datasets, exports, jobs, methods, projects, runs, schedules, sql
+from datapruner.schemas import datasets, evaluations, exports, jobs, methods, projects, runs, schedules, sql
 from datapruner.schemas.common import Page
 
 Rows = Iterable[Mapping[str, Any]]
@@ -142,7 +143,7 @@ def get_run(run: str) -> Request[runs.RunAnswer]:
 
 
 def delete_run(run: str, *, cascade: bool = False, dry_run: bool = False) -> Request[datasets.Deleted]:
-    """Delete a run, with `cascade` its exports too; with `dry_run` say what that would be."""
+    """Delete a run, with `cascade` all that came of it too; with `dry_run` say what that would be."""
     return _delete(at("/runs/{run}", run=run), cascade=cascade, dry_run=dry_run)
 
 
@@ -170,6 +171,26 @@ def explain_sample(run: str, sample: str | int) -> Request[runs.SampleAnswer]:
 def compare_runs(run: str, other: str) -> Request[runs.Comparison]:
     """How two runs differ in what they keep, and how their scores correlate."""
     return Request("GET", at("/runs/{run}/compare/{other}", run=run, other=other), reading(runs.Comparison))
+
+
+# Evaluations
+
+
+def create_evaluation(run: str, **settings: Unpack[EvaluationOptions]) -> Request[jobs.JobAnswer]:
+    """Start finding out whether what a run kept is better to train on than random rows."""
+    content = body(evaluations.NewEvaluation, **settings)
+    return Request("POST", _evaluations(run), reading(jobs.JobAnswer), content=content)
+
+
+def list_evaluations(run: str) -> Request[Page[evaluations.EvaluationAnswer]]:
+    """The evaluations of a run, the newest first."""
+    return Request("GET", _evaluations(run), reading(Page[evaluations.EvaluationAnswer]))
+
+
+def get_evaluation(run: str, evaluation: str) -> Request[evaluations.EvaluationAnswer]:
+    """An evaluation of a run."""
+    path = at("/runs/{run}/evaluations/{evaluation}", run=run, evaluation=evaluation)
+    return Request("GET", path, reading(evaluations.EvaluationAnswer))
 
 
 # Exports
@@ -405,6 +426,10 @@ def _delete(path: str, **flags: bool) -> Request[datasets.Deleted]:
 
 def _version(dataset: str, number: int) -> str:
     return at("/datasets/{dataset}/versions/{number}", dataset=dataset, number=number)
+
+
+def _evaluations(run: str) -> str:
+    return at("/runs/{run}/evaluations", run=run)
 
 
 def _schedule(schedule: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from datapruner.request.config import Measuring, MeasuringSettings
 from datapruner.request.keep import Keep
@@ -28,6 +28,17 @@ class RunOptions(TypedDict, total=False):
     target: str | None
     seed: int
     recipe: str | Mapping[str, Any] | None
+
+
+class EvaluationOptions(TypedDict, total=False):
+    """How to evaluate a run: `datapruner.schemas.evaluations.NewEvaluation`."""
+
+    held_out: Required[Mapping[str, str]]
+    model: str | None
+    tuning: Literal["lora", "full"]
+    seeds: int
+    seconds: float | None
+    seed: int
 
 
 class Retention(TypedDict, total=False):

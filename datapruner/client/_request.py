@@ -83,12 +83,12 @@ def unexpected(response: httpx.Response) -> ServiceError:
     )
 
 
-def body(model: type[BaseModel], **values: Any) -> bytes:
+def body(model: type[BaseModel], /, **values: Any) -> bytes:
     """The JSON of a request body, with what is given only. Raises UsageError naming the field."""
     return encoded(checked(model, **values))
 
 
-def checked(model: type[BaseModel], **values: Any) -> dict[str, Any]:
+def checked(model: type[BaseModel], /, **values: Any) -> dict[str, Any]:
     """Values that the service will take for `model`, ready for JSON. Raises UsageError naming the field."""
     try:
         return model.model_validate(values).model_dump(mode="json", exclude_unset=True)

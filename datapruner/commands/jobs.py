@@ -162,7 +162,8 @@ def create_schedule(
             raise UsageError(
                 "a recipe says all of the run", remedy="leave out the other settings", field="recipe"
             )
-        run = {"recipe": recipes.as_request(recipes.read(recipe).config)}
+        written = recipes.read(recipe)
+        run = {"recipe": recipes.as_request(written.config, written.evaluate)}
     output = Output(as_json=as_json)
     from datapruner.commands import remote, sets
 
@@ -248,6 +249,7 @@ def _show_schedule(output: Output, schedule: ScheduleAnswer, more: dict[str, Any
         "Cron": f"{schedule.cron} ({schedule.timezone})",
         "Next": next_fires or _next_fire(schedule),
         "Method": "+".join(display.clean(choice["name"]) for choice in schedule.run["methods"]),
+        "Held out": schedule.evaluation and list(schedule.evaluation["held_out"]),
         "Webhook": schedule.webhook_url,
     }
     answers.details(output, schedule, about | (more or {}))

@@ -16,6 +16,7 @@ from datapruner.rows.formats import FILES, listed
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
     from datapruner.library import Result
+    from datapruner.schemas.evaluations import Evaluation
 
 
 def prune(
@@ -160,11 +161,19 @@ def export(result: Result, out: Path | None, plain: Path | None) -> dict[str, tu
     return written
 
 
-def finish(output: Output, result: Result, written: dict[str, tuple[Path, int]]) -> None:
-    """Show what came of a run."""
-    from datapruner.commands import ending
+def finish(
+    output: Output,
+    result: Result,
+    written: dict[str, tuple[Path, int]],
+    evaluation: Evaluation | None = None,
+) -> None:
+    """Show what came of a run, and of its evaluation if there was one."""
+    from datapruner.commands import ending, verdicts
 
-    output.document(ending.document(result, written))
+    found = ending.document(result, written)
+    output.document(found if evaluation is None else found | verdicts.document([evaluation]))
     if not (output.as_json or output.quiet):
         for section in ending.sections(result, written, output.width):
+            output.show(section, "")
+        for section in () if evaluation is None else verdicts.sections(evaluation):
             output.show(section, "")

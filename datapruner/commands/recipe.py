@@ -25,11 +25,11 @@ def run(
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Do what a recipe says: dedup, filter, methods, combine, coverage, rewrite, export.
+    """Do what a recipe says: dedup, filter, methods, combine, coverage, rewrite, export, evaluate.
 
     All of it is checked, with line numbers, before any data is read. --out and --plain go before the files
-    that it names. With --url, DATA is a file to send to the service or one of its datasets, as are the target
-    and the evaluation sets.
+    that it names. With --url, DATA is a file to send to the service or one of its datasets, as are the sets
+    to compare with.
     """
     given.check_targets(out=out, plain=plain)
     from datapruner import library
@@ -46,7 +46,7 @@ def run(
         from datapruner.commands import remote
 
         remote.only_here(device=device != "auto")
-        asked = recipes.as_request(wanted.config)
+        asked = recipes.as_request(wanted.config, wanted.evaluate)
         mapping = wanted.config.mapping
         remote.prune(
             url, wanted.data, mapping, {"recipe": asked}, files.get("subset"), files.get("plain"), output
@@ -57,5 +57,14 @@ def run(
             wanted.config, wanted.data, wanted.config.target, device=device, progress=progress
         )
         rows = result.write(files)
+        evaluation = None
+        if wanted.evaluate is not None:
+            asked = wanted.evaluate.model_dump()
+            [evaluation] = library.evaluate(result, **asked, device=device, progress=progress)
     named = {"plain": "plain rows"}
-    finish(output, result, {named.get(what, what): (files[what], count) for what, count in rows.items()})
+    finish(
+        output,
+        result,
+        {named.get(what, what): (files[what], count) for what, count in rows.items()},
+        evaluation,
+    )

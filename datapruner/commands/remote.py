@@ -11,16 +11,17 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 from rich.console import RenderableType
 
 from datapruner.client import Client, RunOptions, SubsetFormat
-from datapruner.commands import answers, display, ending, sets
+from datapruner.commands import answers, display, ending, sets, verdicts
 from datapruner.commands.display import Output
 from datapruner.errors import NotFoundError, UsageError
 from datapruner.explaining.explanation import Explanation
@@ -29,6 +30,7 @@ from datapruner.query.results import QueryResult
 from datapruner.request.config import RunConfig
 from datapruner.rows.formats import ExportFormat, export_with
 from datapruner.runs import published
+from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, RunAnswer
 from datapruner.system import files
@@ -89,7 +91,8 @@ def prune(
                 job = client.exports.start_create(run.id, format_)
                 exports[format_] = came(wait(client, job, progress, output), "export_id")
             written[what] = (path, fetch(client, exports[format_], path, progress))
-        _finish(client, output, run, written)
+        evaluated = _evaluation(client, done) if done.result and done.result.evaluation_id else None
+        _finish(client, output, run, written, evaluated)
 
 
 def score(url: str, source: str, wanted: RunOptions, output: Output) -> None:
@@ -101,6 +104,31 @@ def score(url: str, source: str, wanted: RunOptions, output: Output) -> None:
         wanted = sets.brought(client, wanted, lambda job: wait(client, job, progress, output))
         done = wait(client, client.runs.start_create(source, **wanted), progress, output)
         _finish(client, output, client.runs.get(came(done, "run_id")), {})
+
+
+def evaluate(
+    url: str, runs: Sequence[str], held_out: Mapping[str, str], output: Output, **settings: Any
+) -> None:
+    """Evaluate runs of the service one after another; held-out rows that are files here are sent first."""
+    with Client(url) as client, output.progress() as progress:
+
+        def finish(job: JobAnswer) -> JobAnswer:
+            return wait(client, job, progress, output)
+
+        there = sets.held_out(client, held_out, finish)
+        found = []
+        for run in runs:
+            run_id = _latest(client).id if run == "latest" else run
+            job = client.evaluations.start_create(run_id, held_out=there, **settings)
+            found.append(_evaluation(client, finish(job)))
+    verdicts.show(output, found)
+
+
+def _evaluation(client: Client, job: JobAnswer) -> Evaluation:
+    """What came of an evaluation's job."""
+    shown = client.evaluations.get(came(job, "run_id"), came(job, "evaluation_id")).evaluation
+    assert shown is not None, job.id
+    return shown
 
 
 def sql(url: str, query: str, rows: int) -> QueryResult:
@@ -156,6 +184,7 @@ def list_runs(url: str, limit: int, output: Output) -> None:
                 "kept": lambda run: (
                     run.report and RunConfig.model_validate(run.config).has_subset and run.report["kept"]
                 ),
+                "verdict": lambda run: run.verdict,
             },
         )
 
@@ -208,7 +237,14 @@ def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
 # What is said at the end
 
 
-def _finish(client: Client, output: Output, run: RunAnswer, written: ending.Written) -> None:
+def _finish(
+    client: Client,
+    output: Output,
+    run: RunAnswer,
+    written: ending.Written,
+    evaluation: Evaluation | None = None,
+) -> None:
+    evaluated = {} if evaluation is None else verdicts.document([evaluation])
     output.document(
         {
             "run": run.id,
@@ -221,10 +257,13 @@ def _finish(client: Client, output: Output, run: RunAnswer, written: ending.Writ
             "measured": run.measured,
             "seconds": run.seconds,
             "written": {what: {"path": str(path), "rows": rows} for what, (path, rows) in written.items()},
+            **evaluated,
         }
     )
     if not (output.as_json or output.quiet):
         for section in _sections(client, run, written):
+            output.show(section, "")
+        for section in () if evaluation is None else verdicts.sections(evaluation):
             output.show(section, "")
 
 

@@ -1,4 +1,4 @@
-"""Target and evaluation sets that are files here, for a run at a service: sent there first, as datasets.
+"""Target, evaluation and held-out sets that are files here, for a run at a service: sent first, as datasets.
 
 Such a dataset is called by its content, so that a file is sent once however often it is compared with, and it
 is in no listing. What is no file here is a name that the service knows.
@@ -30,15 +30,15 @@ def brought(client: Client, wanted: RunOptions, finish: Finish) -> RunOptions:
     """What to run with the service's names of all the sets that it compares with; those that are files here
     are sent, and the jobs that read them given to `finish`.
 
-    Raises UsageError for a folder as a target, and what reading, sending and `finish` raise.
+    Raises UsageError for a folder as one of them, and what reading, sending and `finish` raise.
     """
     recipe = wanted.get("recipe")
     asked = dict(recipe if isinstance(recipe, Mapping) else wanted)
-    target, contamination = asked.get("target"), asked.get("contamination")
-    if target is not None and Path(target).exists():
-        if Path(target).is_dir():
-            raise UsageError(f"{target}: a folder cannot be sent to a service", remedy="name one file")
-        asked["target"] = _dataset(client, Path(target), finish)
+    target, contamination, evaluate = (asked.get(name) for name in ("target", "contamination", "evaluate"))
+    if target is not None:
+        asked["target"] = rows(client, str(target), finish)
+    if evaluate is not None:
+        asked["evaluate"] = {**evaluate, "held_out": held_out(client, evaluate["held_out"], finish)}
     if contamination is not None:
         against = dict(contamination["against"])
         for name, where in against.items():
@@ -47,6 +47,23 @@ def brought(client: Client, wanted: RunOptions, finish: Finish) -> RunOptions:
                     against[name] = _dataset(client, path, finish)
         asked["contamination"] = {**contamination, "against": against}
     return {**wanted, "recipe": asked} if recipe is not None else cast("RunOptions", asked)
+
+
+def held_out(client: Client, wanted: Mapping[str, str], finish: Finish) -> dict[str, str]:
+    """The service's names of the held-out sets of an evaluation, as `rows`."""
+    return {name: rows(client, where, finish) for name, where in wanted.items()}
+
+
+def rows(client: Client, where: str, finish: Finish) -> str:
+    """The service's name of a set: of a file here, which is sent, or else what it is called already.
+
+    Raises UsageError for a folder, and what reading, sending and `finish` raise.
+    """
+    if not Path(where).exists():
+        return where
+    if Path(where).is_dir():
+        raise UsageError(f"{where}: a folder cannot be sent to a service", remedy="name one file")
+    return _dataset(client, Path(where), finish)
 
 
 @contextmanager

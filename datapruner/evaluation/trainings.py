@@ -31,7 +31,7 @@ from datapruner.evaluation.store import Done, Store
 from datapruner.evaluation.training import RATES, Trainee
 from datapruner.measuring.measure import Machine, Pass, proxy_for
 from datapruner.progress import Progress
-from datapruner.request.evaluating import EvaluationSettings
+from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.runs.published import Run
 
 _VERSION = 1
@@ -136,16 +136,7 @@ def train(
 def check(runs: Sequence[Run]) -> None:
     """Raises UsageError unless the runs kept rows of one corpus, read alike."""
     for run in runs:
-        if run.config.keep is None:
-            raise UsageError(
-                f"run {run.run_id} selected nothing, so there is nothing to compare with other rows",
-                remedy="evaluate a run that prunes",
-            )
-        if run.config.rewrite is not None:
-            raise UsageError(
-                f"run {run.run_id} rewrote reasoning, and token masks are of the texts before",
-                remedy="evaluate the run before the rewriting",
-            )
+        check_evaluated(run.config)
         for what, mine, first in (
             ("corpus", run.lineage["corpus_hash"], runs[0].lineage["corpus_hash"]),
             ("measuring settings", run.config.measuring, runs[0].config.measuring),

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from datapruner.errors import UsageError
+from datapruner.request.config import RunConfig
 from datapruner.request.parts import Name, Part, Place, Seed
 
 HeldOutSets = Annotated[dict[Name, Place], Field(min_length=1, max_length=100)]
@@ -26,3 +28,19 @@ class EvaluationSettings(Part):
         None, gt=0, le=1e7, description="time to spend; what is not reached by then is said"
     )
     seed: Seed = 0
+
+
+def check_evaluated(config: RunConfig) -> None:
+    """Raise UsageError unless a run of this configuration keeps rows that can be compared with others."""
+    if config.keep is None:
+        raise UsageError(
+            "a run that selected nothing has nothing to compare with other rows",
+            remedy="evaluate a run that says how much to keep",
+            field="evaluate",
+        )
+    if config.rewrite is not None:
+        raise UsageError(
+            "a run that rewrote reasoning has token masks of the texts before",
+            remedy="evaluate a run without the rewriting",
+            field="evaluate",
+        )

@@ -5,9 +5,11 @@
     filter                                          samples dropped after that
     methods, combine, coverage, keep                scores, one out of several, and what is kept by it
     calibrate, rewrite, export                      what becomes of the kept samples
+    evaluate                                        whether they are better to train on than others
 
-Stages run in this order, whatever the order in the file. A recipe without `data` and `export` is a run's
-configuration (`config.RunConfig`), and is stored as such with the run; a service is given it like that.
+Stages run in this order, whatever the order in the file. A recipe without `data`, `export` and `evaluate` is
+a run's configuration (`config.RunConfig`), and is stored as such with the run; a service is given it like
+that, and what to evaluate by.
 
 Notable choices:
 - a problem is told with line and column, all of them at once, before any data is touched;
@@ -32,6 +34,7 @@ from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
 from datapruner.request.config import Measuring, RunConfig
+from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.request.keep import DESCRIPTION, Amount
 from datapruner.request.parts import Part, Place, Seed, Stages
 from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
@@ -84,6 +87,7 @@ class Document(Stages):
     methods: list[Asked] = Field([], max_length=MOST_METHODS)
     keep: Amount | None = Field(None, description=DESCRIPTION)
     export: Export = Export()
+    evaluate: EvaluationSettings | None = None
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:
@@ -96,11 +100,13 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe that was read and checked. `data`: where its rows are, None when it does not say."""
+    """A recipe that was read and checked. `data`: where its rows are, None when it does not say. `evaluate`:
+    how the run is to be evaluated, if it is."""
 
     config: RunConfig
     data: str | None
     export: Export
+    evaluate: EvaluationSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ def read(path: str | Path, data: str | Path | None = None) -> Recipe:
         if any(target == files[other] for other in list(files)[: list(files).index(what)]):
             problems.append(Problem(f"export.{what}", "another of the files has this name (name two)"))
     config = _config(found, lines, problems, run_sql)
-    return Recipe(config, found.data, found.export)
+    return Recipe(config, found.data, found.export, found.evaluate)
 
 
 def of_request(request: RunRequest, mapping: Mapping[str, str], ask: Ask | None = None) -> RunConfig:
@@ -198,11 +204,7 @@ def of_recipe(
 
     Raises UsageError as `read` does.
     """
-    document: Mapping[str, Any]
-    if isinstance(recipe, str):
-        document, lines = _parsed(recipe, "recipe")
-    else:
-        document, lines = recipe, _Lines("recipe", {}, {})
+    document, lines = _given(recipe)
     refused = [
         Problem(name, "a service's dataset brings its own (leave it out)", key=True)
         for name in ("data", "mapping", "export")
@@ -214,9 +216,21 @@ def of_recipe(
     return _config(found.model_copy(update={"mapping": dict(mapping)}), lines, [], ask or run_sql)
 
 
-def as_request(config: RunConfig) -> dict[str, Any]:
-    """The recipe that a service is asked for, of a configuration: `of_recipe` makes that of it again."""
-    return config.model_dump(mode="json", exclude={"source", "mapping"}, exclude_none=True)
+def evaluation_of(request: RunRequest) -> EvaluationSettings | None:
+    """How a service is asked to evaluate the run, by a recipe. Raises UsageError as `read` does."""
+    return None if request.recipe is None else _document(*_given(request.recipe))[0].evaluate
+
+
+def as_request(config: RunConfig, evaluate: EvaluationSettings | None = None) -> dict[str, Any]:
+    """The recipe that a service is asked for, of a configuration and what the run is to be evaluated by:
+    `of_recipe` and `evaluation_of` make these of it again."""
+    recipe = config.model_dump(mode="json", exclude={"source", "mapping"}, exclude_none=True)
+    return recipe if evaluate is None else recipe | {"evaluate": evaluate.model_dump(mode="json")}
+
+
+def _given(recipe: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], _Lines]:
+    """The document of a recipe as text or as fields, and where its settings stand. Raises UsageError."""
+    return _parsed(recipe, "recipe") if isinstance(recipe, str) else (recipe, _Lines("recipe", {}, {}))
 
 
 # From text to a document
@@ -368,6 +382,8 @@ def _config(found: Document, lines: _Lines, problems: list[Problem], ask: Ask) -
         config = assembled(given.pop("methods"), given.pop("keep"), **given)
         if not problems:
             stages.check(config, has_target=config.target is not None, ask=ask)
+            if found.evaluate is not None:
+                check_evaluated(config)
     except RefusedError as error:
         problems += [_of_method(index, each) for index, each in error.problems]
     except UsageError as error:
@@ -417,4 +433,8 @@ def _beside(found: Document, folder: Path) -> Document:
     if found.contamination is not None:
         against = {name: place(where) for name, where in found.contamination.against.items()}
         update["contamination"] = found.contamination.model_copy(update={"against": against})
+    if found.evaluate is not None:
+        held_out = {name: place(where) for name, where in found.evaluate.held_out.items()}
+        changed = {"held_out": held_out, "model": model(found.evaluate.model)}
+        update["evaluate"] = found.evaluate.model_copy(update=changed)
     return found.model_copy(update=update)

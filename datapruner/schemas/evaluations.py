@@ -6,12 +6,13 @@ held-out rows. `Evaluation` is the document of it, which is stored beside the ru
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from datapruner.request.evaluating import EvaluationSettings
-from datapruner.schemas.common import Answer, Moment
+from datapruner.schemas.common import Answer, Moment, Request
+from datapruner.schemas.jobs import JobState
 
 Verdict = Literal["better", "no difference", "worse"]
 """Of the subset, against a control; "no difference" where none is shown."""
@@ -53,10 +54,11 @@ class Against(_Stored):
 
 
 class HeldOutSet(_Stored):
-    """A held-out set and what came of it: rows = read + rejected + contaminated + left_out.
+    """A held-out set and what came of it: rows = read + rejected + left_out.
 
-    `contaminated` rows hold text of the training rows, or are among them; `left_out` were more than the
-    time allowed, or have no labelled token. `losses`: nats per labelled token by arm, mean over seeds.
+    `left_out`: copies of other rows, those without a labelled token, and more than there was time for.
+    `contaminated`: rows of the corpus that are the same as rows held out, or hold text of them, and so are
+    not trained on. `losses`: nats per labelled token by arm, mean over seeds.
     """
 
     name: str
@@ -139,3 +141,23 @@ class Evaluation(_Stored):
     cost: Cost | None
     seconds: float = Field(ge=0)
     packages: dict[str, str] = Field(description="versions of what computed it")
+
+
+class NewEvaluation(Request, EvaluationSettings):
+    """How to evaluate a run. Held-out sets are datasets of the project, by name or id, at the latest version
+    or, as in name@3, at another."""
+
+
+class EvaluationAnswer(Answer):
+    """An evaluation at a service. `settings` with the versions of the held-out sets; `evaluation` and its
+    `verdict` are null until it is published, and the verdict where random rows were not reached."""
+
+    id: str
+    run_id: str
+    job_id: str
+    state: JobState
+    settings: dict[str, Any] = Field(repr=False)
+    verdict: Verdict | None
+    evaluation: Evaluation | None = Field(repr=False)
+    created_at: Moment
+    published_at: Moment | None

@@ -10,7 +10,7 @@ from datapruner.problem import Problem
 from datapruner.schemas.common import Answer, Moment
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-JobKind = Literal["ingest", "run", "export", "prune", "schedule", "webhook"]
+JobKind = Literal["ingest", "run", "export", "evaluate", "prune", "schedule", "webhook"]
 
 
 class Progress(BaseModel):
@@ -40,6 +40,7 @@ class JobResult(BaseModel):
     run_id: str | None = None
     measured: int | None = None
     export_id: str | None = None
+    evaluation_id: str | None = None
 
 
 class JobAnswer(Answer):
@@ -58,4 +59,4 @@ class JobAnswer(Answer):
     started_at: Moment | None
     finished_at: Moment | None
     links: dict[str, str] = Field({})
-    """Paths of the job, and of the dataset, run and subset that came of it."""
+    """Paths of the job, and of the dataset, run, subset and evaluation that came of it."""

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from datapruner.request.settings import RunSettings
 from datapruner.schemas.common import Answer, Moment, Request
-from datapruner.schemas.evaluations import Evaluation
+from datapruner.schemas.evaluations import Evaluation, Verdict
 from datapruner.schemas.jobs import JobState
 from datapruner.validation import of_kind
 
@@ -23,7 +23,7 @@ class RunRequest(Request, RunSettings):
     recipe: Annotated[str | dict[str, Any], of_kind(str, dict)] | None = Field(
         None,
         description="instead of the other fields: a recipe as YAML text, or the same as an object, without "
-        "data, mapping and export; its target and evaluation sets are datasets of the project",
+        "data, mapping and export; its target, evaluation and held-out sets are datasets of the project",
     )
 
     @model_validator(mode="after")
@@ -43,7 +43,10 @@ class NewRun(RunRequest):
 
 
 class RunAnswer(Answer):
-    """`report` has the counts: ingested = kept + pruned + rejected + errored. Null until published."""
+    """`report` has the counts: ingested = kept + pruned + rejected + errored. Null until published.
+
+    `verdict`: of its last evaluation; null where there is none, or none that reached random rows.
+    """
 
     id: str
     dataset_id: str
@@ -57,6 +60,7 @@ class RunAnswer(Answer):
     report: dict[str, Any] | None = Field(repr=False)
     measured: int | None
     seconds: float | None
+    verdict: Verdict | None
     created_at: Moment
     published_at: Moment | None
 

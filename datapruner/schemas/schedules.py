@@ -46,6 +46,8 @@ class ScheduleAnswer(Answer):
     timezone: str
     run: dict[str, Any]
     export_format: str | None
+    evaluation: dict[str, Any] | None
+    """What the recipe evaluates each run by."""
     source: dict[str, Any] | None
     overlap: Literal["skip", "queue"]
     webhook_url: str | None

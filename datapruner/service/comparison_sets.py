@@ -1,8 +1,9 @@
-"""What a run compares its rows with, the target set and evaluation sets: datasets of the same project, each
-at one version.
+"""What a run compares its rows with, the target set and evaluation sets, and what an evaluation holds out:
+datasets of the same project, each at one version.
 
-In a run's configuration they are `name@3`, so that a job that is taken up again compares with the same rows.
-A schedule's are only `name`: each fire pins the version that is the latest then.
+In a run's configuration, and in the settings of an evaluation, they are `name@3`, so that a job that is taken
+up again compares with the same rows. A schedule's are only `name`: each fire pins the version that is the
+latest then.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from datapruner.catalog.models import Version
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError, InputError, UsageError
 from datapruner.request.config import RunConfig
+from datapruner.request.evaluating import EvaluationSettings
 
-TARGET, EVALUATION = "target", "contamination"
+TARGET, EVALUATION, HELD_OUT = "target", "contamination", "held_out"
 
 
 def version_of(session: Session, project_id: str, target: str, field: str = TARGET) -> tuple[str, Version]:
@@ -47,18 +49,39 @@ def version_of(session: Session, project_id: str, target: str, field: str = TARG
 
 def pinned(session: Session, project_id: str, config: RunConfig) -> RunConfig:
     """The configuration with the versions of its target and evaluation sets. Raises as `version_of` does."""
-
-    def pin(wanted: str, field: str) -> str:
-        name, version = version_of(session, project_id, wanted, field)
-        return f"{name}@{version.number}"
-
     update: dict[str, Any] = {}
     if config.target is not None:
-        update["target"] = pin(config.target, TARGET)
+        update["target"] = _pin(session, project_id, config.target, TARGET)
     if config.contamination is not None:
-        against = {name: pin(wanted, EVALUATION) for name, wanted in config.contamination.against.items()}
+        against = {
+            name: _pin(session, project_id, wanted, EVALUATION)
+            for name, wanted in config.contamination.against.items()
+        }
         update["contamination"] = config.contamination.model_copy(update={"against": against})
     return config.model_copy(update=update)
+
+
+def _pin(session: Session, project_id: str, wanted: str, field: str) -> str:
+    name, version = version_of(session, project_id, wanted, field)
+    return f"{name}@{version.number}"
+
+
+def pinned_held_out(session: Session, project_id: str, settings: EvaluationSettings) -> EvaluationSettings:
+    """The settings with the versions of the held-out sets. Raises as `version_of` does."""
+    held_out = {
+        name: _pin(session, project_id, wanted, HELD_OUT) for name, wanted in settings.held_out.items()
+    }
+    return settings.model_copy(update={"held_out": held_out})
+
+
+def held_out_versions(
+    session: Session, project_id: str, settings: EvaluationSettings
+) -> dict[str, tuple[str, Version]]:
+    """Of each held-out set, by its name: which dataset it is, and the version. Raises as `version_of`."""
+    return {
+        name: (wanted, version_of(session, project_id, wanted, HELD_OUT)[1])
+        for name, wanted in settings.held_out.items()
+    }
 
 
 def evaluation_versions(session: Session, project_id: str, config: RunConfig) -> dict[str, Version]:

@@ -98,7 +98,7 @@ def _start(
 
 
 def _payload(schedule: Schedule, dataset: Dataset) -> dict[str, Any]:
-    """Fetch new rows if there is a place to fetch them from, run on the latest version, export."""
+    """Fetch new rows if there is a place to fetch them from, run on the latest version, export, evaluate."""
     payload: dict[str, Any] = {}
     source = schedule.source or dataset.source
     if source is not None and source["kind"] != "upload":
@@ -106,4 +106,6 @@ def _payload(schedule: Schedule, dataset: Dataset) -> dict[str, Any]:
     payload["run"] = {"dataset_id": dataset.id, "version_id": None, "config": schedule.run}
     if schedule.export_format is not None:
         payload["export"] = {"format": schedule.export_format}
+    if schedule.evaluation is not None:
+        payload["evaluate"] = schedule.evaluation
     return payload

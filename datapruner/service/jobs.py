@@ -65,4 +65,6 @@ def _links(job: Job) -> dict[str, str]:
     if export := result.get("export_id"):
         links["export"] = f"/v1/exports/{export}"
         links["subset"] = f"/v1/exports/{export}/file"
+    if evaluation := result.get("evaluation_id"):
+        links["evaluation"] = f"/v1/runs/{run}/evaluations/{evaluation}"
     return links

@@ -2,8 +2,9 @@
 
 What is referred to stays, whatever the numbers say:
 - the latest version, and every version that a run which stays refers to or that an open job may read;
-- a run whose job is open, and one with an export that was asked for on its own. An export made in the run's
-  own job, as every night's is, belongs to the run and goes with it.
+- a run whose job is open, or that is being evaluated, and one with an export that was asked for on its own.
+  An export made in the run's own job, as every night's is, belongs to the run and goes with it, as its
+  evaluations do.
 
 Notable choices:
 - rows go first, in one transaction, then files. When the process dies in between, or the storage refuses, the
@@ -11,6 +12,8 @@ Notable choices:
 - the sweep lists files before it reads rows, so a row committed meanwhile protects its file; and it spares
   young files, whose row may be about to be committed, and what a run keeps there while its job is open (its
   plan, which may get old: measuring takes days);
+- what trainings of an evaluation read goes when it is old and no job of the project is open: it is there for
+  the job that does the rest, and what comes of it is in the catalog;
 - signals are the cache and stay, unless no run of the project was measured with their key, nothing was added
   to them for a month, and no job of the project is open. A job that begins just then measures them anew;
 - runs are locked before they are judged: whoever adds an export to one locks it too.
@@ -34,6 +37,7 @@ from datapruner.catalog.models import (
     FINISHED,
     OPEN,
     Dataset,
+    Evaluation,
     Export,
     Job,
     Project,
@@ -47,8 +51,8 @@ from datapruner.runs.published import signal_folders
 from datapruner.service.storage import Storage, Stored
 
 _READ_UPLOADS = ("ingest", "prune")
-_SWEPT = ("uploads", "corpora", "runs", "exports")
-_SIGNALS = "signals"
+_SWEPT = ("uploads", "corpora", "runs", "exports", "evaluations")
+_SIGNALS, _EVALUATIONS = "signals", "evaluations"
 _SIGNALS_FOR = timedelta(days=30)
 log = structlog.stdlib.get_logger(__name__)
 
@@ -92,15 +96,16 @@ def _remove_runs(session: Session, dataset: Dataset) -> list[str]:
         Export.job_id != Run.job_id,
         Export.published_at.is_not(None) | Export.job_id.in_(open_jobs),
     )
+    in_evaluation = exists().where(Evaluation.run_id == Run.id, Evaluation.job_id.in_(open_jobs))
     rows = session.execute(
-        select(Run.id, Run.published_at, Job.state, exported_alone)
+        select(Run.id, Run.published_at, Job.state, exported_alone | in_evaluation)
         .join(Job, Job.id == Run.job_id)
         .where(Run.dataset_id == dataset.id)
         .order_by(Run.id.desc())
     )
     kept, removed = 0, []
-    for run_id, published_at, state, exported in rows:
-        if kept >= dataset.keep_runs and state in FINISHED and not exported:
+    for run_id, published_at, state, needed in rows:
+        if kept >= dataset.keep_runs and state in FINISHED and not needed:
             removed.append(run_id)
         elif published_at is not None:
             kept += 1
@@ -108,6 +113,7 @@ def _remove_runs(session: Session, dataset: Dataset) -> list[str]:
     folders = [f"projects/{dataset.project_id}/exports/{export_id}" for export_id in exports]
     folders += [f"projects/{dataset.project_id}/runs/{run_id}" for run_id in removed]
     session.execute(delete(Export).where(Export.run_id.in_(removed)))
+    session.execute(delete(Evaluation).where(Evaluation.run_id.in_(removed)))
     session.execute(delete(Run).where(Run.id.in_(removed)))
     return folders
 
@@ -197,6 +203,7 @@ def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
     """Those of the files that no row refers to."""
     keys, folders = _referred(session)
     measured: dict[str, set[str] | None] = {}
+    busy: dict[str, bool] = {}
     found = []
     for each in aged:
         _, project_id, kind, name, *_ = each.key.split("/")
@@ -206,6 +213,11 @@ def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
             needed = measured[project_id]
             if needed is not None and name not in needed:
                 found.append(each)
+        elif kind == _EVALUATIONS:
+            if project_id not in busy:
+                busy[project_id] = _is_busy(session, project_id)
+            if not busy[project_id]:
+                found.append(each)
         elif each.key not in keys and not any(parent in folders for parent in _parents(each.key)):
             found.append(each)
     return found
@@ -214,8 +226,7 @@ def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
 def _measured_with(session: Session, project_id: str) -> set[str] | None:
     """Names of the keys that runs of the project were measured with; None while a job of it is open, which
     may be measuring with any."""
-    open_job = select(Job.id).where(Job.project_id == project_id, Job.state.in_(OPEN)).limit(1)
-    if session.scalar(open_job) is not None:
+    if _is_busy(session, project_id):
         return None
     names = ("proxy", "views", "embedder")
     parts = [Run.lineage[name].as_string() for name in names]
@@ -225,6 +236,12 @@ def _measured_with(session: Session, project_id: str) -> set[str] | None:
         lineage = {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text}
         found |= signal_folders(lineage)
     return found
+
+
+def _is_busy(session: Session, project_id: str) -> bool:
+    """Whether a job of the project is open."""
+    open_job = select(Job.id).where(Job.project_id == project_id, Job.state.in_(OPEN)).limit(1)
+    return session.scalar(open_job) is not None
 
 
 def _remove_uploads(session: Session, older_than: timedelta) -> list[str]:

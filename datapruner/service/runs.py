@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from datapruner.catalog import evaluations, runs
 from datapruner.catalog import jobs as job_rows
-from datapruner.catalog import runs
 from datapruner.catalog.datasets import find as find_dataset
-from datapruner.catalog.models import Run, Version
+from datapruner.catalog.models import Evaluation, Run, Version
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, RunAnswer, SampleAnswer
@@ -24,17 +26,19 @@ def listing(
     with service.db.read() as session:
         only = None if dataset is None else find_dataset(session, caller.project_id, dataset).id
         found = runs.listing(session, caller.project_id, limit=limit, before=before, dataset_id=only)
-    return [_answer(shown) for shown in found]
+        told = evaluations.latest(session, [shown.run.id for shown in found])
+    return [_answer(shown, told) for shown in found]
 
 
 def show(service: Service, caller: Caller, run: str) -> RunAnswer:
     """Raises NotFoundError."""
     with service.db.read() as session:
-        return _answer(runs.show(session, caller.project_id, run))
+        shown = runs.show(session, caller.project_id, run)
+        return _answer(shown, evaluations.latest(session, [run]))
 
 
 def delete(service: Service, caller: Caller, run: str, *, cascade: bool, dry_run: bool) -> Deleted:
-    """Delete a run and its files, with `cascade` its exports too; or only say what would go.
+    """Delete a run and its files, with `cascade` its exports and evaluations too; or only say what would go.
 
     Raises NotFoundError, and ConflictError as `catalog.runs.delete`.
     """
@@ -79,9 +83,13 @@ def explain(service: Service, caller: Caller, run: str, sample: str) -> SampleAn
 
 
 def compare(service: Service, caller: Caller, run: str, other: str) -> Comparison:
-    """What two runs make of the samples that both know, as `results.comparison`."""
-    first, second = (_published(service, caller, each) for each in (run, other))
-    return results.comparison(service.storage, first, second)
+    """What two runs make of the samples that both know (`results.comparison`), and how each was evaluated."""
+    both = [_published(service, caller, each) for each in (run, other)]
+    found = results.comparison(service.storage, *both)
+    with service.db.read() as session:
+        told = evaluations.latest(session, [each.id for each in both])
+    documents = [evaluations.document(told[each.id]) for each in both if each.id in told]
+    return found.model_copy(update={"evaluations": documents})
 
 
 def _published(service: Service, caller: Caller, run: str) -> Run:
@@ -89,9 +97,10 @@ def _published(service: Service, caller: Caller, run: str) -> Run:
         return runs.find_published(session, caller.project_id, run)
 
 
-def _answer(shown: runs.Shown) -> RunAnswer:
+def _answer(shown: runs.Shown, told: Mapping[str, Evaluation]) -> RunAnswer:
     run = shown.run
     return RunAnswer.model_validate(
         {name: getattr(run, name) for name in RunAnswer.model_fields if hasattr(run, name)}
         | {"dataset": shown.dataset, "version": shown.version, "state": shown.state}
+        | {"verdict": told[run.id].verdict if run.id in told else None}
     )

@@ -16,6 +16,7 @@ from datapruner.catalog import datasets, schedules
 from datapruner.catalog.models import Dataset, Schedule, new_id, utcnow
 from datapruner.errors import ConflictError, UsageError, WorkerError
 from datapruner.request.config import RunConfig
+from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import recipes
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
@@ -27,7 +28,7 @@ from datapruner.schemas.schedules import (
     NewScheduleAnswer,
     ScheduleAnswer,
 )
-from datapruner.service import comparison_sets, firing, jobs, webhooks
+from datapruner.service import comparison_sets, firing, jobs, submission, webhooks
 from datapruner.service.allowed_models import check_models
 from datapruner.service.allowed_sources import check_source
 from datapruner.service.fire_times import fire_times, known_zone, next_fire
@@ -42,18 +43,20 @@ def create(service: Service, caller: Caller, wanted: NewSchedule) -> NewSchedule
 
     Raises NotFoundError for the dataset, DeniedError and InputError for its source or models, and as `add`.
     """
-    config = _checked(service, wanted)
+    config, evaluation = _checked(service, wanted)
     with service.db.write() as session:
         dataset = datasets.find(session, caller.project_id, wanted.dataset, lock=True)
-        schedule = add(session, dataset, wanted, config, caller.token_id)
+        schedule = add(session, dataset, wanted, config, caller.token_id, evaluation)
     return NewScheduleAnswer(**_columns(schedule, dataset), webhook_secret=schedule.webhook_secret)
 
 
-def _checked(service: Service, wanted: NewSchedule) -> RunConfig:
-    """What may take long, and so is done before the transaction: the checks, and the configuration."""
+def _checked(service: Service, wanted: NewSchedule) -> tuple[RunConfig, EvaluationSettings | None]:
+    """What may take long, and so is done before the transaction: the checks, the configuration of the run,
+    and what it is evaluated by."""
     try:
         config = recipes.of_request(wanted.run, {}, service.sql.run)
         check_models(service.settings, config.measuring)
+        evaluation = submission.evaluation_of(service, wanted.run, config)
     except UsageError as error:
         error.field = error.field and f"run.{error.field}"
         raise
@@ -64,7 +67,7 @@ def _checked(service: Service, wanted: NewSchedule) -> RunConfig:
             webhooks.check_url(str(wanted.webhook), service.settings)
         except WorkerError as error:  # at delivery it may pass; here it is most likely a typing error
             raise UsageError(error.message, remedy=error.remedy, field=error.field) from error
-    return config
+    return config, evaluation
 
 
 def listing(
@@ -129,16 +132,23 @@ def deliveries(
 
 
 def add(
-    session: Session, dataset: Dataset, wanted: NewSchedule, config: RunConfig, token_id: str | None
+    session: Session,
+    dataset: Dataset,
+    wanted: NewSchedule,
+    config: RunConfig,
+    token_id: str | None,
+    evaluation: EvaluationSettings | None = None,
 ) -> Schedule:
     """A schedule on `dataset`. Raises UsageError naming the field at fault, ConflictError for a taken name.
 
-    `config` is of `wanted.run`, without the mapping. That, source and webhook are to be checked before,
-    outside of the transaction: it may take long.
+    `config` and `evaluation` are of `wanted.run`, without the mapping. That, source and webhook are to be
+    checked before, outside of the transaction: it may take long.
     """
     now = utcnow()
     config = config.model_copy(update={"mapping": dict(dataset.mapping or {})})
     comparison_sets.pinned(session, dataset.project_id, config)  # for the errors; each fire pins anew
+    if evaluation is not None:
+        comparison_sets.pinned_held_out(session, dataset.project_id, evaluation)  # likewise
     schedule = Schedule(
         id=new_id("sch"),
         project_id=dataset.project_id,
@@ -149,6 +159,7 @@ def add(
         timezone=wanted.timezone,
         run=config.model_dump(mode="json"),
         export_format=_export(wanted, config),
+        evaluation=None if evaluation is None else evaluation.model_dump(mode="json"),
         source=None if wanted.source is None else wanted.source.model_dump(mode="json"),
         overlap=wanted.overlap,
         webhook_url=None if wanted.webhook is None else str(wanted.webhook),

@@ -17,11 +17,12 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from datapruner.catalog import datasets, exports, runs
+from datapruner.catalog import datasets, evaluations, exports, runs
 from datapruner.catalog.models import Dataset, Job, Upload, Version, new_id
 from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
 from datapruner.request.config import RunConfig
+from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.settings import check_prunes
 from datapruner.rows.formats import ExportFormat
 from datapruner.runs import recipes
@@ -34,10 +35,12 @@ from datapruner.schemas.datasets import (
     UploadSource,
     UrlSource,
 )
+from datapruner.schemas.evaluations import NewEvaluation
 from datapruner.schemas.exports import NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.runs import NewRun, RunRequest
 from datapruner.service import comparison_sets, jobs, queue, uploads
+from datapruner.service import evaluations as evaluating
 from datapruner.service.allowed_models import check_models
 from datapruner.service.allowed_sources import check_source
 from datapruner.service.instance import Service
@@ -49,7 +52,7 @@ _SOURCE: TypeAdapter[HubSource | PathSource | UrlSource] = TypeAdapter(RereadSou
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job, and the id of the dataset, run or export that it is to make."""
+    """A job, and the id of the dataset, run, export or evaluation that it is to make."""
 
     job: JobAnswer
     made: str
@@ -120,12 +123,14 @@ def run(service: Service, caller: Caller, wanted: NewRun) -> Submitted:
     """
     config = recipes.of_request(wanted, {}, service.sql.run)
     check_models(service.settings, config.measuring)
+    evaluation = evaluation_of(service, wanted, config)
     with service.db.write() as session:
         found = datasets.find(session, caller.project_id, wanted.dataset, lock=True)
         config = config.model_copy(update={"mapping": dict(found.mapping or {})})
         config = comparison_sets.pinned(session, caller.project_id, config)
         version_id = _version(session, found, wanted.version).id
         payload = {"run": _run(found, version_id, config)}
+        payload |= _evaluate(session, caller, evaluation)
         job = _submit(session, service, caller, "run", payload)
         made = runs.create(
             session,
@@ -158,6 +163,36 @@ def export(service: Service, caller: Caller, wanted: NewExport) -> Submitted:
     return Submitted(jobs.answer(job), made.id)
 
 
+def evaluate(service: Service, caller: Caller, run: str, wanted: NewEvaluation) -> Submitted:
+    """Train models on what a run kept and on controls, and read them on held-out rows.
+
+    Raises NotFoundError, ConflictError when the run is not published or a held-out set has no rows yet, and
+    as `evaluations.allowed`.
+    """
+    with service.db.read() as session:
+        config = RunConfig(**runs.find_published(session, caller.project_id, run).config)
+    given = EvaluationSettings(**{name: getattr(wanted, name) for name in EvaluationSettings.model_fields})
+    settings = evaluating.allowed(service.settings, config, given)
+    with service.db.write() as session:
+        of_run = runs.find_published(session, caller.project_id, run, lock=True)
+        payload = _evaluate(session, caller, settings)
+        job = _submit(session, service, caller, "evaluate", payload)
+        made = evaluations.create(
+            session,
+            project_id=caller.project_id,
+            run_id=of_run.id,
+            job_id=job.id,
+            settings=EvaluationSettings(**payload["evaluate"]),
+        )
+    return Submitted(jobs.answer(job), made.id)
+
+
+def evaluation_of(service: Service, wanted: RunRequest, config: RunConfig) -> EvaluationSettings | None:
+    """The evaluation that a recipe asks for after its run. Raises as `evaluations.allowed`."""
+    settings = recipes.evaluation_of(wanted)
+    return None if settings is None else evaluating.allowed(service.settings, config, settings)
+
+
 def prune(
     service: Service,
     caller: Caller,
@@ -176,6 +211,7 @@ def prune(
     config = recipes.of_request(wanted, mapping, service.sql.run)
     check_prunes(config)
     check_models(service.settings, config.measuring)
+    evaluation = evaluation_of(service, wanted, config)
     name = name or new_id("prune")
     with service.db.read() as session:
         datasets.check_free(session, caller.project_id, name)
@@ -187,6 +223,7 @@ def prune(
             "run": _run(made, None, config),
             "export": {"format": format},
         }
+        payload |= _evaluate(session, caller, evaluation)
         job = _submit(session, service, caller, "prune", payload)
         owner = {"project_id": caller.project_id, "job_id": job.id}
         of_run = runs.create(session, dataset_id=made.id, version_id=None, config=config, **owner)
@@ -224,6 +261,14 @@ def _ingest(
 
 def _run(dataset: Dataset, version_id: str | None, config: RunConfig) -> dict[str, Any]:
     return {"dataset_id": dataset.id, "version_id": version_id, "config": config.model_dump(mode="json")}
+
+
+def _evaluate(session: Session, caller: Caller, settings: EvaluationSettings | None) -> dict[str, Any]:
+    """The step of a job that evaluates its run, with the versions of the held-out sets; none without it."""
+    if settings is None:
+        return {}
+    pinned = comparison_sets.pinned_held_out(session, caller.project_id, settings)
+    return {"evaluate": pinned.model_dump(mode="json")}
 
 
 def _submit(session: Session, service: Service, caller: Caller, kind: str, payload: dict[str, Any]) -> Job:

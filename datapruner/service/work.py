@@ -1,4 +1,4 @@
-"""What a job does: ingest, run, export, in this order, as its payload says; or deliver a webhook.
+"""What a job does: ingest, run, export, evaluate, in this order, as its payload says; or deliver a webhook.
 
 Notable choices:
 - every step first looks whether an earlier attempt has published its result, so a job that is taken up again
@@ -11,8 +11,6 @@ Notable choices:
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -35,13 +33,20 @@ from datapruner.rows import row_files
 from datapruner.rows.formats import exported, is_plain
 from datapruner.runs import pipeline, published, stages
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import comparison_sets, intake, queue, retention, small_shards, webhooks
+from datapruner.service import (
+    comparison_sets,
+    evaluating,
+    intake,
+    queue,
+    retention,
+    small_shards,
+    webhooks,
+)
 from datapruner.service.allowed_models import check_models
 from datapruner.service.context import Context
 from datapruner.service.scratch import working
+from datapruner.service.sharing import Sharing, signals_prefix
 from scorers.signals.columns import SENTENCE_EMBEDDING
-
-_PUSH_SECONDS = 30.0
 
 
 def perform(context: Context, lease: queue.Lease, progress: Progress) -> JobResult:
@@ -69,6 +74,9 @@ def perform(context: Context, lease: queue.Lease, progress: Progress) -> JobResu
             if export.published_at is None:
                 export = _export(context, lease, export, scratch, progress)
             result.run_id, result.export_id = export.run_id, export.id
+        if "evaluate" in payload:
+            evaluation = evaluating.perform(context, lease, payload["evaluate"], run, progress)
+            result.run_id, result.evaluation_id = evaluation.run_id, evaluation.id
     if result.dataset_id is not None:
         retention.apply(context.db, context.storage, result.dataset_id)
     return result
@@ -128,7 +136,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})
     for prefix in signals:
         context.storage.pull(prefix)
-    sharing = _Sharing(progress, context, signals)
+    sharing = Sharing(progress, context, signals)
     plans = {view: _plan(context, run, view, scratch) for view in found}
     with ExitStack() as stack:
         corpus = stack.enter_context(Corpus(context.storage.local(version.key)))
@@ -186,12 +194,6 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     for plan in plans.values():
         plan.forget()
     return published
-
-
-def signals_prefix(project_id: str, key: ProxyKey) -> str:
-    """Where in storage the signals of a project and proxy key are. Projects share none: how fast a run is
-    would tell what others have measured."""
-    return f"projects/{project_id}/signals/{key.digest()}"
 
 
 def _export_of(context: Context, lease: queue.Lease, payload: dict[str, Any], run: Run | None) -> Export:
@@ -269,27 +271,3 @@ class _StoredPlan:
     def forget(self) -> None:
         """The result is published; nobody needs the plan any more."""
         self._storage.delete(self._key)
-
-
-class _Sharing:
-    """Passes progress on, and now and then what was measured to the storage, for others to find."""
-
-    def __init__(self, listener: Progress, context: Context, signals: Sequence[str]) -> None:
-        self._listener, self._context, self._signals = listener, context, signals
-        self._pushed = time.monotonic()
-
-    def stage(self, name: str, total: int | None, unit: str) -> None:
-        self._listener.stage(name, total, unit)
-
-    def at(self, done: int, total: int | None = None, note: str = "") -> None:
-        self._listener.at(done, total, note)
-        if time.monotonic() - self._pushed > _PUSH_SECONDS:
-            self._pushed = time.monotonic()
-            for prefix in self._signals:
-                self._context.storage.push(prefix)
-
-    def measured(self, rows: int, tokens: int) -> None:
-        self._listener.measured(rows, tokens)
-
-    def note(self, text: str) -> None:
-        self._listener.note(text)

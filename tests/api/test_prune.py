@@ -234,7 +234,7 @@ def test_a_dataset_goes_with_what_depends_on_it_only_when_told_to(
     [run] = client.get("/v1/runs", params={"dataset": "goner"}).json()["items"]
     stated = client.delete("/v1/datasets/goner", params={"dry_run": True}).json()
     counts = {each["kind"]: each["count"] for each in stated["dependents"]}
-    assert counts == {"versions": 1, "runs": 1, "exports": 1, "schedules": 0}
+    assert counts == {"versions": 1, "runs": 1, "exports": 1, "evaluations": 0, "schedules": 0}
     assert not stated["deleted"]
     refused = client.delete("/v1/datasets/goner")
     assert refused.status_code == 409

@@ -370,7 +370,7 @@ def test_a_run_with_exports_is_deleted_only_with_them(server: Server, pruned: Ru
     run = start(server, method="random", keep=4)
     path = f"/v1/runs/{run['id']}"
     made = server.client.post("/v1/exports", json={"run": run["id"]}, headers=WAIT).json()
-    expected = [{"kind": "exports", "count": 1}]
+    expected = [{"kind": "exports", "count": 1}, {"kind": "evaluations", "count": 0}]
     assert server.client.delete(f"{path}?dry_run=true").json() == {"deleted": False, "dependents": expected}
     refused = server.client.delete(path)
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")

@@ -179,7 +179,7 @@ def test_a_dataset_goes_with_everything_that_hangs_on_it_and_nothing_else(databa
         found = datasets.find(session, "ours", "goner", lock=True)
         counts = datasets.dependents(session, found.id)
         keys = datasets.delete(session, found)
-    assert counts == {"versions": 2, "runs": 1, "exports": 1, "schedules": 1}
+    assert counts == {"versions": 2, "runs": 1, "exports": 1, "evaluations": 0, "schedules": 1}
     assert f"projects/ours/corpora/{goner.id}" in keys
     assert len(keys) == 3
     halved = {name: count // 2 for name, count in before.items()}

@@ -166,7 +166,7 @@ def test_a_run_is_not_deleted_while_something_works_on_it(place: Place) -> None:
         )
     with place.db.write() as session:
         run = runs.find(session, "prj_1", run.id)
-        assert runs.dependents(session, run) == {"exports": 1}
+        assert runs.dependents(session, run) == {"exports": 1, "evaluations": 0}
         with pytest.raises(ConflictError, match="has 1 export") as caught:
             runs.delete(session, run, cascade=False)
         assert caught.value.remedy is not None

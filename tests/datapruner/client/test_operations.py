@@ -16,7 +16,7 @@ from datapruner import client as package
 from datapruner.client import AsyncClient, Client, _operations, _options
 from datapruner.client._binding import Call, Iteration, Resource
 from datapruner.client._request import Request
-from datapruner.schemas import datasets, projects, prune, runs, schedules
+from datapruner.schemas import datasets, evaluations, projects, prune, runs, schedules
 
 OPENAPI = Path(__file__).parents[3] / "openapi.json"
 OPERATIONS = {
@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "create_run": {"dataset": "alpaca", "method": "qtuning", "keep": 0.5},
     "create_schedule": {"dataset": "alpaca", "cron": "0 2 * * *", "run": {"method": "qtuning", "keep": 0.5}},
     "create_project": {"name": "team"},
+    "create_evaluation": {"held_out": {"questions": "questions"}},
 }
 
 
@@ -107,6 +108,7 @@ def test_both_clients_have_the_same_resources_and_tell_their_parameters() -> Non
         (_options.RunOptions, runs.RunRequest, set()),
         (_options.RunOptions, runs.NewRun, {"dataset", "version"}),
         (_options.RunOptions, prune.NewPrune, {"rows", "name", "mapping"}),
+        (_options.EvaluationOptions, evaluations.NewEvaluation, set()),
         (_options.DatasetOptions, datasets.NewDataset, {"name", "rows", "source"}),
         (_options.Retention, datasets.Retention, set()),
         (_options.ScheduleOptions, schedules.NewSchedule, {"dataset", "cron", "run"}),

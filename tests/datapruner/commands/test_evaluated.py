@@ -1,12 +1,14 @@
-"""Runs that were evaluated, as `runs` and `compare` show them."""
+"""Runs that were evaluated, as `runs` and `compare` show them, and by a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import datapruner
 from datapruner.library import Result
 from datapruner.runs import evaluations
 from tests.command_line import Said
@@ -51,3 +53,30 @@ def test_a_comparison_says_how_either_run_was_evaluated(
     shown = " ".join(command("compare", *both, home=home).out.split())
     assert f"The second, as it was evaluated: {evaluation().said}" in shown
     assert "The first, as it was" not in shown
+
+
+def test_a_recipe_evaluates_its_run(
+    command: Command,
+    first_run: Result,
+    corpus_file: Path,
+    home: Path,
+    options: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "held.jsonl").write_text(
+        "".join(f'{{"prompt": "Name {n}.", "response": "It is {n}."}}\n' for n in range(6))
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {corpus_file}\nmeasuring: {{model: {options['model']}}}\nmethod: random\nkeep: 40%\n"
+        "evaluate: {held_out: {numbers: held.jsonl}, tuning: full, seeds: 1}\n"
+    )
+    said = command("run", recipe, "--device", "cpu", "--json", home=home)
+    assert said.code == 0, said.err
+    [found] = said.json["evaluations"]
+    assert (found["run"], found["verdict"]) == (said.json["run"], "no difference")
+    made = datapruner.run_recipe(recipe, device="cpu", home=home)  # which finds its trainings done
+    [stored] = evaluations.of(made.run.folder)
+    assert (stored.id, stored.said) == (found["id"], found["said"])
+    shown = " ".join(command("run", recipe, "--device", "cpu", home=home).out.split())
+    assert found["said"] in shown

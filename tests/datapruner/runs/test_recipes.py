@@ -9,8 +9,10 @@ import pytest
 
 from datapruner.errors import InputError, UsageError
 from datapruner.request.config import RunConfig
+from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.keep import Keep
 from datapruner.runs import recipes
+from datapruner.schemas.runs import RunRequest
 
 GOOD = """\
 data: rows.jsonl
@@ -93,6 +95,44 @@ def test_what_is_not_given_is_not_in_the_configuration(folder: Path) -> None:
     expected = {"source", "mapping", "measuring", "methods", "keep", "seed"}
     assert set(plain.model_dump()) == expected
     assert read(folder, "methods: [ppl]\n").config.keep is None
+
+
+def test_what_to_evaluate_by_is_no_part_of_the_configuration(folder: Path) -> None:
+    plain = "methods: [ppl]\nkeep: 0.5\n"
+    found = read(
+        folder,
+        plain + "evaluate: {held_out: {own: bench.jsonl, other: org/name}, model: models/tiny, seeds: 5}\n",
+    )
+    assert found.evaluate == EvaluationSettings(
+        held_out={"own": str(folder / "bench.jsonl"), "other": "org/name"},
+        model=str(folder / "models/tiny"),
+        seeds=5,
+    )
+    assert found.config == read(folder, plain).config
+    asked = recipes.as_request(found.config, found.evaluate)
+    assert recipes.of_recipe(asked, {}) == found.config
+    assert recipes.evaluation_of(RunRequest(recipe=asked)) == found.evaluate
+    for request in (RunRequest(recipe=plain), RunRequest(method="ppl")):
+        assert recipes.evaluation_of(request) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods: [ppl]\nevaluate: {held_out: {a: b}}\n", ":2:11: evaluate: a run that selected nothing"),
+        (
+            "rewrite: {method: dap}\nmethods: [ppl]\nkeep: 0.5\nevaluate: {held_out: {a: b}}\n",
+            ":4:11: evaluate: a run that rewrote reasoning",
+        ),
+        ("methods: [ppl]\nkeep: 0.5\nevaluate: {}\n", ":3:11: evaluate.held_out: this is missing"),
+        (
+            "methods: [ppl]\nkeep: 0.5\nevaluate: {held_out: {a: b}, second: 2}\n",
+            ":3:30: evaluate.second: there is no such setting (did you mean seconds? known: held_out,",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_with_its_line(folder: Path, text: str, said: str) -> None:
+    assert said in refusal(folder, text)
 
 
 def test_a_recipe_that_rewrites_needs_no_methods(folder: Path) -> None:

@@ -1,13 +1,20 @@
-"""The database of a service, for tests that have its `settings`."""
+"""What tests of the service have: its database, for those with its `settings`; or a worker's `context`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
+from datapruner.catalog.models import Base, Project
+from datapruner.measuring.workers.local import IdleWorkers
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.keep import Keep
+from datapruner.service.context import Context
+from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 
 
@@ -17,3 +24,26 @@ def db(settings: Settings) -> Iterator[Database]:
     db = Database(settings.database)
     yield db
     db.close()
+
+
+@pytest.fixture
+def context(tmp_path: Path, tiny_folder: Path, idle: IdleWorkers) -> Iterator[Context]:
+    home = tmp_path / "home"
+    home.mkdir()
+    roots = [tiny_folder, tmp_path / "imports"]
+    settings = Settings(home=home, import_roots=roots, devices="cpu")
+    db = Database(settings.database)
+    Base.metadata.create_all(db.engine)
+    with db.write() as session:
+        session.add(Project(id="prj_1", name="default"))
+    yield Context(settings, db, open_storage(settings.files, home / "cache"), ("cpu",), idle)
+    db.close()
+
+
+@pytest.fixture
+def config(tiny_folder: Path) -> RunConfig:
+    return RunConfig(
+        measuring=Measuring(model=str(tiny_folder)),
+        methods=[MethodChoice(name="qtuning", options={"token_keep": 0.5})],
+        keep=Keep(share=0.5),
+    )

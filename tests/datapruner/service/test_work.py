@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datapruner.catalog import datasets, exports, runs
-from datapruner.catalog.database import Database
-from datapruner.catalog.models import Base, Dataset, Project, Upload, Version, new_id
+from datapruner.catalog.models import Project, Version
 from datapruner.errors import (
     ConflictError,
     DeniedError,
@@ -27,77 +25,29 @@ from datapruner.errors import (
     UsageError,
 )
 from datapruner.measuring import embeddings
-from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
-from datapruner.request.config import Measuring, MethodChoice, RunConfig
+from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import comparison_sets, queue
 from datapruner.service.context import Context
 from datapruner.service.storage import open_storage
 from datapruner.service.work import perform
-from datapruner.settings import Settings
 from scorers.methods import registry
+from tests.datapruner.service.jobs_here import (
+    StoppedError,
+    StopsAt,
+    again,
+    dataset,
+    ingest,
+    taken,
+    upload,
+    work,
+)
 from tests.datapruner.service.queues import LEASE
 from tests.tiny_encoder import save_tiny_encoder
 from tests.tiny_model import COPIES, LINES, REJECTED, write_corpus
 from tests.towards import Towards
-
-
-@pytest.fixture
-def context(tmp_path: Path, tiny_folder: Path, idle: IdleWorkers) -> Iterator[Context]:
-    home = tmp_path / "home"
-    home.mkdir()
-    roots = [tiny_folder, tmp_path / "imports"]
-    settings = Settings(home=home, import_roots=roots, devices="cpu")
-    db = Database(settings.database)
-    Base.metadata.create_all(db.engine)
-    with db.write() as session:
-        session.add(Project(id="prj_1", name="default"))
-    yield Context(settings, db, open_storage(settings.files, home / "cache"), ("cpu",), idle)
-    db.close()
-
-
-@pytest.fixture
-def config(tiny_folder: Path) -> RunConfig:
-    return RunConfig(
-        measuring=Measuring(model=str(tiny_folder)),
-        methods=[MethodChoice(name="qtuning", options={"token_keep": 0.5})],
-        keep=Keep(share=0.5),
-    )
-
-
-def dataset(context: Context, name: str = "motley", **more: Any) -> Dataset:
-    with context.db.write() as session:
-        return datasets.create(session, "prj_1", name, **more)
-
-
-def upload(context: Context, path: Path) -> dict[str, Any]:
-    upload_id = new_id("upl")
-    key = f"projects/prj_1/uploads/{upload_id}"
-    copy = context.settings.home / upload_id
-    copy.write_bytes(path.read_bytes())
-    size = context.storage.publish(copy, key)
-    with context.db.write() as session:
-        session.add(Upload(id=upload_id, project_id="prj_1", key=key, name=path.name, bytes=size, sha256=""))
-    return {"kind": "upload", "upload_id": upload_id}
-
-
-def work(context: Context, **payload: Any) -> JobResult:
-    """Submit a job, take it and do it."""
-    return perform(context, taken(context, **payload), Silent())
-
-
-def taken(context: Context, **payload: Any) -> queue.Lease:
-    with context.db.write() as session:
-        queue.submit(session, project_id="prj_1", kind="prune", payload=payload)
-    lease = queue.claim(context.db, "tester", LEASE)
-    assert lease is not None
-    return lease
-
-
-def ingest(target: Dataset, source: dict[str, Any], mode: str = "create") -> dict[str, Any]:
-    return {"dataset_id": target.id, "source": source, "mode": mode}
 
 
 def test_one_job_ingests_runs_and_exports_what_the_library_would(
@@ -140,10 +90,7 @@ def test_a_second_attempt_repeats_nothing_that_was_published(
     lease = taken(context, **payload)
     first = perform(context, lease, Silent())
     stored = {item.key: item.modified for item in context.storage.listing("projects")}
-    queue.release(context.db, lease)
-    again = queue.claim(context.db, "other", LEASE)
-    assert again is not None
-    assert perform(context, again, Silent()) == first
+    assert perform(context, again(context, lease), Silent()) == first
     assert {item.key: item.modified for item in context.storage.listing("projects")} == stored
 
 
@@ -318,21 +265,6 @@ def test_a_gone_upload_says_so(context: Context, corpus_file: Path) -> None:
 # Runs that compare
 
 
-class StoppedError(Exception):
-    """By the test."""
-
-
-class StopsAt(Silent):
-    """Stops when this stage begins."""
-
-    def __init__(self, stage: str) -> None:
-        self.wanted = stage
-
-    def stage(self, name: str, total: int | None, unit: str) -> None:
-        if name == self.wanted:
-            raise StoppedError
-
-
 def test_each_pass_of_a_run_is_taken_up_again_by_a_plan_of_its_own(
     context: Context, config: RunConfig, corpus_file: Path
 ) -> None:
@@ -349,10 +281,7 @@ def test_each_pass_of_a_run_is_taken_up_again_by_a_plan_of_its_own(
         return sorted(name for name in stored if name.startswith("plan"))
 
     assert plans() == ["plan-free.npy", "plan.npy"]
-    queue.release(context.db, lease)
-    again = queue.claim(context.db, "other", LEASE)
-    assert again is not None
-    result = perform(context, again, Silent())
+    result = perform(context, again(context, lease), Silent())
     unique = len(LINES) - len(REJECTED) - len(COPIES)
     assert result.measured == 2 * unique
     assert plans() == []
@@ -398,10 +327,7 @@ def test_a_target_set_is_a_dataset_at_the_version_that_was_the_latest(
     with pytest.raises(StoppedError):
         perform(context, lease, StopsAt("measuring the target set"))
     work(context, ingest=ingest(aims, upload(context, corpus_file), "append"))
-    queue.release(context.db, lease)
-    again = queue.claim(context.db, "other", LEASE)
-    assert again is not None
-    result = perform(context, again, Silent())
+    result = perform(context, again(context, lease), Silent())
     with context.db.read() as session:
         assert result.run_id is not None
         made = runs.find_published(session, "prj_1", result.run_id)
