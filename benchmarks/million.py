@@ -161,7 +161,8 @@ def export(suffix: str, *, plain: bool = False) -> Stage:
 
 def query(sql: str) -> Stage:
     def stage(home: Path) -> float:
-        found = run_sql(sql, {"": published.latest(home).database}, limits=QueryLimits(seconds=SQL_SECONDS))
+        run = published.latest(home)
+        found = run_sql(sql, {"": [run.database, run.tokens]}, limits=QueryLimits(seconds=SQL_SECONDS))
         assert found.table.num_rows, sql
         return 0.0
 

@@ -87,7 +87,7 @@ class Result:
     @cached_property
     def token_scores(self) -> pl.DataFrame:
         """One line per response token of every measured sample."""
-        return self._table("SELECT * FROM token_scores ORDER BY row, position")
+        return pl.read_parquet(self.run.tokens, glob=False)
 
     @cached_property
     def rewrites(self) -> pl.DataFrame:

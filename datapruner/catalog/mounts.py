@@ -141,7 +141,7 @@ def _runs(session: Session, project_id: str, ids: Sequence[str]) -> Keys:
     query = select(Run.id, Run.key).where(
         Run.project_id == project_id, Run.published_at.is_not(None), Run.id.in_(ids)
     )
-    return {row.id: [_run_file(row.key)] for row in session.execute(query)}
+    return {row.id: _run_files(row.key) for row in session.execute(query)}
 
 
 def _versions(session: Session, project_id: str, words: Sequence[str]) -> Keys:
@@ -202,9 +202,9 @@ def _dataset(name: str, row: Row[*tuple[Any, ...]]) -> Keys:
     """The schema of a dataset under this name; none before its first version."""
     keys = [] if row.key is None else [row.key]
     if row.run_key is not None:
-        keys.append(_run_file(row.run_key))
+        keys += _run_files(row.run_key)
     return {name: keys} if keys else {}
 
 
-def _run_file(key: str) -> str:
-    return f"{key}/run.duckdb"
+def _run_files(key: str) -> list[str]:
+    return [f"{key}/run.duckdb", f"{key}/token_scores.parquet"]

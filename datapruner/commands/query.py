@@ -67,7 +67,8 @@ def sql(
         folder = folders.latest(home) if run == "latest" else folders.find(run, home)
         document = folders.read_document(folder / "run.json")
         corpus = folders.corpus(document["lineage"], home)
-        databases = {"": folders.database(folder)} | ({"corpus": corpus} if corpus.is_file() else {})
+        databases: dict[str, list[Path]] = {"": [folders.database(folder), folders.tokens(folder)]}
+        databases |= {"corpus": [corpus]} if corpus.is_file() else {}
         limits = QueryLimits(rows=rows, seconds=seconds, memory_bytes=memory << 20)
         result = ask(child, Query.of(query, databases, {}, None, limits)).result()
     _answer(result, {"run": document["run"]}, chosen, out, output)

@@ -78,7 +78,7 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         scores, copies = find(
             sample, lambda column, value: _records(connection, column, value), f"run {run.run_id}"
         )
-        lists = _token_lists(connection, scores)
+        lists = _token_lists(connection, run.tokens, scores)
         ranked, ranks = (0, {}) if lists is None else _ranks(connection, scores)
         rewrite = None if run.config.rewrite is None else _rewrite(connection, scores["row"])
     notes: list[str] = []
@@ -139,15 +139,20 @@ def _records(connection: duckdb.DuckDBPyConnection, column: Column, value: Any) 
     return found
 
 
-def _token_lists(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> dict[str, Any] | None:
+def _token_lists(
+    connection: duckdb.DuckDBPyConnection, tokens: Path, scores: Mapping[str, Any]
+) -> dict[str, list[Any]] | None:
     """The sample's response tokens; None when it was not measured. Of a copy, none is kept."""
-    query = "SELECT * FROM token_lists WHERE sample_id = ?"
-    found = connection.sql(query, params=[scores["sample_id"]]).to_arrow_table().to_pylist()
+    query = "SELECT row FROM scored JOIN sample_scores USING (row) WHERE sample_id = ?"
+    found = connection.execute(query, [scores["sample_id"]]).fetchall()
     if not found:
         return None
-    lists: dict[str, Any] = found[0]
-    if lists["row"] != scores["row"] and "keep" in lists:
-        lists["keep"] = [False] * len(lists["turn"])
+    [(row,)] = found
+    # By its row: for that, most of the file need not be read.
+    table = pl.scan_parquet(tokens, glob=False).filter(pl.col("row") == row).collect()
+    lists = table.drop("sample_id", "row").to_dict(as_series=False)
+    if row != scores["row"]:
+        lists["keep"] = [False] * len(table)
     return lists
 
 
@@ -156,8 +161,8 @@ def _ranks(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> 
     shown = _shown_scores(scores).items()
     names = [name for name, value in shown if isinstance(value, int | float) and name not in COUNTS]
     higher = "".join(f", count(*) FILTER ({identifier(name)} > ?) + 1" for name in names)
-    # Exact copies have no token list, so that each sample counts once.
-    query = f"SELECT count(*){higher} FROM sample_scores WHERE row IN (SELECT row FROM token_lists)"  # noqa: S608
+    # Exact copies are not scored, so that each sample counts once.
+    query = f"SELECT count(*){higher} FROM sample_scores SEMI JOIN scored USING (row)"  # noqa: S608
     found = connection.execute(query, [scores[name] for name in names]).fetchall()[0]
     return found[0], dict(zip(names, found[1:], strict=True))
 
@@ -173,7 +178,7 @@ def _spans(lists: Mapping[str, Any] | None) -> Spans:
     spans: dict[int, list[Span]] = {}
     if lists is not None:
         for turn, start, end, is_end, keep in zip(
-            lists["turn"], lists["char_start"], lists["char_end"], lists["is_end"], _keeps(lists), strict=True
+            lists["turn"], lists["char_start"], lists["char_end"], lists["is_end"], lists["keep"], strict=True
         ):
             spans.setdefault(turn, []).append((start, end, is_end, _state(keep)))
     return spans
@@ -202,11 +207,6 @@ def _turns(conversation: Conversation, spans: Spans) -> list[ShownTurn]:
     ]
 
 
-def _keeps(lists: Mapping[str, Any]) -> Sequence[bool | None]:
-    """Which tokens stay; unknown in a run that pruned nothing, and where the text was rewritten."""
-    return lists.get("keep") or [None] * len(lists["turn"])
-
-
 def _state(keep: bool | None) -> State:
     return "scored" if keep is None else "kept" if keep else "pruned"
 
@@ -215,7 +215,6 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
     if conversation is None or lists is None:
         return ()
     columns = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
-    unread = [None] * len(lists["turn"])  # a run for which no model read the samples has no list
     return tuple(
         ShownToken(
             position,
@@ -229,7 +228,7 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
             keep,
         )
         for (position, turn, start, end, nll, entropy, is_end), keep in zip(
-            zip(*(lists[name] or unread for name in columns), strict=True), _keeps(lists), strict=True
+            zip(*(lists[name] for name in columns), strict=True), lists["keep"], strict=True
         )
     )
 

@@ -1,4 +1,4 @@
-"""The throw-away processes: each answers one user query over read-only DuckDB files, then ends.
+"""The throw-away processes: each answers one user query over read-only DuckDB and Parquet files, then ends.
 
 Runs as a script of its own (`python -I child.py`) and imports of datapruner only how answers are written
 (`outgoing.py`, `results.py` and what that is made of). This first process imports what a query needs, which
@@ -19,7 +19,8 @@ Layers, in the order in which they are put on; each was found necessary or cheap
   neither DuckDB's time-out nor an interrupt;
 - files are opened here and handed to DuckDB by number through `AttachedFiles`: DuckDB would show a real
   path in `duckdb_databases()` (it follows symbolic links and /dev/fd), and would keep it in `allowed_paths`,
-  which external access does not close and where a COPY inside a CTE may write;
+  which external access does not close and where a COPY inside a CTE may write. A Parquet file is opened again
+  for each statement, so its number is such a path, which gives what its table gives and cannot be written;
 - external access, then the local file system, then the configuration are closed, in this order: with
   the file system disabled, external access can no longer be set, and nothing can after the third;
 - the kernel gives out no file descriptor from then on: no file, socket or pipe can be opened at all;
@@ -43,6 +44,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 if __name__ == "__main__":
@@ -60,6 +63,8 @@ from datapruner.rows.sql_text import identifier
 
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
+PARQUET = ".parquet"
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 #: Room for spilled files beyond what DuckDB is told of, in bytes.
 SPARE_BYTES = 64 << 20
 MAX_EXPRESSION_DEPTH = 250
@@ -110,7 +115,8 @@ class AttachedFile:
 
 
 class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
-    """Files known by number only, `attached://0`; none can be opened after `closed` is set."""
+    """Files known by number only, `attached://0`. After `closed` is set none can be opened but those of
+    `tables`, to be read."""
 
     protocol = "attached"
     cachable = False
@@ -118,6 +124,7 @@ class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.descriptors: dict[str, int] = {}
+        self.tables: list[str] = []
         self.closed = False
 
     def add(self, path: str) -> str:
@@ -126,14 +133,24 @@ class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
         return name
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        if self.closed or path not in self.descriptors:
+        if not self._is_open(path):
             raise FileNotFoundError(path)
         return {"name": path, "size": os.fstat(self.descriptors[path]).st_size, "type": "file"}
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> AttachedFile:
-        if self.closed or mode != "rb":
+        if not self._is_open(path) or mode != "rb":
             raise PermissionError(f"{path} cannot be opened by a query")
         return AttachedFile(self.descriptors[path])
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        return [path] if self._is_open(path) else []
+
+    def modified(self, path: str) -> datetime:
+        """Never: DuckDB asks, to know whether what it remembers of a file is still so."""
+        return _NEVER
+
+    def _is_open(self, path: str) -> bool:
+        return path in (self.tables if self.closed else self.descriptors)
 
 
 class Sandbox:
@@ -198,10 +215,13 @@ class Sandbox:
 
     def attach(self, databases: Sequence[tuple[str, str]]) -> None:
         """Attach files, given with the schema in which what their main schema holds is to appear as views."""
-        for number, (_, path) in enumerate(databases):
+        for number, (schema, path) in enumerate(databases):
             try:
                 name = self.files.add(path)
-                self.connection.execute(f"ATTACH '{name}' AS {identifier(_catalog(number))} (READ_ONLY)")
+                if path.endswith(PARQUET):
+                    self.show(schema, path, name)
+                else:
+                    self.connection.execute(f"ATTACH '{name}' AS {identifier(_catalog(number))} (READ_ONLY)")
             except duckdb.OutOfMemoryException:
                 raise
             except (duckdb.Error, OSError) as error:
@@ -218,7 +238,16 @@ class Sandbox:
                 raise
             except duckdb.Error as error:
                 raise DatabaseError(number, _message(error)) from error
+        if self.files.tables:
+            self.connection.execute("SET allowed_paths = $names", {"names": self.files.tables})
         self.files.closed = True
+
+    def show(self, schema: str, path: str, name: str) -> None:
+        """Let a Parquet file, opened as `name`, appear in a schema, called as its path is."""
+        schema, table = identifier(schema or "main"), identifier(Path(path).stem)
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        self.connection.execute(f"CREATE VIEW {schema}.{table} AS FROM read_parquet('{name}')")
+        self.files.tables.append(name)
 
     def relations(self) -> dict[str, list[str]]:
         """Names of the tables and views in the main schema of each attached catalog."""

@@ -1,4 +1,4 @@
-"""Run a user's SELECT over published DuckDB files, in a process that cannot harm them or the machine.
+"""Run a user's SELECT over published files, in a process that cannot harm them or the machine.
 
 Notable choices:
 - DuckDB inside one process cannot be made safe, so every query has a process of its own (`child.py`, which
@@ -103,10 +103,11 @@ def run_sql(
 ) -> QueryResult:
     """Run one SELECT and return its first rows.
 
-    `databases` maps a schema name to DuckDB files that nothing writes to any more. Tables and views of each
-    file's main schema appear in the schema of that name; the name "" stands for the default schema, which
-    also has `tables`. `parameters` fill `?`, `$1` (a sequence) or `$name` (a mapping) and are JSON values.
-    Dates and times are in UTC. Columns of the same name get a number.
+    `databases` maps a schema name to DuckDB and Parquet files that nothing writes to any more. Tables and
+    views of each DuckDB file's main schema appear in the schema of that name, and each `NAME.parquet` as the
+    table NAME; the name "" stands for the default schema, which also has `tables`. `parameters` fill `?`,
+    `$1` (a sequence) or `$name` (a mapping) and are JSON values. Dates and times are in UTC. Columns of the
+    same name get a number.
 
     Raises UsageError, with DuckDB's message, when `sql` is not one valid SELECT, gives more than 4,096
     columns, or takes more time or memory than `limits` allow; InputError when a file cannot be read;
@@ -230,8 +231,8 @@ def _failure(event: Mapping[str, Any], query: Query) -> DataprunerError:
         return _too_large(query.limits)
     if kind == "database":
         return InputError(
-            f"{query.files[event['number']][1]}: cannot be read as a DuckDB file: {message}",
-            remedy="give one that DuckDB wrote and closed",
+            f"{query.files[event['number']][1]}: cannot be read as a DuckDB or Parquet file: {message}",
+            remedy="give one that was written whole and closed",
         )
     if kind == "length":
         return _too_long_to_write(query)

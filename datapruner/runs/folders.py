@@ -54,9 +54,18 @@ def read_document(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
+DATABASE, TOKENS, DOCUMENT = "run.duckdb", "token_scores.parquet", "run.json"
+"""The files of a run. It is there when the last is."""
+
+
 def database(folder: Path) -> Path:
-    """The DuckDB file of a run with sample_scores, masks, token_scores and, where it rewrote, rewrites."""
-    return folder / "run.duckdb"
+    """The DuckDB file of a run with sample_scores, masks, scored and, where it rewrote, rewrites."""
+    return folder / DATABASE
+
+
+def tokens(folder: Path) -> Path:
+    """The Parquet file of a run with token_scores."""
+    return folder / TOKENS
 
 
 def corpus(lineage: Mapping[str, Any], home: Path) -> Path:

@@ -1,9 +1,9 @@
 """A run: ingest -> measure -> score -> mask -> rewrite -> publish. Everything a user asks for passes through
 here, and so do the stages of a recipe (`datapruner.runs.stages`); one without methods only rewrites.
 
-Files below the home folder: `corpora/{hash}.duckdb`, `signals/{key}/`, `runs/{id}/run.duckdb` and
-`runs/{id}/run.json`. A run's id is a hash of all that decides its result, so asking again replaces it with
-the same bytes; `run.json` holds configuration, lineage and report, and replays the run.
+Files below the home folder: `corpora/{hash}.duckdb`, `signals/{key}/`, and in `runs/{id}/` `run.duckdb`,
+`token_scores.parquet` and `run.json`. A run's id is a hash of all that decides its result, so asking again
+replaces it with the same content; `run.json` holds configuration, lineage and report, and replays the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from datapruner.measuring.passes import Plans, Views, first, measure_views
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
-from datapruner.runs import stages, tables
+from datapruner.runs import folders, stages, tables
 from datapruner.runs.cautions import mostly_short
 from datapruner.runs.published import Report, Run, signal_folders
 from datapruner.runs.reasons import OF_SINGLE_ROWS
@@ -187,7 +187,7 @@ def _publish(
     folder = out / run_id
     folder.mkdir(parents=True, exist_ok=True)
     clear_unfinished(folder)
-    temporary = unfinished(folder / "run.duckdb")
+    temporary, tokens = (unfinished(folder / name) for name in (folders.DATABASE, folders.TOKENS))
     errors, counts, rewritten = found.errors, dict(found.counts), frozenset[str]()
     truncated = views.truncated(signals)
     kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
@@ -225,12 +225,15 @@ def _publish(
         )
         report = _report(corpus, scores, scored, counts, _warnings(scores, scored, made))
         numbers = found.chosen["row"].to_numpy().astype(np.int64)
-        chunks = tables.token_lists(views.base.cache, signals, scored, numbers, rewritten=rewritten)
-        tables.write(temporary, scores, chunks if config.methods else iter(()))
-        temporary.replace(folder / "run.duckdb")
+        chunks = tables.token_scores(views.base.cache, signals, scored, numbers, rewritten=rewritten)
+        schema = tables.token_schema(scored)
+        tables.write(temporary, tokens, scores, schema, chunks if config.methods else iter(()))
+        tokens.replace(folders.tokens(folder))
+        temporary.replace(folders.database(folder))
     finally:
-        temporary.unlink(missing_ok=True)
-    write_json(folder / "run.json", {"run": run_id, **document, "report": asdict(report)})
+        for each in (temporary, tokens):
+            each.unlink(missing_ok=True)
+    write_json(folder / folders.DOCUMENT, {"run": run_id, **document, "report": asdict(report)})
     if report.kept == 0:
         raise NothingSurvivedError(
             f"nothing survived: {report.ingested} rows in, none kept",

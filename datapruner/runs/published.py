@@ -66,8 +66,13 @@ class Run:
 
     @property
     def database(self) -> Path:
-        """The DuckDB file with sample_scores, masks, token_scores and, where it rewrote, rewrites."""
+        """The DuckDB file with sample_scores, masks, scored and, where it rewrote, rewrites."""
         return folders.database(self.folder)
+
+    @property
+    def tokens(self) -> Path:
+        """The Parquet file with token_scores."""
+        return folders.tokens(self.folder)
 
 
 def load(run_id: str, home: Path) -> Run:

@@ -81,6 +81,7 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
         measured=run.measured or 0,
         seconds=run.seconds or 0.0,
     )
+    storage.local(f"{run.key}/token_scores.parquet")
     wanted = f"row:{sample}" if is_row else sample
     signals = storage.folder(f"projects/{run.project_id}")
     found = explain_run(of_run, storage.local(corpus_key), wanted, signals, home)

@@ -133,11 +133,11 @@ _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
         "kept_tokens": "kept response tokens, as indices in input_ids",
         "kept_spans": "the same as character ranges of turns: turn, start, end",
     },
+    "scored": {"row": "row of a sample whose tokens are in token_scores"},
     "rewrites": {name: text for name, (_, text) in rewritten.COLUMNS.items()},
 }
 _NOT_HERE = "score of a method that is not installed here"
 _OF_SOURCE = "column of the source, as it was there"
-_EACH = "; one entry for each response token"
 
 
 def descriptions(table: str, names: Collection[str]) -> dict[str, str]:
@@ -150,7 +150,4 @@ def descriptions(table: str, names: Collection[str]) -> dict[str, str]:
         return dict.fromkeys(names, _NOT_HERE) | columns.sample_texts(names)
     if table == "token_scores":
         return dict.fromkeys(names, _NOT_HERE) | columns.token_texts(names)
-    if table == "token_lists":
-        texts = descriptions("token_scores", names)
-        return {name: text if name in ("sample_id", "row") else text + _EACH for name, text in texts.items()}
     return {name: _FILE_TABLES[table][name] for name in names}

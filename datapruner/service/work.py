@@ -31,7 +31,7 @@ from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.rows import row_files
 from datapruner.rows.formats import exported, is_plain
-from datapruner.runs import pipeline, published, stages
+from datapruner.runs import folders, pipeline, published, stages
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import (
     comparison_sets,
@@ -167,7 +167,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
         small_shards.merge(context.storage, signals)
     folder = f"projects/{run.project_id}/runs/{run.id}/{lease.attempt}"
     progress.stage("publishing", None, "files")
-    files = ("run.duckdb", "run.json")
+    files = (folders.DATABASE, folders.TOKENS, folders.DOCUMENT)
     size = sum((made.folder / name).stat().st_size for name in files)
     with context.db.read() as session:
         projects.check_quota(session, run.project_id, bytes=size)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -67,6 +68,17 @@ REFUSED = """
     WITH a AS (COPY (SELECT 1) TO '{folder}/out.csv') SELECT 1
     WITH a AS (COPY (SELECT 1) TO '{folder}/run.duckdb') SELECT 1
     WITH a AS (COPY (SELECT 1) TO 'attached://0') SELECT 1
+    WITH a AS (COPY (SELECT 1) TO 'attached://1') SELECT 1
+    WITH a AS (COPY (SELECT 1) TO 'attached://1' (FORMAT parquet, USE_TMP_FILE false)) SELECT 1
+    WITH a AS (COPY (SELECT 1) TO 'attached://1' (APPEND true, USE_TMP_FILE false)) SELECT 1
+    WITH a AS (COPY (SELECT 1) TO 'attached://tmp_1') SELECT 1
+    WITH a AS (COPY (SELECT 1) TO 'attached://1' (PARTITION_BY (x))) SELECT 1
+    FROM read_parquet('{folder}/tokens.parquet')
+    FROM read_parquet('attached://*')
+    FROM read_parquet('attached://../{folder}/tokens.parquet')
+    FROM read_parquet(['attached://1', 'attached://0'])
+    FROM read_parquet(['attached://1', '{folder}/tokens.parquet'])
+    FROM read_text('attached://1/../../{folder}/secret.csv')
     FROM read_text('spill://{folder}/secret.csv')
     WITH a AS (COPY (SELECT 1) TO 'spill://statement/out.csv') SELECT 1
     WITH a AS (COPY (SELECT 1) TO 'attached://0.wal') SELECT 1
@@ -195,11 +207,8 @@ def probe(sql: str, folder: Path, nursery: Nursery) -> pa.Table:
     statement = sql.replace("{folder}", str(folder))
     try:
         with contextlib.closing(nursery.start()) as process:
-            return (
-                ask(process, Query.of(statement, {"": folder / "run.duckdb"}, {}, None, LIMITS))
-                .result()
-                .table
-            )
+            files = [folder / "run.duckdb", folder / "tokens.parquet"]
+            return ask(process, Query.of(statement, {"": files}, {}, None, LIMITS)).result().table
     finally:
         assert contents(folder) == before
 
@@ -220,6 +229,7 @@ def folder(run: Path, tmp_path: Path) -> Path:
     for name in ("run.duckdb", "other.duckdb"):
         shutil.copy(run, tmp_path / name)
     (tmp_path / "link").symlink_to("secret.csv")
+    pl.DataFrame({"x": [1, 2]}).write_parquet(tmp_path / "tokens.parquet")
     return tmp_path
 
 

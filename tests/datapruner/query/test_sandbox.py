@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psutil  # type: ignore[import-untyped]
 import pytest
 
@@ -54,6 +55,21 @@ def test_window_functions_over_a_named_schema_joined_with_a_view(run: Path) -> N
         {"id": "s1", "nll": 2.5, "place": 1},
         {"id": "s1", "nll": 1.5, "place": 2},
     ]
+
+
+def test_a_parquet_file_is_a_table_beside_those_of_a_database(run: Path, tmp_path: Path) -> None:
+    tokens = pl.DataFrame({"id": ["s5", "s5", "s7"], "place": [0, 1, 0], "likely": [True, None, False]})
+    tokens.write_parquet(tmp_path / "tokens.parquet", row_group_size=2)
+    sql = "SELECT id, place, likely, part FROM x.tokens JOIN x.sample_scores USING (id) ORDER BY id, place"
+    found = run_sql(sql, {"x": [run, tmp_path / "tokens.parquet"]})
+    assert found.table.to_pylist() == [
+        {"id": "s5", "place": 0, "likely": True, "part": 2},
+        {"id": "s5", "place": 1, "likely": None, "part": 2},
+        {"id": "s7", "place": 0, "likely": False, "part": 1},
+    ]
+    assert found.types == ["VARCHAR", "BIGINT", "BOOLEAN", "BIGINT"]
+    alone = run_sql("SELECT count(*) AS n FROM tokens AS a, tokens AS b", {"": tmp_path / "tokens.parquet"})
+    assert alone.table.to_pylist() == [{"n": 9}]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +254,11 @@ def test_files_that_cannot_be_read_are_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.duckdb: cannot be read"):
         run_sql("SELECT 1", {"": tmp_path / "missing.duckdb"})
     (tmp_path / "text.duckdb").write_text("no database")
-    with pytest.raises(InputError, match=r"text\.duckdb: cannot be read as a DuckDB file"):
+    with pytest.raises(InputError, match=r"text\.duckdb: cannot be read as a DuckDB or Parquet file"):
         run_sql("SELECT 1", {"": run, "other": tmp_path / "text.duckdb"})
+    (tmp_path / "text.parquet").write_text("no table")
+    with pytest.raises(InputError, match=r"text\.parquet: cannot be read as a DuckDB or Parquet file"):
+        run_sql("SELECT 1", {"": [run, tmp_path / "text.parquet"]})
 
 
 def test_a_file_with_unfinished_writes_is_refused(run: Path, tmp_path: Path) -> None:

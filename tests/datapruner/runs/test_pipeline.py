@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import polars as pl
 import pytest
 
 import datapruner
@@ -77,7 +75,11 @@ def test_asking_again_gives_the_same_run_with_the_same_file(prune: Prune) -> Non
     again = prune("donod", 0.5)
     assert again.run.run_id == first.run.run_id
     assert (again.run.folder / "run.json").read_bytes() == text
-    assert sorted(path.name for path in again.run.folder.iterdir()) == ["run.duckdb", "run.json"]
+    assert sorted(path.name for path in again.run.folder.iterdir()) == [
+        "run.duckdb",
+        "run.json",
+        "token_scores.parquet",
+    ]
 
 
 def test_whatever_decides_a_result_decides_the_id(prune: Prune) -> None:
@@ -108,12 +110,6 @@ def unread(
     return drawn, datapruner.prune(corpus_file, "ppl", 0.5, home=home, **options)
 
 
-def token_scores(result: Result, columns: str) -> pl.DataFrame:
-    with duckdb.connect(str(result.run.database), read_only=True) as connection:
-        found = connection.sql(f"SELECT {columns} FROM token_scores ORDER BY row, position").to_arrow_table()
-    return pl.DataFrame(found)
-
-
 def test_a_run_that_asks_nothing_of_the_model_has_its_tokens_and_no_more(
     unread: tuple[Result, Result], prune: Prune
 ) -> None:
@@ -127,9 +123,9 @@ def test_a_run_that_asks_nothing_of_the_model_has_its_tokens_and_no_more(
     assert asdict(drawn.report) == asdict(read.report)
     for name in ("input_ids", "labels"):
         assert drawn.subset[name][:] == read.subset[name][:]
-    places, of_tokens = (token_scores(drawn, names) for names in ("* EXCLUDE (nll, entropy)", "nll, entropy"))
-    assert places.equals(token_scores(read, "* EXCLUDE (nll, entropy)"))
-    assert of_tokens.null_count().row(0) == (len(places), len(places))
+    tokens = drawn.token_scores
+    assert tokens.drop("nll", "entropy").equals(read.token_scores.drop("nll", "entropy"))
+    assert tokens.select("nll", "entropy").null_count().row(0) == (len(tokens), len(tokens))
 
 
 def test_its_samples_are_explained_without_what_the_model_says(unread: tuple[Result, Result]) -> None:

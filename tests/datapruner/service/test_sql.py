@@ -370,7 +370,7 @@ def test_every_column_is_described(db: Database, sql: ProjectSql, first_run: Res
     assert {(table.schema_name, table.table) for table in tables} == {
         *(("main", name) for name in ("datasets", "runs")),
         *(("alpaca", name) for name in ("samples", "turns", "rejects", "originals", "provenance")),
-        *(("alpaca", name) for name in ("sample_scores", "masks", "token_lists", "token_scores")),
+        *(("alpaca", name) for name in ("sample_scores", "masks", "scored", "token_scores")),
     }
     for table in tables:
         assert table.columns
