@@ -57,6 +57,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     "nightly": Sizes("--rows 300 --new 10"),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
     "peers": Sizes("--rows 8 --model {model} --only loop --method length", "--rows 32"),
+    "report": Sizes("--rows 300", "--rows 100000"),
     "reprune": Sizes("--rows 300 --repeats 1 --methods donod"),
     "selection": Sizes("--rows 300 --memory-rows 300"),
     "start": Sizes("--rows 4 --repeats 1 --kinds tokenising --model {model}"),
