@@ -29,7 +29,7 @@ _NAMES = ("VARCHAR", "BOOLEAN")
 _NO_SCORES = ("row", "sample_id", "keep", "reason", "status")
 
 # Samples that were measured, each by its first row; copies of it have the same numbers.
-_FIRSTS_MEASURED = "SELECT row FROM run.token_lists"
+_FIRSTS_MEASURED = "FROM run.scored"
 _FIRSTS = "SELECT min(row) AS row FROM run.sample_scores WHERE sample_id IS NOT NULL GROUP BY sample_id"
 _ROWS = """
 CREATE TEMP VIEW scores AS
