@@ -34,7 +34,12 @@ def export(
     ],
     trainer: Annotated[
         str | None,
-        typer.Option("--for", metavar="TRAINER", help="trl, transformers, axolotl. Default: all columns."),
+        typer.Option(
+            "--for",
+            metavar="TRAINER",
+            help="trl, transformers, axolotl, llamafactory, ms-swift, verl, megatron, automodel. "
+            "Default: all columns.",
+        ),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The kept rows unchanged.")] = False,
     max_length: Annotated[

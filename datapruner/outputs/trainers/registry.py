@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from datapruner.errors import UsageError
+from datapruner.outputs.trainers.automodel import AUTOMODEL
+from datapruner.outputs.trainers.llamafactory import LLAMAFACTORY
+from datapruner.outputs.trainers.megatron import MEGATRON
+from datapruner.outputs.trainers.ms_swift import MS_SWIFT
 from datapruner.outputs.trainers.trainer import Trainer
 from datapruner.outputs.trainers.trl import AXOLOTL, TRANSFORMERS, TRL
+from datapruner.outputs.trainers.verl import VERL
 
-TRAINERS: dict[str, Trainer] = {each.name: each for each in (TRL, TRANSFORMERS, AXOLOTL)}
+_ALL: tuple[Trainer, ...] = (
+    TRL,
+    TRANSFORMERS,
+    AXOLOTL,
+    LLAMAFACTORY,
+    MS_SWIFT,
+    VERL,
+    MEGATRON,
+    AUTOMODEL,
+)
+
+TRAINERS = {each.name: each for each in _ALL}
 """All of them, by name."""
 
 

@@ -12,36 +12,25 @@ otherwise, the Trainer feeds them. Checked with TRL 1.16, transformers 5.23 and 
 from __future__ import annotations
 
 import json
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 
+from datapruner.outputs.trainers import columns
 from datapruner.outputs.trainers.trainer import AsFile
 from datapruner.outputs.training_rows import TrainingBatch, TrainingRows
-from datapruner.rows.formats import write_parquet
 
 
 def _write(file: BinaryIO, rows: TrainingRows) -> None:
-    metadata = {b"datapruner": json.dumps(rows.about, sort_keys=True).encode()}
-    tables = (_table(batch).replace_schema_metadata(metadata) for batch in rows)
-    if (first := next(tables, None)) is not None:
-        write_parquet(file, chain([first], tables))
+    columns.write(file, map(_table, rows), rows)
 
 
 def _table(batch: TrainingBatch) -> pa.Table:
-    columns = {
-        "input_ids": pa.array(batch.input_ids),
-        "attention_mask": pa.array(np.ones(len(batch.input_ids), dtype=np.int8)),
-        "labels": pa.array(batch.labels),
-    }
+    table = {"sample_id": pa.array(batch.sample_ids, pa.string())} | columns.tokens(batch, batch.labels)
     if batch.token_weights is not None:
-        columns["token_weight"] = pa.array(batch.token_weights)
-    offsets = pa.array(batch.offsets.astype(np.int32))
-    lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in columns.items()}
-    return pa.table({"sample_id": pa.array(batch.sample_ids, pa.string())} | lists)
+        table |= columns.lists(batch.offsets, {"token_weight": batch.token_weights})
+    return pa.table(table)
 
 
 def _data_files(path: Path) -> str:
