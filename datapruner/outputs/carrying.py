@@ -35,6 +35,7 @@ from datapruner.outputs.training_rows import (
     check_run,
     kept_rows,
     kept_tokens,
+    loadable,
 )
 from datapruner.progress import Progress
 from datapruner.runs.published import Run
@@ -142,7 +143,7 @@ def rows_for(
         yield from _batches(run, home, kept, found.cache, found.errors, characters == "any", counts)
 
     said = about_run(run) | {"carried": about | {"characters": characters}}
-    return TrainingRows(source, model, said, max_length, too_long), counts
+    return TrainingRows(source, loadable(model, home), said, max_length, too_long), counts
 
 
 def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:

@@ -1,8 +1,5 @@
 """What a file of rows to train on says to the model that will be trained: whether its ids are that model's.
 
-Any form of our exports with token ids is read. Nothing of the file is trusted: readers are those of input,
-and what is no row of ids and labels is counted and told.
-
 Notable choices:
 - files say of themselves whose tokens they hold (`scorers.models.fingerprint`); that is compared first;
 - of files that do not, ids are turned into text and back: those of another tokenizer come back as others;
@@ -13,35 +10,26 @@ Notable choices:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from datapruner.errors import InputError, ModelError, UsageError
-from datapruner.input.readers import Dataset, Source, open_sources
-from datapruner.input.shapes import Limits
+from datapruner.outputs import checked_rows
+from datapruner.outputs.checked_rows import Ints
 from datapruner.outputs.training_rows import IGNORED
 from scorers.models import fingerprint
 from scorers.models.sources import ModelSourceError, resolve
 
-Ints = NDArray[np.int64]
-
-_NEEDED = {"ids": "input_ids", "labels": "labels", "messages": "messages"}
 _TRIED = 200
 """Rows whose text is turned into ids again."""
 _SHOWN = 400
 """Tokens of the example."""
-_LARGEST = 16 << 20
-"""Bytes of a file beside the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +136,12 @@ def check(path: Path, model: str, home: Path, *, max_length: int | None = None) 
         raise UsageError(f"{path}: no such file or folder", remedy="give what export wrote")
     known = Model.find(model, home)
     found = Findings(str(path), model, max_length if max_length is not None else known.limit)
-    described = _described(path)
+    about = checked_rows.about(path)
+    described = _described(about)
     if described is not None:
         found.described = True
         found.differences = _differences(described, known.print)
-    for row, reason in _rows(path):
+    for row, reason in checked_rows.rows(path, about.get("trainer")):
         if row is None:
             found.reason = found.reason or reason
             found.count("unreadable")
@@ -200,30 +189,11 @@ def _look(found: Findings, model: Model, ids: Ints, labels: Ints) -> None:
         ]
 
 
-# What a file says of itself
-
-
-def _described(path: Path) -> Mapping[str, Any] | None:
+def _described(about: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The fingerprint of the tokenizer whose ids are in a file; None when it does not say."""
-    inside = path if path.is_file() else next(iter(sorted(path.glob("*.parquet"))), path)
-    document: Any = None
-    if inside.suffix == ".parquet" and inside.is_file():
-        try:
-            document = (pq.read_schema(inside).metadata or {}).get(b"datapruner")
-        except (pa.ArrowException, OSError):
-            return None  # reading the rows says what is wrong with it
-    beside = path.with_suffix(".run.json")
-    if document is None and beside.is_file() and beside.stat().st_size <= _LARGEST:
-        document = beside.read_bytes()
-    if document is None:
-        return None
-    try:
-        said = orjson.loads(document)
-    except ValueError as error:
-        raise InputError(f"{path}: what it says of its run is not JSON: {error}") from error
     for part in ("carried", "lineage"):
-        about = said.get(part) if isinstance(said, dict) else None
-        found = about.get("tokenizer") if isinstance(about, dict) else None
+        said = about.get(part)
+        found = said.get("tokenizer") if isinstance(said, dict) else None
         if isinstance(found, dict):
             return found
     return None
@@ -276,74 +246,3 @@ def _limit(config: Path) -> int | None:
         if isinstance(limit, int):
             return limit
     return None
-
-
-# Its rows
-
-
-def _rows(path: Path) -> Iterator[tuple[tuple[Ints, Ints] | None, str | None]]:
-    """Ids and labels of every row, or why there are none."""
-    for source in _sources(path):
-        for batch in source.batches(Limits(), typed=True):
-            for record in batch.records:
-                if record.fault is not None:
-                    yield None, f"{source.name}, row {record.position}: {record.fault.reason}"
-                    continue
-                try:
-                    yield _row(record.row), None
-                except (ValueError, TypeError, OverflowError) as error:
-                    yield None, f"{source.name}, row {record.position}: {error}"
-
-
-def _sources(path: Path) -> list[Source]:
-    splits = path / "dataset_dict.json"
-    if splits.is_file():
-        try:
-            names = orjson.loads(splits.read_bytes())["splits"]
-            return list(
-                chain.from_iterable(open_sources(Dataset(str(path), split=str(n)), _NEEDED) for n in names)
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{splits}: does not say which splits there are") from error
-    return open_sources(path, _NEEDED)
-
-
-def _row(row: Any) -> tuple[Ints, Ints]:
-    """Raises ValueError and TypeError."""
-    if not isinstance(row, Mapping):
-        raise TypeError("not an object")
-    if row.get("input_ids") is not None:
-        ids, labels = (_integers(name, row.get(name)) for name in ("input_ids", "labels"))
-    elif isinstance(row.get("messages"), list):
-        ids, labels = _of_messages(row["messages"])
-    else:
-        raise ValueError(f"it has neither input_ids nor messages with token_ids, but {', '.join(row)[:200]}")
-    if len(ids) != len(labels):
-        raise ValueError(f"{len(ids)} input_ids, but {len(labels)} labels")
-    if not len(ids):
-        raise ValueError("input_ids is empty")
-    return ids, labels
-
-
-def _of_messages(messages: Sequence[Any]) -> tuple[Ints, Ints]:
-    """Of messages whose contents are token ids, with a factor of each one's loss."""
-    contents = [each.get("content") for each in messages if isinstance(each, Mapping)]
-    parts = [each for each in contents if isinstance(each, Mapping)]
-    if not parts:
-        raise ValueError("its messages are text, which has no token masks")
-    ids = np.concatenate([_integers("token_ids", part.get("token_ids")) for part in parts])
-    scales = np.concatenate([np.asarray(part.get("loss_scale") or [], np.float64) for part in parts])
-    if len(ids) != len(scales):
-        raise ValueError(f"{len(ids)} token_ids, but {len(scales)} of loss_scale")
-    return ids, np.where(scales > 0, ids, IGNORED)
-
-
-def _integers(name: str, value: Any) -> Ints:
-    if isinstance(value, str):  # in CSV
-        value = orjson.loads(value)
-    if not isinstance(value, list):
-        raise TypeError(f"{name} is not a list")
-    found = np.asarray(value) if value else np.empty(0, np.int64)
-    if found.dtype.kind != "i" or found.ndim != 1:
-        raise ValueError(f"{name} holds something else than whole numbers")
-    return found.astype(np.int64)

@@ -192,7 +192,7 @@ def of_run(run: Run, home: Path, *, max_length: int | None = None, too_long: Too
         for _, batch, _ in kept_tokens(run, home, kept["row"], kept["sample_id"]):
             yield batch
 
-    model = _loadable(run.config.measuring.model, home)
+    model = loadable(run.config.measuring.model, home)
     return TrainingRows(source, model, about_run(run), max_length, too_long)
 
 
@@ -208,7 +208,7 @@ def check_run(run: Run) -> None:
         )
 
 
-def _loadable(model: str, home: Path) -> str:
+def loadable(model: str, home: Path) -> str:
     """What trainers load the model by: for what only we know, an alias or a GGUF file, its folder here."""
     if model in ALIASES or model.endswith(".gguf"):
         with suppress(ModelSourceError):  # not here any more

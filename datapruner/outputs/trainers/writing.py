@@ -37,6 +37,7 @@ def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | No
     written there, NothingSurvivedError when no row is left.
     """
     check_target(trainer, path, shard_rows)
+    rows.about["trainer"] = trainer.name  # whose forms are not all told apart by their columns
     try:
         if not isinstance(trainer, AsFile):
             with publishing_folder(path) as folder:

@@ -16,6 +16,8 @@ from transformers import LlamaConfig
 from datapruner.errors import InputError, ModelError, UsageError
 from datapruner.library import Result
 from datapruner.outputs.checking import Difference, Findings, Piece, check
+from datapruner.outputs.trainers.registry import TRAINERS
+from datapruner.outputs.trainers.trainer import AsFile, Trainer
 from tests import chat_templates as ct
 from tests.pipeline import Prune
 from tests.tiny_model import POSITIONS
@@ -95,11 +97,31 @@ def chats(_: Result, rows: list[Row], path: Path) -> Path:
     return path / "chats.jsonl"
 
 
+def packs(_: Result, rows: list[Row], path: Path) -> Path:
+    """Two rows after each other, with a mask of what follows each token."""
+    made = []
+    for at in range(0, len(rows), 2):
+        pair = rows[at : at + 2]
+        masks = [[*(label != -100 for label in row["labels"][1:]), 0] for row in pair]
+        made.append(
+            {
+                "input_ids": [each for row in pair for each in row["input_ids"]],
+                "loss_mask": [int(each) for mask in masks for each in mask],
+                "seq_start_id": [0, len(pair[0]["input_ids"])][: len(pair)],
+            }
+        )
+    (path / "packs").mkdir()
+    pq.write_table(pa.Table.from_pylist(made), path / "packs" / "train.idx.parquet")
+    (path / "packs" / "packs.json").write_text("[]")
+    return path / "packs"
+
+
 FORMS = {
     "shards": shards,
     **{suffix: canonical(suffix) for suffix in ("parquet", "csv", "jsonl")},
     "splits": splits,
     "chats": chats,
+    "packs": packs,
 }
 
 
@@ -109,13 +131,44 @@ def test_every_form_of_a_subset_is_fine_for_the_model_that_measured_it(
 ) -> None:
     found = check(FORMS[form](pruned, rows, tmp_path), str(tiny_folder), home)
     assert found.ok, found
-    assert found.described == (form not in ("splits", "chats"))
+    assert found.described == (form not in ("splits", "chats", "packs"))
     assert found.rows == len(rows)
     assert found.tokens == sum(len(row["input_ids"]) for row in rows)
     assert found.trained_tokens == sum(label != -100 for row in rows for label in row["labels"])
     assert found.longest == found.max_length == POSITIONS
     assert found.same == found.tried == len(rows)
     assert found.first.keys() == {"ended"}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=list(TRAINERS))
+def test_what_is_written_for_any_trainer_is_read_with_the_same_tokens_to_train_on(
+    pruned: Result, rows: list[Row], tiny_folder: Path, home: Path, tmp_path: Path, trainer: Trainer
+) -> None:
+    path = tmp_path / f"rows{trainer.suffix if isinstance(trainer, AsFile) else ''}"
+    pruned.export_for(trainer.name, path, max_length=POSITIONS)
+    found = check(path, str(tiny_folder), home)
+    assert found.ok, found
+    assert found.described
+    assert found.rows == found.same == len(rows)
+    assert found.trained_tokens == sum(label != -100 for row in rows for label in row["labels"])
+
+
+@pytest.mark.parametrize(
+    ("about", "labels", "ok"),
+    [
+        ({}, [-100, 6, 7], True),
+        ({"trainer": "automodel"}, [6, 7, -100], True),
+        ({"trainer": "automodel"}, [-100, 6, 7], False),
+        ({}, [6, 7, -100], False),
+    ],
+)
+def test_labels_are_of_the_next_token_only_for_the_trainer_that_wants_them_so(
+    tiny_folder: Path, home: Path, tmp_path: Path, about: dict[str, str], labels: list[int], ok: bool
+) -> None:
+    table = pa.table({"input_ids": [[5, 6, 7]], "labels": [labels]})
+    said = {b"datapruner": json.dumps(about).encode()}
+    pq.write_table(table.replace_schema_metadata(said), tmp_path / "x.parquet")
+    assert check(tmp_path / "x.parquet", str(tiny_folder), home).ok == ok
 
 
 def test_the_example_is_the_first_row_with_what_is_trained_on_told_apart(
@@ -175,6 +228,9 @@ def test_rows_are_counted_by_what_is_wrong_with_them(tiny_folder: Path, home: Pa
         {"messages": [{"role": "assistant", "content": "text"}]},
         {"messages": [{"content": {"token_ids": [1, 2], "loss_scale": [1]}}]},
         {"text": "hi"},
+        {"input_ids": [5, 6], "loss_mask": [1]},
+        {"input_ids": [5, 6], "loss_mask": [1, 0], "seq_start_id": [1]},
+        {"input_ids": [5, 6], "loss_mask": [1, 0], "seq_start_id": [0, 2]},
         [],
         {"input_ids": [5, 6], "labels": [-100, 6]},
     ]
@@ -188,7 +244,7 @@ def test_rows_are_counted_by_what_is_wrong_with_them(tiny_folder: Path, home: Pa
         "outside": 2,
         "untrained": 1,
         "too_long": 1,
-        "unreadable": 13,
+        "unreadable": 16,
     }
     assert found.rows == len(bad) + 1
     assert {name: found.first[name] for name in kinds} == {
