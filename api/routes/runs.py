@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, status
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 
 from api.dependencies import Reader, ServiceDep, Writer
 from api.job_answers import started
@@ -14,6 +14,7 @@ from api.paging import IdPage, RowPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
+from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, MaskAnswer, NewRun, ReportAnswer, RunAnswer, SampleAnswer
 from datapruner.service import runs, submission
 
@@ -76,6 +77,24 @@ def cancel_run(service: ServiceDep, caller: Writer, run: str) -> JobAnswer:
 def get_report(service: ServiceDep, caller: Reader, run: str) -> ReportAnswer:
     """What became of every row, with the configuration and lineage that replay the run."""
     return runs.report(service, caller, run)
+
+
+@router.get("/{run}/report.json", operation_id="get_full_report")
+def get_full_report(service: ServiceDep, caller: Reader, run: str) -> RunReport:
+    """Everything that came of a run, as numbers: distributions, the plane, examples, evaluations."""
+    return runs.full_report(service, caller, run)
+
+
+@router.get(
+    "/{run}/report.html",
+    operation_id="get_report_page",
+    response_class=HTMLResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def get_report_page(service: ServiceDep, caller: Reader, run: str) -> HTMLResponse:
+    """The same as an HTML page that needs nothing else."""
+    page = runs.report_page(service, caller, run)
+    return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
 
 @router.get("/{run}/masks", operation_id="list_masks")

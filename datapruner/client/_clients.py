@@ -49,6 +49,8 @@ class Runs(Resource[Kind]):
     delete = ask(operations.delete_run)
     cancel = ask(operations.cancel_run)
     report = ask(operations.get_report)
+    full_report = ask(operations.get_full_report)
+    report_page = ask(operations.get_report_page)
     masks = walk(operations.list_masks)
     explain = ask(operations.explain_sample)
     compare = ask(operations.compare_runs)

@@ -25,7 +25,18 @@ from datapruner.client._options import (
 from datapruner.client._request import Request, at, body, checked, encoded, nothing, reading, text
 from datapruner.errors import UsageError
 from datapruner.rows.formats import ExportFormat
-from datapruner.schemas import datasets, evaluations, exports, jobs, methods, projects, runs, schedules, sql
+from datapruner.schemas import (
+    datasets,
+    evaluations,
+    exports,
+    jobs,
+    methods,
+    projects,
+    reports,
+    runs,
+    schedules,
+    sql,
+)
 from datapruner.schemas.common import Page
 
 Rows = Iterable[Mapping[str, Any]]
@@ -155,6 +166,16 @@ def cancel_run(run: str) -> Request[jobs.JobAnswer]:
 def get_report(run: str) -> Request[runs.ReportAnswer]:
     """What became of the input of a run, and what replays it."""
     return Request("GET", at("/runs/{run}/report", run=run), reading(runs.ReportAnswer))
+
+
+def get_full_report(run: str) -> Request[reports.RunReport]:
+    """Everything that came of a run, as numbers: distributions, the plane, examples, evaluations."""
+    return Request("GET", at("/runs/{run}/report.json", run=run), reading(reports.RunReport))
+
+
+def get_report_page(run: str) -> Request[str]:
+    """The same as an HTML page that needs nothing else."""
+    return Request("GET", at("/runs/{run}/report.html", run=run), text)
 
 
 def list_masks(run: str) -> Request[Page[runs.MaskAnswer]]:

@@ -32,6 +32,7 @@ from datapruner.rows.formats import ExportFormat, export_with
 from datapruner.runs import published
 from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.jobs import JobAnswer
+from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, RunAnswer
 from datapruner.system import files
 
@@ -145,6 +146,19 @@ def explain(url: str, target: str, sample: str) -> Explanation:
         run = _latest(client).id if target == "latest" else target
         found = client.runs.explain(run, int(row) if kind == "row" and row.isdecimal() else sample)
     return TypeAdapter(Explanation).validate_python(found.model_dump())
+
+
+def report(url: str, target: str, out: Path | None) -> RunReport:
+    """The report of a run of the service; its page goes to `out`, if that is given."""
+    from datapruner.reporting import page  # few calls do, and its libraries take time
+
+    if out is not None:
+        page.check_target(out)
+    with Client(url) as client:
+        found = client.runs.full_report(_latest(client).id if target == "latest" else target)
+    if out is not None:
+        page.write(out, found)
+    return found
 
 
 def compare(url: str, first: str, second: str) -> tuple[Comparison, list[RunConfig]]:

@@ -30,15 +30,22 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.html", help="Write a page that needs nothing else.")
     ] = None,
+    url: given.Url = None,
     as_json: given.Json = False,
 ) -> None:
     """Show what came of a run: counts, reasons, distributions, the plane, examples, verdicts, lineage.
 
-    With --out as one HTML file with plots, which loads nothing; with --json all its numbers.
+    With --out as one HTML file with plots, which loads nothing; with --json all its numbers. With --url, a
+    run's id or latest is of the service; a file is always of this machine.
     """
-    from datapruner import library
+    if url is not None and not Path(run).is_file():
+        from datapruner.commands import remote
 
-    found = library.report(run, out)
+        found = remote.report(url, run, out)
+    else:
+        from datapruner import library
+
+        found = library.report(run, out)
     output = Output(as_json=as_json)
     output.document(found.model_dump(mode="json"))
     output.show(*_sections(found))
@@ -47,7 +54,8 @@ def report(
 
 
 def _sections(found: RunReport) -> Iterator[RenderableType]:
-    yield display.pairs({"Run": found.run, "Method": found.title, "Replay": found.replay})
+    about = {"Run": found.run, "Method": found.title, "Replay": found.replay}
+    yield display.pairs({name: value for name, value in about.items() if value is not None})
     for warnings in (found.warnings, found.notes):
         if warnings:
             yield display.warnings(warnings)

@@ -14,11 +14,13 @@ from datapruner.reporting.plane import plane
 from datapruner.reporting.rewriting import rewriting
 from datapruner.reporting.tables import opened
 from datapruner.runs import evaluations, named, published
+from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.reports import RunReport
 
 
 def report(target: str, home: Path) -> RunReport:
-    """The report of a run in `home`, named as in `runs.named.find`, which raises as this does."""
+    """The report of a run in `home`, named as in `runs.named.find`, which raises as this does; besides,
+    InputError when an evaluation of it cannot be read."""
     run = named.find(target, home)
     file = run.folder / "run.json"
     moment = datetime.fromtimestamp(file.stat().st_mtime, UTC)
@@ -26,14 +28,22 @@ def report(target: str, home: Path) -> RunReport:
     if "target" in run.lineage and run.config.target is None:
         missing += " --target DATA"
     replay = f"datapruner replay {shlex.quote(str(file))}{missing}"
-    return report_of(run, published.corpus_path(run, home), moment, replay)
+    found = evaluations.of(run.folder)
+    return report_of(run, published.corpus_path(run, home), moment, found, replay)
 
 
-def report_of(run: published.Run, corpus_file: Path, published_at: datetime, replay: str) -> RunReport:
-    """The report of a published run whose corpus is `corpus_file`. replay: the command that does it again.
+def report_of(
+    run: published.Run,
+    corpus_file: Path,
+    published_at: datetime,
+    evaluated: list[Evaluation],
+    replay: str | None = None,
+) -> RunReport:
+    """The report of a published run whose corpus is `corpus_file`. evaluated: its evaluations, the newest
+    first. replay: the command that does it again.
 
     What hangs on a corpus that is gone is left out, and a note says so. Raises InputError when the run's
-    tables are gone, or an evaluation of it cannot be read.
+    tables are gone.
     """
     said, config = run.report, run.config
     with opened(run, corpus_file) as (tables, notes):
@@ -63,7 +73,7 @@ def report_of(run: published.Run, corpus_file: Path, published_at: datetime, rep
             failures=counts.failures(tables),
             duplicates=refused.duplicates(tables),
             rewriting=None if config.rewrite is None else rewriting(tables),
-            evaluations=evaluations.of(run.folder) or None,
+            evaluations=evaluated or None,
             config=config.model_dump(mode="json"),
             lineage=run.lineage,
             replay=replay,

@@ -58,33 +58,34 @@ def write(path: Path, report: RunReport) -> None:
 
 def page(report: RunReport) -> Iterator[str]:
     """The page, in pieces."""
-    script, style, plots = _own("report.js"), _own("report.css"), plotly()
     data = json.loads(report.model_dump_json())  # numbers that JSON has no words for are null there
     template = _environment().get_template("report.html")
     yield from template.generate(
-        policy=policy(scripts=(plots, script), styles=(style, _EMPTY)),
+        policy=policy(),
         report=report,
         steps=STEPS,
         data=htmlsafe_json_dumps(_plotted(data)),
-        sheets=sorted(set(_SHEETS.findall(plots))),
-        plotly=Markup(plots),  # noqa: S704 (not of a row)
-        script=Markup(script),  # noqa: S704
-        style=Markup(style),  # noqa: S704
+        sheets=sorted(set(_SHEETS.findall(plotly()))),
+        plotly=Markup(plotly()),  # noqa: S704 (not of a row)
+        script=Markup(_own("report.js")),  # noqa: S704
+        style=Markup(_own("report.css")),  # noqa: S704
     )
 
 
-def policy(scripts: tuple[str, ...], styles: tuple[str, ...]) -> str:
-    """A Content-Security-Policy by which nothing is fetched, and these scripts and styles alone are used.
+@cache
+def policy() -> str:
+    """The Content-Security-Policy of a page: nothing is fetched, only its own scripts and styles are used.
 
     plotly sets attributes of style on what it draws, so those are allowed; the template writes none.
     """
+    scripts, styles = _hashes(plotly(), _own("report.js")), _hashes(_own("report.css"), _EMPTY)
     return (
-        f"default-src 'none'; script-src {_hashes(scripts)}; style-src-elem {_hashes(styles)}; "
+        f"default-src 'none'; script-src {scripts}; style-src-elem {styles}; "
         "style-src-attr 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _hashes(texts: tuple[str, ...]) -> str:
+def _hashes(*texts: str) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
@@ -98,6 +99,7 @@ def plotly() -> str:
     return _as_element(file.read_text(encoding="utf-8"))
 
 
+@cache
 def _own(name: str) -> str:
     return _as_element((_FILES / name).read_text(encoding="utf-8"))
 

@@ -336,7 +336,7 @@ class RunReport(_Part):
     """Everything that came of a run.
 
     `notes`: what cannot be shown, and why. `stages`: counts of a recipe's stages and of rewriting.
-    `thresholds`: the cuts that decided. `replay`: the command that does the run again.
+    `thresholds`: the cuts that decided. `replay`: the command that does it again, if one did it.
     """
 
     run: str
@@ -364,4 +364,4 @@ class RunReport(_Part):
     evaluations: list[Evaluation] | None = Field(None, exclude_if=is_none)
     config: dict[str, Any]
     lineage: dict[str, Any]
-    replay: str
+    replay: str | None = Field(None, exclude_if=is_none)

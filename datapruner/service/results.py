@@ -1,7 +1,7 @@
 """What published runs say: masks by page, one sample explained, two runs compared.
 
 Everything is asked of the run's DuckDB files where they lie; memory is bounded by a page, a sample, or two
-columns of numbers, never by the corpus. Comparisons take turns.
+columns of numbers, never by the corpus. Comparisons and whole reports take turns.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from datapruner.explaining.explain import explain_run
 from datapruner.request.config import RunConfig
 from datapruner.runs import published
 from datapruner.runs.comparison import Compared, compare
+from datapruner.schemas.evaluations import Evaluation
+from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, SampleAnswer
 from datapruner.service.storage import Storage
 
@@ -70,22 +72,25 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
     NotFoundError, UsageError when several ids start so, StorageError.
     """
     is_row = sample.isascii() and sample.isdecimal() and len(sample) <= _LONGEST_ROW
-    assert run.lineage is not None, run.id
-    assert run.report is not None, run.id
-    of_run = published.Run(
-        run_id=run.id,
-        folder=_database(storage, run).parent,
-        config=RunConfig(**run.config),
-        lineage=run.lineage,
-        report=published.Report(**run.report),
-        measured=run.measured or 0,
-        seconds=run.seconds or 0.0,
-    )
+    of_run = _of_files(storage, run)
     storage.local(f"{run.key}/token_scores.parquet")
     wanted = f"row:{sample}" if is_row else sample
     signals = storage.folder(f"projects/{run.project_id}")
     found = explain_run(of_run, storage.local(corpus_key), wanted, signals, home)
     return SampleAnswer.model_validate(found)
+
+
+def full_report(storage: Storage, run: Run, corpus_key: str, evaluated: list[Evaluation]) -> RunReport:
+    """Everything that came of a published run over the corpus at `corpus_key`, with these evaluations.
+
+    Raises BusyError when too much of this kind is at work, StorageError.
+    """
+    from datapruner.reporting.document import report_of  # with libraries that few requests need
+
+    assert run.published_at is not None, run.id
+    of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
+    with _turn():
+        return report_of(of_run, corpus, run.published_at, evaluated)
 
 
 def comparison(storage: Storage, first: Run, second: Run) -> Comparison:
@@ -119,7 +124,22 @@ def _turn() -> Iterator[None]:
 
 
 def _busy() -> BusyError:
-    return BusyError("too many runs are being compared", remedy="try again in a while")
+    return BusyError("too many runs are being compared or reported on", remedy="try again in a while")
+
+
+def _of_files(storage: Storage, run: Run) -> published.Run:
+    """A published run as the library knows it, its database at hand."""
+    assert run.lineage is not None, run.id
+    assert run.report is not None, run.id
+    return published.Run(
+        run_id=run.id,
+        folder=_database(storage, run).parent,
+        config=RunConfig(**run.config),
+        lineage=run.lineage,
+        report=published.Report(**run.report),
+        measured=run.measured or 0,
+        seconds=run.seconds or 0.0,
+    )
 
 
 def _database(storage: Storage, run: Run) -> Path:

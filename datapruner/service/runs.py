@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from datapruner.catalog import evaluations, runs
 from datapruner.catalog import jobs as job_rows
@@ -10,10 +11,14 @@ from datapruner.catalog.datasets import find as find_dataset
 from datapruner.catalog.models import Evaluation, Run, Version
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
+from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, RunAnswer, SampleAnswer
 from datapruner.service import jobs, queue, results, retention
 from datapruner.service.instance import Service
 from datapruner.service.tokens import Caller
+
+_EVALUATIONS = 20
+"""Most that a report has."""
 
 
 def listing(
@@ -65,6 +70,32 @@ def cancel(service: Service, caller: Caller, run: str) -> JobAnswer:
 def report(service: Service, caller: Caller, run: str) -> ReportAnswer:
     """Raises NotFoundError, and ConflictError when the run is not published, as all that follow."""
     return results.report(_published(service, caller, run))
+
+
+def full_report(service: Service, caller: Caller, run: str) -> RunReport:
+    """Everything that came of a run, as `results.full_report`; of its evaluations, the newest."""
+    with service.db.read() as session:
+        row = runs.find_published(session, caller.project_id, run)
+        corpus = session.get_one(Version, row.version_id).key
+        told = evaluations.listing(session, row.id, limit=_EVALUATIONS)
+    documents = [evaluations.document(each.evaluation) for each in told]
+    return results.full_report(service.storage, row, corpus, [each for each in documents if each is not None])
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPage:
+    """A page, and the Content-Security-Policy to send it with: it is no part of the service's site."""
+
+    html: str
+    policy: str
+
+
+def report_page(service: Service, caller: Caller, run: str) -> ReportPage:
+    """The full report as a page (`datapruner.reporting.page`)."""
+    from datapruner.reporting.page import page, policy  # with libraries that few requests need
+
+    html = "".join(page(full_report(service, caller, run)))
+    return ReportPage(html, f"{policy()}; frame-ancestors 'none'; sandbox allow-scripts")
 
 
 def masks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,28 @@ def test_the_report_replays_the_run(
     replayed = datapruner.replay(tmp_path / "served.run.json", corpus_file, home=home, device="cpu")
     assert replayed.run.measured == 0
     assert replayed.report == first_run.report
+
+
+def test_the_full_report_is_that_of_the_library_and_its_page_is_sent_with_its_policy(
+    server: Server, pruned: Run, first_run: Result
+) -> None:
+    path = f"/v1/runs/{pruned['id']}/report"
+    document = server.client.get(f"{path}.json").raise_for_status().json()
+    here = json.loads(datapruner.report(first_run).model_dump_json())
+    other = ("run", "published_at", "config", "lineage", "replay", "by_source", "rejects")
+    assert {name: value for name, value in document.items() if name not in other} == {
+        name: value for name, value in here.items() if name not in other
+    }
+    assert document["run"] == pruned["id"]
+    assert "replay" not in document
+    page = server.client.get(f"{path}.html").raise_for_status()
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert policy.endswith("; frame-ancestors 'none'; sandbox allow-scripts")
+    assert f"run {pruned['id']}</title>" in page.text
+    with server.as_token(server.new_token("sql", project="runs")) as unable:
+        assert unable.get(f"{path}.html").status_code == 403
 
 
 def test_a_sample_is_explained_by_row_and_by_id(server: Server, pruned: Run, first_run: Result) -> None:
@@ -322,6 +345,8 @@ def test_a_run_of_another_project_is_not_there(
         ("DELETE", "?dry_run=true"),
         ("POST", "/cancel"),
         ("GET", "/report"),
+        ("GET", "/report.json"),
+        ("GET", "/report.html"),
         ("GET", "/masks"),
         ("GET", "/samples/0"),
         ("GET", f"/compare/{scored['id']}"),

@@ -69,7 +69,9 @@ def test_a_file_is_pruned_at_the_service_as_it_is_here(
     assert f"warning: {warning}" in " ".join(at(*more).out.split())
 
 
-def test_a_run_at_the_service_is_listed_explained_and_asked(subset: dict[str, Any], at: Command) -> None:
+def test_a_run_at_the_service_is_listed_explained_and_asked(
+    subset: dict[str, Any], at: Command, tmp_path: Path
+) -> None:
     listed = said(at("runs", "--json"))["runs"]
     assert listed[0]["id"] == subset["run"]
     assert subset["run"] in at("runs").out
@@ -84,6 +86,11 @@ def test_a_run_at_the_service_is_listed_explained_and_asked(subset: dict[str, An
     assert at("compare", subset["run"], "run_none").code == 2
     query = f"select count(*) as n from {subset['dataset']}.sample_scores"
     assert said(at("sql", query, "--json"))["rows"] == [[len(LINES)]]
+    page = tmp_path / "report.html"
+    for run in (subset["run"], "latest"):
+        report = said(at("report", run, "--out", page, "--json"))
+        assert report["counts"]["kept"] == subset["report"]["kept"]
+    assert subset["run"] in page.read_text(encoding="utf-8")
 
 
 def test_a_statement_is_written_here_as_the_service_writes_it(
