@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from datapruner.catalog.changes import wake
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Schedule, Token, new_id, utcnow
 from datapruner.errors import WorkerError
@@ -186,6 +187,7 @@ def submit(
     )
     session.add(job)
     session.flush()
+    wake(session)
     return job
 
 
@@ -264,7 +266,7 @@ def fail(
         elif job.cancel_requested:
             _end(session, job, "cancelled")
         else:
-            _requeue(job, after=backoff(job.failures, pause))
+            _requeue(session, job, after=backoff(job.failures, pause))
 
 
 def cancelled(db: Database, lease: Lease) -> None:
@@ -280,7 +282,7 @@ def release(db: Database, lease: Lease) -> None:
         if job.cancel_requested:
             _end(session, job, "cancelled")
         else:
-            _requeue(job, after=0.0)
+            _requeue(session, job, after=0.0)
 
 
 def request_cancel(session: Session, job: Job) -> Job:
@@ -328,6 +330,7 @@ def _end(session: Session, job: Job, state: str) -> None:
     job.lease_until = None
     job.finished_at = utcnow()
     job.sequence += 1
+    wake(session)  # another may have waited for its place
     _announce(session, job)
 
 
@@ -350,12 +353,14 @@ def _announce(session: Session, job: Job) -> None:
     )
 
 
-def _requeue(job: Job, *, after: float) -> None:
+def _requeue(session: Session, job: Job, *, after: float) -> None:
     job.state = "queued"
     job.lease_until = None
     job.worker = None
     job.run_after = utcnow() + timedelta(seconds=after)
     job.sequence += 1
+    if not after:
+        wake(session)
 
 
 def _run_out(job: Job) -> bool:
