@@ -22,7 +22,7 @@ from datapruner.measuring.measure import Machine
 from datapruner.outputs import carrying, exports, training_rows
 from datapruner.outputs.carrying import CarriedCounts, Characters
 from datapruner.outputs.trainers import registry, writing
-from datapruner.outputs.training_rows import Counts, TooLong
+from datapruner.outputs.training_rows import Counts
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
@@ -30,6 +30,7 @@ from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.rows import row_files, shards
+from datapruner.rows.formats import TooLong
 from datapruner.runs import evaluations, folders, named, pipeline, published
 from datapruner.system import files
 from datapruner.system.panics import contained

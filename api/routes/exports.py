@@ -14,7 +14,7 @@ from api.job_answers import started
 from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
-from datapruner.schemas.exports import MEDIA_TYPES, ExportAnswer, NewExport
+from datapruner.schemas.exports import MEDIA_TYPES, TAR, ExportAnswer, NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import exports, submission
 
@@ -24,7 +24,7 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file; ETag and Repr-Digest are of its SHA-256",
-        "content": dict.fromkeys(sorted(set(MEDIA_TYPES.values())), _BYTES),
+        "content": dict.fromkeys(sorted({*MEDIA_TYPES.values(), TAR}), _BYTES),
     },
     206: {"description": "The ranges asked for", "content": {"multipart/byteranges": _BYTES}},
     304: {"description": "It is the one that If-None-Match names"},

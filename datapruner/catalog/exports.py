@@ -21,9 +21,19 @@ class Shown:
     state: str
 
 
-def create(session: Session, *, project_id: str, run_id: str, job_id: str, format: str) -> Export:  # noqa: A002
-    """An export that `job_id` is to write. `format` is one of `rows.formats.ExportFormat`."""
+def create(
+    session: Session,
+    *,
+    project_id: str,
+    run_id: str,
+    job_id: str,
+    format: str,  # noqa: A002
+    max_length: int | None = None,
+    too_long: str | None = None,
+) -> Export:
+    """An export that `job_id` is to write. `format` is one of `rows.formats.AnyExportFormat`."""
     export = Export(id=new_id("exp"), project_id=project_id, run_id=run_id, job_id=job_id, format=format)
+    export.max_length, export.too_long = max_length, too_long
     session.add(export)
     session.flush()
     return export
@@ -35,8 +45,9 @@ def of_job(session: Session, job_id: str) -> Export | None:
 
 
 def of_run(session: Session, run_id: str, format: str) -> Export | None:  # noqa: A002
-    """The last published export of a run in this format."""
+    """The last published export of a run in this format, with all of its rows."""
     query = select(Export).where(Export.run_id == run_id, Export.format == format)
+    query = query.where(Export.max_length.is_(None))
     query = query.where(Export.published_at.is_not(None)).order_by(Export.id.desc()).limit(1)
     return session.scalars(query).one_or_none()
 
@@ -76,9 +87,19 @@ def listing(
     return [_as_shown(found) for found in session.execute(newest(query, Export.id, limit, before))]
 
 
-def published(session: Session, export: Export, *, key: str, rows: int, size: int, sha256: str) -> Export:
+def published(
+    session: Session,
+    export: Export,
+    *,
+    key: str,
+    rows: int,
+    size: int,
+    sha256: str,
+    counts: dict[str, int] | None = None,
+) -> Export:
     """Say that the file is in storage at `key`. The caller holds the lease."""
     export.key, export.rows, export.bytes, export.sha256 = key, rows, size, sha256
+    export.counts = counts
     export.published_at = utcnow()
     session.flush()
     return export

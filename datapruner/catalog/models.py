@@ -226,7 +226,8 @@ class Run(Base):
 
 
 class Export(Base):
-    """A subset as a file. `format` is one of `rows.formats.ExportFormat`."""
+    """A subset as a file. `format` is one of `rows.formats.AnyExportFormat`; `max_length`, `too_long` and
+    `counts` (`schemas.exports.TrainerCounts`) are of those for trainers."""
 
     __tablename__ = "exports"
 
@@ -235,8 +236,11 @@ class Export(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     format: Mapped[str]
+    max_length: Mapped[int | None]
+    too_long: Mapped[str | None]
     key: Mapped[str | None]
     rows: Mapped[int | None]
+    counts: Mapped[dict[str, Any] | None]
     bytes: Mapped[int | None]
     sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)

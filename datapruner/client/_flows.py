@@ -14,7 +14,7 @@ from datapruner.client._options import AnySource, DatasetOptions, EvaluationOpti
 from datapruner.client._session import Session
 from datapruner.client._streams import Watcher
 from datapruner.errors import ServiceError
-from datapruner.rows.formats import ExportFormat
+from datapruner.rows.formats import AnyExportFormat, TooLong
 from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
 from datapruner.schemas.evaluations import EvaluationAnswer
 from datapruner.schemas.exports import ExportAnswer, SubsetFormat
@@ -148,12 +148,16 @@ async def create_evaluation(
 async def create_export(
     session: Session,
     run: str,
-    format: ExportFormat = "parquet",  # noqa: A002 (its name in the service)
+    format: AnyExportFormat = "parquet",  # noqa: A002 (its name in the service)
     *,
+    max_length: int | None = None,
+    too_long: TooLong = "cut",
     progress: Watcher | None = None,
 ) -> ExportAnswer:
-    """Write the subset of a run as a file at the service, and wait for it."""
-    started = await session.ask(operations.create_export(run, format))
+    """Write the subset of a run as a file at the service, and wait for it. The limit is of trainers' rows."""
+    started = await session.ask(
+        operations.create_export(run, format, max_length=max_length, too_long=too_long)
+    )
     job = await _streams.wait(session, started.id, progress=progress)
     return await session.ask(operations.get_export(_came(job, "export_id")))
 

@@ -24,7 +24,7 @@ from datapruner.client._options import (
 )
 from datapruner.client._request import Request, at, body, checked, encoded, nothing, reading, text
 from datapruner.errors import UsageError
-from datapruner.rows.formats import ExportFormat
+from datapruner.rows.formats import AnyExportFormat, TooLong
 from datapruner.schemas import (
     datasets,
     evaluations,
@@ -217,9 +217,16 @@ def get_evaluation(run: str, evaluation: str) -> Request[evaluations.EvaluationA
 # Exports
 
 
-def create_export(run: str, format: ExportFormat = "parquet") -> Request[jobs.JobAnswer]:  # noqa: A002
-    """Start writing the subset of a run as a file."""
-    content = body(exports.NewExport, run=run, format=format)
+def create_export(
+    run: str,
+    format: AnyExportFormat = "parquet",  # noqa: A002
+    *,
+    max_length: int | None = None,
+    too_long: TooLong = "cut",
+) -> Request[jobs.JobAnswer]:
+    """Start writing the subset of a run as a file; the limit is of rows for trainers."""
+    limit = {"max_length": max_length, "too_long": too_long}
+    content = body(exports.NewExport, run=run, format=format, **limit)
     return Request("POST", "/exports", reading(jobs.JobAnswer), content=content)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from datapruner.request.config import Measuring, MeasuringSettings
 from datapruner.request.keep import Keep
-from datapruner.rows.formats import ExportFormat
+from datapruner.rows.formats import AnyExportFormat
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
 from datapruner.schemas.projects import Scope
 
@@ -59,7 +59,7 @@ class ScheduleOptions(Retention, total=False):
 
     timezone: str
     name: str | None
-    export: ExportFormat | None
+    export: AnyExportFormat | None
     source: AnySource | None
     overlap: Literal["skip", "queue"]
     webhook: str | None

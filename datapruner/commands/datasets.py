@@ -11,7 +11,7 @@ from datapruner.commands import answers
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
-from datapruner.rows.formats import ExportFormat, exported
+from datapruner.rows.formats import AnyExportFormat, TooLong
 
 if TYPE_CHECKING:
     from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
@@ -214,28 +214,35 @@ def list_exports(
 def create_export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run that pruned.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the subset.")],
-    format_: Annotated[
-        ExportFormat,
-        typer.Option("--format"),
-    ] = "parquet",
+    format_: Annotated[AnyExportFormat, typer.Option("--format")] = "parquet",
+    max_length: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Tokens that a row for a trainer may have.")
+    ] = None,
+    too_long: Annotated[
+        TooLong, typer.Option(help="What becomes of longer rows: their end goes, or all.")
+    ] = "cut",
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Write the subset of a run, and fetch it."""
+    """Write the subset of a run, and fetch it; a folder, which some trainers take, as a tar archive."""
     from datapruner.commands import remote
-    from datapruner.rows import row_files
+    from datapruner.commands.export import fetched
+    from datapruner.outputs.trainers.registry import file_of
 
-    row_files.check_target(out)
-    suffix = exported(format_).suffix
+    suffix, _ = file_of(format_)
     if out.suffix != suffix:
         raise UsageError(f"{out} is no name for {format_}", remedy=f"call it …{suffix}")
     output = Output(as_json=as_json, quiet=quiet)
     with given.client(url) as client, output.progress() as progress:
-        job = remote.wait(client, client.exports.start_create(run, format_), progress, output)
+        started = client.exports.start_create(run, format_, max_length=max_length, too_long=too_long)
+        job = remote.wait(client, started, progress, output)
         export = client.exports.get(remote.came(job, "export_id"))
         remote.fetch(client, export.id, out, progress)
+        model = client.runs.get(export.run_id).config["measuring"]["model"]
     answers.details(output, export, {"Export": export.id, "Rows": export.rows, "Written": out})
+    if export.counts is not None:
+        output.show("", *fetched(export.format, export.counts, model, out))
 
 
 @exports_app.command("fetch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from datapruner.library import TrainerExport
     from datapruner.outputs.carrying import CarriedCounts
+    from datapruner.schemas.exports import TrainerCounts
 
 _REASONS = 5
 
@@ -119,6 +121,22 @@ def export(
         }
     )
     output.show(*_sections(out, written))
+
+
+def fetched(name: str, counts: TrainerCounts, model: str, out: Path) -> Iterator[RenderableType]:
+    """What is said of rows for a trainer that a service wrote; of an archive, how what is in it is used."""
+    from datapruner.library import TrainerExport
+    from datapruner.outputs.trainers import registry
+    from datapruner.outputs.trainers.trainer import AsFolder
+    from datapruner.outputs.training_rows import Counts, TrainingRows
+
+    trainer = registry.find(name)
+    rows = TrainingRows(lambda: iter(()), model, {}, counts=Counts(**counts.model_dump()))
+    if isinstance(trainer, AsFolder):
+        place, unpacking = Path(registry.FOLDER), f"tar -xf {shlex.quote(str(out))}\n"
+    else:
+        place, unpacking = out, ""
+    yield from _sections(out, TrainerExport(rows.counts, unpacking + trainer.note(place, rows), None))
 
 
 def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:

@@ -28,7 +28,6 @@ from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
 from datapruner.outputs.spans import Spans, carried
 from datapruner.outputs.training_rows import (
     IGNORED,
-    TooLong,
     TrainingBatch,
     TrainingRows,
     about_run,
@@ -38,6 +37,7 @@ from datapruner.outputs.training_rows import (
     loadable,
 )
 from datapruner.progress import Progress
+from datapruner.rows.formats import TooLong
 from datapruner.runs.published import Run
 from scorers.models import fingerprint
 from scorers.models.sources import ModelSourceError, resolve

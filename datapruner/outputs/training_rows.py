@@ -18,7 +18,7 @@ from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -28,14 +28,12 @@ from numpy.typing import NDArray
 from datapruner.errors import UsageError
 from datapruner.measuring.places import flatten
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
+from datapruner.rows.formats import TooLong
 from datapruner.runs.published import Run
 from scorers.models.sources import ALIASES, ModelSourceError, resolve
 
 IGNORED = -100
 """The label of a token that is not trained on."""
-
-TooLong = Literal["cut", "drop"]
-"""What becomes of a row over the limit: its end goes, or all of it."""
 
 _BATCH = 2048
 

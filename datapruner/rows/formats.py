@@ -30,6 +30,13 @@ AnswerFormat = Literal["json", "arrow", FileFormat]
 """Of the rows that SQL gives."""
 ExportFormat = Literal[FileFormat, "plain-parquet", "plain-csv", "plain-jsonl"]
 """Of what is left of a run: everything, masks included, or plain, the kept rows alone as they came."""
+TrainerFormat = Literal[
+    "trl", "transformers", "axolotl", "llamafactory", "ms-swift", "verl", "megatron", "automodel"
+]
+"""Of what is left of a run as a trainer takes it: those of `outputs.trainers.registry`."""
+AnyExportFormat = Literal[ExportFormat, TrainerFormat]
+TooLong = Literal["cut", "drop"]
+"""What becomes of a row over the limit of a trainer's rows: its end goes, or all of it."""
 
 _PLAIN = "plain-"
 

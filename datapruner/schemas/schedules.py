@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, HttpUrl
 
-from datapruner.rows.formats import ExportFormat
+from datapruner.rows.formats import AnyExportFormat
 from datapruner.schemas.common import Answer, Moment, Name, Request
 from datapruner.schemas.datasets import RereadSource
 from datapruner.schemas.runs import RunRequest
@@ -18,7 +18,7 @@ class NewSchedule(Request):
     timezone: str = Field("UTC", max_length=100, description="name in the tz database")
     run: RunRequest
     name: Name | None = Field(None, description="default: made of the dataset's name")
-    export: ExportFormat | None = Field(
+    export: AnyExportFormat | None = Field(
         "parquet", description="what to export after the run; null: nothing, as of one that only scores"
     )
     source: RereadSource | None = Field(None, description="where new rows come from; default: the dataset's")

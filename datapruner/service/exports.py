@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datapruner.catalog import exports, runs
 from datapruner.catalog.models import Dataset
-from datapruner.rows.formats import exported
+from datapruner.outputs.trainers.registry import file_of
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.exports import ExportAnswer
 from datapruner.service import retention
@@ -64,6 +64,7 @@ def file(service: Service, caller: Caller, export: str) -> ExportFile:
         row = exports.find_published(session, caller.project_id, export)
         run = runs.find(session, caller.project_id, row.run_id)
         dataset = session.get_one(Dataset, run.dataset_id).name
+    suffix, media_type = file_of(row.format)
     assert row.key is not None, row.id
     assert row.sha256 is not None, row.id
     assert row.published_at is not None, row.id
@@ -72,8 +73,8 @@ def file(service: Service, caller: Caller, export: str) -> ExportFile:
         sha256=row.sha256,
         modified=row.published_at,
         dataset=dataset,
-        suffix=exported(row.format).suffix,
-        media_type=exported(row.format).media_type,
+        suffix=suffix,
+        media_type=media_type,
     )
 
 

@@ -21,6 +21,7 @@ from datapruner.catalog import datasets, evaluations, exports, runs
 from datapruner.catalog.models import Dataset, Job, Upload, Version, new_id
 from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
+from datapruner.outputs.trainers.registry import TRAINERS
 from datapruner.request.config import RunConfig
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.settings import check_prunes
@@ -146,7 +147,8 @@ def run(service: Service, caller: Caller, wanted: NewRun) -> Submitted:
 def export(service: Service, caller: Caller, wanted: NewExport) -> Submitted:
     """Write the subset of a run to a file.
 
-    Raises NotFoundError, and ConflictError when the run is not published or did not prune.
+    Raises NotFoundError, and ConflictError when the run is not published or did not prune, and for a trainer
+    when it rewrote.
     """
     with service.db.write() as session:
         of_run = runs.find_published(session, caller.project_id, wanted.run, lock=True)
@@ -156,9 +158,21 @@ def export(service: Service, caller: Caller, wanted: NewExport) -> Submitted:
                 remedy="export a run that prunes",
                 field="run",
             )
+        if wanted.format in TRAINERS and RunConfig(**of_run.config).rewrite is not None:
+            raise ConflictError(
+                f"run {of_run.id} rewrote reasoning, and has token ids of the texts before",
+                remedy="export plain-parquet or plain-jsonl, whose `messages` trainers tokenize",
+                field="format",
+            )
         job = _submit(session, service, caller, "export", {"export": {"format": wanted.format}})
         made = exports.create(
-            session, project_id=caller.project_id, run_id=of_run.id, job_id=job.id, format=wanted.format
+            session,
+            project_id=caller.project_id,
+            run_id=of_run.id,
+            job_id=job.id,
+            format=wanted.format,
+            max_length=wanted.max_length,
+            too_long=wanted.too_long if wanted.format in TRAINERS else None,
         )
     return Submitted(jobs.answer(job), made.id)
 
@@ -225,9 +239,11 @@ def prune(
         }
         payload |= _evaluate(session, caller, evaluation)
         job = _submit(session, service, caller, "prune", payload)
-        owner = {"project_id": caller.project_id, "job_id": job.id}
-        of_run = runs.create(session, dataset_id=made.id, version_id=None, config=config, **owner)
-        subset = exports.create(session, run_id=of_run.id, format=format, **owner)
+        project = caller.project_id
+        of_run = runs.create(
+            session, project_id=project, dataset_id=made.id, version_id=None, config=config, job_id=job.id
+        )
+        subset = exports.create(session, project_id=project, run_id=of_run.id, job_id=job.id, format=format)
     return Submitted(jobs.answer(job), subset.id)
 
 

@@ -26,11 +26,12 @@ from datapruner.measuring import embeddings, passes
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.outputs import exports as writing
+from datapruner.outputs.trainers.registry import TRAINERS, file_of
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.rows import row_files
-from datapruner.rows.formats import exported, is_plain
+from datapruner.rows.formats import is_plain
 from datapruner.runs import folders, pipeline, published, stages
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import (
@@ -40,6 +41,7 @@ from datapruner.service import (
     queue,
     retention,
     small_shards,
+    trainer_file,
     webhooks,
 )
 from datapruner.service.allowed_models import check_models
@@ -223,15 +225,19 @@ def _export(
     context.storage.local(f"{run.key}/run.duckdb")
     made = published.read(context.storage.local(f"{run.key}/run.json").parent)
     progress.stage("exporting", made.report.kept, "samples")
-    path = scratch / f"subset{exported(export.format).suffix}"
     home = context.storage.folder(f"projects/{export.project_id}")
-    with Corpus(context.storage.local(version.key)) as corpus:
-        if is_plain(export.format):
-            wanted = writing.plain(made, corpus)
-        else:
-            context.storage.pull(signals_prefix(export.project_id, ProxyKey(**made.lineage["proxy"])))
-            wanted = writing.canonical(made, corpus, home)
-        rows = row_files.write(path, wanted, progress.at)
+    if not is_plain(export.format):
+        context.storage.pull(signals_prefix(export.project_id, ProxyKey(**made.lineage["proxy"])))
+    path = scratch / f"subset{file_of(export.format)[0]}"
+    counts = None
+    if export.format in TRAINERS:
+        counts = trainer_file.write(export, made, home, path, progress)
+        rows = counts["written"]
+    else:
+        with Corpus(context.storage.local(version.key)) as corpus:
+            plain = is_plain(export.format)
+            wanted = writing.plain(made, corpus) if plain else writing.canonical(made, corpus, home)
+            rows = row_files.write(path, wanted, progress.at)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size
@@ -242,7 +248,13 @@ def _export(
     with context.db.write() as session:
         queue.guard(session, lease)
         return exports.published(
-            session, session.get_one(Export, export.id), key=key, rows=rows, size=size, sha256=digest
+            session,
+            session.get_one(Export, export.id),
+            key=key,
+            rows=rows,
+            size=size,
+            sha256=digest,
+            counts=counts,
         )
 
 

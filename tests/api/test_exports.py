@@ -7,8 +7,9 @@ import email
 import email.policy
 import hashlib
 import io
+import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -100,6 +101,40 @@ def test_other_files_are_the_librarys_too(
     assert first_run.export(path, plain=kind == "plain-csv") == made["rows"]
     assert answer.content == path.read_bytes()
     assert answer.headers["content-type"].partition(";")[0] == media
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_length": 30}, {"max_length": 30, "too_long": "drop"}])
+def test_rows_for_a_trainer_are_the_librarys_within_a_limit_and_with_its_counts(
+    server: Server, run: str, first_run: Result, limit: dict[str, Any], tmp_path: Path
+) -> None:
+    body = {"run": run, "format": "trl", **limit}
+    made = server.client.post("/v1/exports", json=body, headers=WAIT).raise_for_status().json()
+    expected = first_run.export_for("trl", tmp_path / "rows.parquet", **limit)
+    answer = server.client.get(made["download"])
+    assert pq.read_table(io.BytesIO(answer.content)).equals(pq.read_table(tmp_path / "rows.parquet"))
+    assert answer.headers["content-disposition"] == f'attachment; filename="motley-{made["id"]}.parquet"'
+    assert made["counts"] == asdict(expected.counts)
+    assert made["rows"] == made["counts"]["written"]
+    assert (made["max_length"], made["too_long"]) == (limit.get("max_length"), limit.get("too_long", "cut"))
+
+
+def test_a_trainers_folder_comes_as_an_archive_of_it_the_same_each_time(
+    server: Server, run: str, first_run: Result, tmp_path: Path
+) -> None:
+    first, second = (export(server, run, "ms-swift") for _ in range(2))
+    answer = server.client.get(first["download"])
+    assert answer.headers["content-type"] == "application/x-tar"
+    assert answer.headers["content-disposition"] == f'attachment; filename="motley-{first["id"]}.tar"'
+    assert first["sha256"] == second["sha256"] == hashlib.sha256(answer.content).hexdigest()
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    first_run.export_for("ms-swift", tmp_path / "expected")
+    ours, expected = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "subset", tmp_path / "expected")
+    )
+    assert ours == expected
+    assert ours
 
 
 def test_without_waiting_the_answer_is_the_job(server: Server, run: str) -> None:
@@ -249,9 +284,18 @@ def test_a_run_that_pruned_nothing_has_no_subset(server: Server, run: str) -> No
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [({"run": "run_none"}, 404), ({"run": "x", "format": "xlsx"}, 422), ({}, 422), ({"run": "a\u0000"}, 422)],
+    [
+        ({"run": "run_none"}, 404),
+        ({"run": "x", "format": "xlsx"}, 422),
+        ({}, 422),
+        ({"run": "a\u0000"}, 422),
+        ({"run": "x", "format": "csv", "max_length": 9}, 422),
+        ({"run": "x", "format": "parquet", "too_long": "drop"}, 422),
+        ({"run": "x", "format": "trl", "max_length": 1}, 422),
+        ({"run": "x", "format": "trl", "max_length": 2**31}, 422),
+    ],
 )
-def test_what_cannot_be_exported_is_refused(server: Server, body: dict[str, str], status: int) -> None:
+def test_what_cannot_be_exported_is_refused(server: Server, body: dict[str, Any], status: int) -> None:
     answer = server.client.post("/v1/exports", json=body)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"

@@ -27,8 +27,8 @@ _NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade():
@@ -62,7 +62,7 @@ def later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def add(step: str) -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(migrations.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0004_next.py").write_text(step, encoding="utf-8")
+        (folder / "versions" / "0005_next.py").write_text(step, encoding="utf-8")
         monkeypatch.setattr(migrations, "SCRIPTS", folder)
 
     return add
@@ -117,7 +117,7 @@ def test_an_upgrade_leaves_the_rows_of_an_upgraded_database_alone(db: Database) 
     before = _fill(db)
     migrations.upgrade(db)
     assert _content(db) == before
-    assert migrations.current(db) == migrations.newest() == "0003"
+    assert migrations.current(db) == migrations.newest() == "0004"
 
 
 def test_a_database_with_rows_goes_down_to_nothing_and_up_again(db: Database) -> None:
@@ -143,7 +143,7 @@ def test_a_later_step_keeps_all_rows_up_and_down(db: Database, later_version: Ca
         )
     migrations.downgrade(db, "-1")
     assert _content(db) == before
-    assert migrations.current(db) == "0003"
+    assert migrations.current(db) == "0004"
     with pytest.raises(IntegrityError), db.write() as session:  # rows are checked again
         session.execute(text("DELETE FROM projects"))
 
@@ -156,7 +156,7 @@ def test_a_step_that_breaks_off_leaves_everything_as_it_was(
     later_version(_BROKEN)
     with pytest.raises(Exception, match="nothing"):
         migrations.upgrade(db)
-    assert migrations.current(db) == "0003"
+    assert migrations.current(db) == "0004"
     assert _content(db) == before
 
 
@@ -167,7 +167,7 @@ def test_a_database_of_a_newer_version_is_refused(
     later_version(_NEXT)
     migrations.upgrade(db)
     monkeypatch.setattr(migrations, "SCRIPTS", here)
-    with pytest.raises(UsageError, match="0004"):
+    with pytest.raises(UsageError, match="0005"):
         migrations.ensure_current(db)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from datapruner.commands.remote import Shown
 from datapruner.runs import folders
@@ -151,6 +152,25 @@ def test_jobs_and_exports_are_shown_and_fetched(subset: dict[str, Any], at: Comm
     assert (tmp_path / "fetched.parquet").read_bytes() == out.read_bytes()
     listed = said(at("exports", "list", "--run", subset["run"], "--json"))["exports"]
     assert made["id"] in [export["id"] for export in listed]
+
+
+def test_rows_for_a_trainer_come_with_what_to_train_them_with(
+    subset: dict[str, Any], at: Command, service: Server, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.parquet"
+    create = ("exports", "create", subset["run"], "--out", out, "--format", "axolotl", "--max-length", 40)
+    made = said(at(*create, "--json"))
+    table = pq.read_table(out)
+    assert table.column_names == ["sample_id", "input_ids", "attention_mask", "labels"]
+    assert max(map(len, table["input_ids"].to_pylist())) == made["counts"]["longest"] <= 40
+    assert made["counts"]["rows"] == subset["report"]["kept"]
+    text = at(*create).out
+    configuration = yaml.safe_load(text[text.index("base_model") :])
+    assert configuration["sequence_len"] == made["counts"]["longest"]
+    assert configuration["base_model"] == service.model
+    refused = at("exports", "create", subset["run"], "--out", tmp_path / "rows.csv", "--format", "trl")
+    assert refused.code == 2
+    assert "rows.csv is no name for trl" in refused.err
 
 
 def test_schedules_tokens_and_projects(subset: dict[str, Any], at: Command, service: Server) -> None:
