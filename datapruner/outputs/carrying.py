@@ -11,21 +11,23 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, NothingSurvivedError
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.places import Places, flatten
 from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
-from datapruner.outputs.spans import Spans, carried
+from datapruner.outputs.spans import Spans, Write, Written, carried
 from datapruner.outputs.training_rows import (
     IGNORED,
     TrainingBatch,
@@ -139,11 +141,30 @@ def rows_for(
             remedy=f"the first: {next(iter(found.errors.values()))}",
         )
 
+    first, second = _tokenizer(run.config.measuring.model, home), _tokenizer(model, home)
+    tokenizers = None if first is None or second is None else (first, second)
+    carrier = _Carrier(characters == "any", tokenizers, counts)
+
     def source() -> Iterator[TrainingBatch]:
-        yield from _batches(run, home, kept, found.cache, found.errors, characters == "any", counts)
+        read_at = SignalCache(home, ProxyKey(**run.lineage["proxy"])).places(kept["sample_id"])
+        for part, batch, response in kept_tokens(run, home, kept["row"], kept["sample_id"]):
+            read = Tokens.at(read_at.part(part.start, part.stop))
+            rows = [at for at, sample_id in enumerate(batch.sample_ids) if sample_id not in found.errors]
+            if rows:
+                wanted = Tokens.at(found.cache.places([batch.sample_ids[at] for at in rows]))
+                yield carrier.carry(batch, (batch.labels != IGNORED)[response], read, rows, wanted)
 
     said = about_run(run) | {"carried": about | {"characters": characters}}
     return TrainingRows(source, loadable(model, home), said, max_length, too_long), counts
+
+
+def _tokenizer(model: str, home: Path) -> Tokenizer | None:
+    """What a model's tokens write, where its tokenizer is on this machine."""
+    try:
+        path = resolve(model, home, local_only=True, weights=False).path / "tokenizer.json"
+    except ModelSourceError:
+        return None
+    return Tokenizer.from_file(str(path)) if path.is_file() else None
 
 
 def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:
@@ -167,68 +188,77 @@ def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]
     return Pass(folder, key), about
 
 
-def _batches(
-    run: Run,
-    home: Path,
-    kept: pl.DataFrame,
-    cache: SignalCache,
-    errors: dict[str, str],
-    any_character: bool,
-    counts: CarriedCounts,
-) -> Iterator[TrainingBatch]:
-    read_at = SignalCache(home, ProxyKey(**run.lineage["proxy"])).places(kept["sample_id"])
-    for part, batch, response in kept_tokens(run, home, kept["row"], kept["sample_id"]):
-        read = Tokens.at(read_at.part(part.start, part.stop))
-        masks = (batch.labels != IGNORED)[response]
-        rows = [at for at, sample_id in enumerate(batch.sample_ids) if sample_id not in errors]
-        if not rows:
-            continue
-        sample_ids = [batch.sample_ids[at] for at in rows]
-        wanted = Tokens.at(cache.places(sample_ids))
-        made: list[tuple[str, NDArray[np.int32], NDArray[np.int32]]] = []
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    """Carries rows, and counts them. tokenizers: of the proxy and of the other model, where both are here."""
+
+    any_character: bool
+    tokenizers: tuple[Tokenizer, Tokenizer] | None
+    counts: CarriedCounts
+
+    def carry(
+        self, batch: TrainingBatch, mask: NDArray[np.bool_], read: Tokens, rows: Sequence[int], wanted: Tokens
+    ) -> TrainingBatch:
+        """A batch that the proxy read, of which the other model read `rows`, in its tokens.
+
+        mask: (T,) which of the response tokens of `read` are kept.
+        """
+        sample_ids: list[str] = []
+        made: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         for number, at in enumerate(rows):
-            row = _carry(read, at, masks[read.responses(at)], wanted, number, any_character, counts)
+            row = self._row(mask[read.responses(at)], read, at, wanted, number)
             if row is None:
-                counts.refuse(_UNREAD)
+                self.counts.refuse(_UNREAD)
             else:
-                made.append((sample_ids[number], *row))
-        counts.carried += len(made)
-        if made:
-            yield TrainingBatch(
-                [sample_id for sample_id, _, _ in made],
-                np.array([len(ids) for _, ids, _ in made], np.int64),
-                np.concatenate([ids for _, ids, _ in made]),
-                np.concatenate([labels for _, _, labels in made]),
-            )
+                sample_ids.append(batch.sample_ids[at])
+                made.append(row)
+        self.counts.carried += len(made)
+        none = np.empty(0, np.int32)
+        return TrainingBatch(
+            sample_ids,
+            np.array([len(ids) for ids, _ in made], np.int64),
+            np.concatenate([none, *(ids for ids, _ in made)]),
+            np.concatenate([none, *(labels for _, labels in made)]),
+        )
+
+    def _row(
+        self, mask: NDArray[np.bool_], read: Tokens, at: int, wanted: Tokens, number: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
+        """Token ids and labels of a row, of which the proxy read row `at` of `read` and the other model row
+        `number` of `wanted`; None when nothing of it is left."""
+        theirs, ours, cut = read.responses(at), wanted.responses(number), read.is_cut(at)
+        write: tuple[Write, Write] | None = None
+        if self.tokenizers is not None:
+            first, second = self.tokenizers
+            write = partial(_written, first, read, at), partial(_written, second, wanted, number)
+        spans = wanted.spans.part(ours)
+        trained, on_border = carried(
+            read.spans.part(theirs),
+            mask,
+            spans,
+            any_character=self.any_character,
+            cut=cut,
+            write=write,
+        )
+        if not len(trained):
+            return None
+        ids, position = wanted.input_ids(number), wanted.position[ours][: len(trained)]
+        if cut:
+            ids = ids[: position[-1] + 1]
+        self.counts.cut += int(wanted.n_truncated[number] > 0 and len(trained) == len(spans))
+        self.counts.response_tokens += len(trained)
+        self.counts.on_border += on_border
+        labels = np.full(len(ids), IGNORED, dtype=np.int32)
+        labels[position[trained]] = ids[position[trained]]
+        return ids, labels
 
 
-def _carry(
-    read: Tokens,
-    at: int,
-    mask: NDArray[np.bool_],
-    wanted: Tokens,
-    number: int,
-    any_character: bool,
-    counts: CarriedCounts,
-) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
-    """Token ids and labels of a row, of which the proxy read row `at` of `read` and the other model row
-    `number` of `wanted`; None when nothing of it is left."""
-    ours, cut = wanted.responses(number), read.is_cut(at)
-    spans = wanted.spans.part(ours)
-    trained, on_border = carried(
-        read.spans.part(read.responses(at)), mask, spans, any_character=any_character, cut=cut
-    )
-    if not len(trained):
-        return None
-    ids, position = wanted.input_ids(number), wanted.position[ours][: len(trained)]
-    if cut:
-        ids = ids[: position[-1] + 1]
-    counts.cut += int(wanted.n_truncated[number] > 0 and len(trained) == len(spans))
-    counts.response_tokens += len(trained)
-    counts.on_border += on_border
-    labels = np.full(len(ids), IGNORED, dtype=np.int32)
-    labels[position[trained]] = ids[position[trained]]
-    return ids, labels
+def _written(tokenizer: Tokenizer, tokens: Tokens, row: int, chosen: NDArray[np.integer]) -> Written:
+    """What response tokens of a row write, by their numbers in it."""
+    ids = tokens.input_ids(row)[tokens.position[tokens.responses(row)][chosen]].tolist()
+    texts = [tokenizer.decode(ids[: count + 1], skip_special_tokens=False) for count in range(len(ids))]
+    ends = np.maximum.accumulate([len(text) for text in texts])  # parts of a character may shrink it again
+    return Written(texts[-1].ljust(int(ends[-1])), ends)
 
 
 def _offsets(lists: pl.Series) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,45 @@ def test_tokens_are_trained_on_whose_characters_were_kept(
         compared += len(expected)
     assert compared > 50
     assert (counts.on_border > 0) == (name == "wordpiece")  # whose unknown words are longer than our tokens
+
+
+def test_tool_calls_are_carried_by_their_letters(
+    carry: Carry, home: Path, options: dict[str, Any], tiny_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    calls = [{"name": f"find_{at}", "arguments": {"city": "Lima", "days": at}} for at in range(9)]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Weather {at}?"},
+                {"role": "assistant", "content": "I look.", "tool_calls": [{"function": call}]},
+            ]
+        }
+        for at, call in enumerate(calls)
+    ]
+    run = datapruner.prune(chats, "qtuning", 1.0, token_keep=0.5, home=home, **options)
+    target = save(ct.sentencepiece_like(ct.CHATML), tmp_path / "target")
+    compared = {True: 0, False: 0}
+    found = read(carry(target, run)[0])
+    for sample, (ids, labels) in read(training_rows.of_run(run.run, home)).items():
+        letters: list[bool | None] = []
+        for folder, row in ((tiny_folder, (ids, labels)), (target, found[sample])):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            texts = [tokenizer.decode(row[0][:count]) for count in range(len(row[0]) + 1)]
+            trained = [label != -100 for label in row[1]]
+            spans = [(len(a), len(b)) for a, b in pairwise(texts)]
+            if not letters:
+                text = texts[-1]
+                letters = [keeps for (a, b), keeps in zip(spans, trained, strict=True) for _ in range(a, b)]
+                continue
+            assert texts[-1] == text
+            begins, ends = text.index("<tool_call>"), text.index("<|im_end|>", text.index("<tool_call>"))
+            for (a, b), keeps in zip(spans, trained, strict=True):
+                if begins < a and b < ends:
+                    assert keeps == all(letters[a:b]), text[a:b]
+                    compared[keeps] += 1
+    assert min(compared.values()) > 20
 
 
 def test_where_the_proxy_stopped_reading_the_row_ends(

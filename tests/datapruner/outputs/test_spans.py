@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datapruner.outputs.spans import Spans, carried
+from datapruner.outputs.spans import Spans, Written, carried
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.conversations.conversation import Conversation, Turn
 from tests import chat_templates as ct
@@ -192,3 +192,41 @@ def test_what_the_proxy_s_limit_cut_off_is_cut_off_here_too() -> None:
     read = of((1, 0, 3, False), (1, 3, 5, False))
     wanted = of((1, 0, 2, False), (1, 2, 5, False), (1, 5, 8, False), (1, 8, 8, True), (3, 0, 2, False))
     assert carried(read, bools(1, 1), wanted, cut=True)[0].tolist() == [True, True]
+
+
+CALL = "the fox jumps over 12 lazy dogs"
+
+
+def written(tokenizer: Any, text: str) -> Written:
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return Written(text, np.array([end for _, end in encoding["offset_mapping"]]))
+
+
+@settings(max_examples=30)
+@given(kept=st.lists(st.booleans(), min_size=40, max_size=40), any_character=st.booleans())
+def test_text_that_is_in_no_content_is_carried_by_its_letters(kept: list[bool], any_character: bool) -> None:
+    first, second = (written(KINDS[kind](None), CALL) for kind in ("byte-level", "sentencepiece"))
+    n, m = len(first.ends), len(second.ends)
+    read = Spans(*(np.array([value] * n) for value in (1, 5, 5)), np.zeros(n, np.bool_))
+    wanted = Spans(*(np.array([value] * m) for value in (1, 5, 5)), np.zeros(m, np.bool_))
+    mask = np.array(kept[:n])
+    write = (lambda at: first, lambda at: second)
+    found, on_border = carried(read, mask, wanted, any_character=any_character, write=write)
+    letters = [False] * len(CALL)
+    for start, end, keeps in zip(first.starts, first.ends, mask, strict=True):
+        letters[start:end] = [bool(keeps)] * (end - start)
+    tokens = [letters[start:end] for start, end in zip(second.starts, second.ends, strict=True)]
+    assert found.tolist() == [(any if any_character else all)(each) for each in tokens]
+    assert on_border == sum(any(each) and not all(each) for each in tokens)
+    as_one, _ = carried(read, mask, wanted, any_character=any_character)
+    assert set(as_one.tolist()) == {bool(mask.any() if any_character else mask.all())}
+
+
+def test_letters_that_only_one_template_writes_around_a_call_are_passed_over() -> None:
+    read = of((1, 0, 0, False), (1, 0, 0, False), (1, 0, 0, False), (1, 0, 0, True))
+    wanted = read.part(slice(3))
+    first = Written('<call>{"a": 1}', np.array([6, 11, 14]))
+    second = Written('ZZ{"a": 1}', np.array([2, 7, 10]))
+    for kept, expected in (((1, 0, 1, 1), [0, 0, 1]), ((0, 1, 0, 1), [0, 1, 0])):
+        found, _ = carried(read, bools(*kept), wanted, write=(lambda at: first, lambda at: second))
+        assert found.tolist() == expected
