@@ -5,8 +5,9 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 # Tests wait for servers and workers that they start: three keep two processors busy.
 TEST_PROCESSES ?= 3
+SECONDS_OF_VERDICTS ?= 570
 
-.PHONY: demo test lint bench bench-gpu clean
+.PHONY: demo test lint bench bench-gpu verdicts clean
 
 demo: $(INSTALLED)
 	mkdir -p demo-output
@@ -28,6 +29,11 @@ bench: $(INSTALLED)
 bench-gpu: $(INSTALLED)
 	$(BIN)/datapruner models pull smollm2-135m
 	$(BIN)/python -m benchmarks.gpu
+
+# Where the corpora are, and what else: make verdicts CORPORA=folder VERDICTS=--small
+verdicts: $(INSTALLED)
+	$(BIN)/datapruner models pull smollm2-135m
+	$(BIN)/python -m benchmarks.verdicts --data $(CORPORA) --seconds $(SECONDS_OF_VERDICTS) --readme $(VERDICTS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"

@@ -62,4 +62,5 @@ SCRIPTS: Mapping[str, Sizes] = {
     "selection": Sizes("--rows 300 --memory-rows 300"),
     "start": Sizes("--rows 4 --repeats 1 --kinds tokenising --model {model}"),
     "sql_latency": Sizes("--rows 100 --statements 2 --url {url} --token {token}", "--statements 40"),
+    "training": Sizes("--rows 8 --repeats 1 --model {model}"),
 }

@@ -47,6 +47,13 @@ def evaluate(
     ModelError and WorkerError.
     """
     trainings = train(runs, corpus, held_out, settings, home, machine, progress)
+    return evaluations_of(runs, trainings, settings, home, machine)
+
+
+def evaluations_of(
+    runs: Sequence[Run], trainings: Trainings, settings: EvaluationSettings, home: Path, machine: Machine
+) -> list[Evaluation]:
+    """What the trainings say of each of the runs that they were of."""
     return [_of_run(run, trainings, settings, home, machine) for run in runs]
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.utils import logging
 
 from datapruner.errors import ModelError, UsageError
 from datapruner.evaluation.batches import Batch, Sizes, batches, steps
-from datapruner.evaluation.examples import Examples
+from datapruner.evaluation.examples import Examples, Ints
 from datapruner.evaluation.loss import summed_nll
 from scorers.models import products
 from scorers.models.proxy import load
@@ -100,26 +101,46 @@ class Trainee:
 
         tell: is told of the trained tokens of each step.
         """
-        self.begin(seed)
         order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
         cut = steps(examples.counted, order, number)
+        padded, counted = 0, examples.counted
+        with self.training(seed, rate, len(cut)) as step:
+            for rows in cut:
+                padded += step(examples, rows)
+                tell(int(counted[rows].sum()))
+        return Trained(len(examples), int(counted.sum()), len(cut), padded)
+
+    @contextmanager
+    def training(self, seed: int, rate: float, number: int) -> Iterator[Callable[[Examples, Ints], int]]:
+        """A training of `number` steps that begins as the seed says. What it gives does a step with some rows
+        of some examples, and says how many tokens went through the model."""
+        self.begin(seed)
         optimiser = torch.optim.AdamW(
             self.parameters, lr=rate, weight_decay=0.0, fused=self.device.type == "cuda"
         )
-        padded = 0
-        counted = examples.counted
+        done = 0
+
+        def step(examples: Examples, rows: Ints) -> int:
+            nonlocal done
+            for group in optimiser.param_groups:
+                group["lr"] = rate * _share(done, number)
+            done += 1
+            return self._step(examples, rows, optimiser)
+
         self.model.train()
         try:
-            for at, rows in enumerate(cut):
-                for group in optimiser.param_groups:
-                    group["lr"] = rate * _share(at, len(cut))
-                padded += self._step(examples, rows, optimiser)
-                tell(int(counted[rows].sum()))
+            yield step
         finally:
             self.model.eval()
-        return Trained(len(examples), int(counted.sum()), len(cut), padded)
 
-    def _step(self, examples: Examples, rows: Any, optimiser: torch.optim.Optimizer) -> int:
+    def save(self, folder: Path) -> None:
+        """Write the trained model and its tokenizer, an adapter made one with the weights; it is not trained
+        any more then."""
+        model = self.model if self.full else self._adapted.merge_and_unload()
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _step(self, examples: Examples, rows: Ints, optimiser: torch.optim.Optimizer) -> int:
         total = int(examples.counted[rows].sum())
         padded = 0
         for batch in batches(examples, rows, self.sizes, self.device):

@@ -139,13 +139,19 @@ def check(runs: Sequence[Run]) -> None:
         check_evaluated(run.config)
         for what, mine, first in (
             ("corpus", run.lineage["corpus_hash"], runs[0].lineage["corpus_hash"]),
-            ("measuring settings", run.config.measuring, runs[0].config.measuring),
+            ("model and length limit", _reading(run), _reading(runs[0])),
         ):
             if mine != first:
                 raise UsageError(
                     f"runs {runs[0].run_id} and {run.run_id} are not of the same {what}",
                     remedy="evaluate them one by one",
                 )
+
+
+def _reading(run: Run) -> tuple[object, ...]:
+    """What decides which tokens a run's rows are, and which of them may be trained."""
+    key = run.lineage["proxy"]
+    return tuple(key[name] for name in ("revision", "template_hash", "max_length", "overflow", "train_on"))
 
 
 def _arms(pool: Pool, runs: Sequence[Run], whole: int = 1) -> list[Arm]:

@@ -16,8 +16,17 @@ from benchmarks.processes import ROOT
 from benchmarks.sizes import SCRIPTS
 from tests.served import Server
 
-HELPERS = {"figures", "peer_programs", "processes", "rows", "runs", "sizes", "synthetic"}
-RUNNERS = {"__main__", "gpu"}
+HELPERS = {
+    "figures",
+    "peer_programs",
+    "processes",
+    "rows",
+    "runs",
+    "sizes",
+    "synthetic",
+    "verdicts_in_training",
+}
+RUNNERS = {"__main__", "gpu", "verdicts"}
 IN_FOLDER = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS - RUNNERS
 
 

@@ -1,0 +1,159 @@
+"""What the benchmark of verdicts trains besides: Q-Tuning by the weights of each step, a reference model."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.store import ingest_to
+from datapruner.evaluation.batches import batches, passes, steps
+from datapruner.evaluation.controls import ALL, RANDOM
+from datapruner.evaluation.examples import Examples, Ints
+from datapruner.evaluation.reading import read
+from datapruner.evaluation.readings import Readings
+from datapruner.evaluation.rows import tokenised
+from datapruner.evaluation.store import Done, Store
+from datapruner.evaluation.training import Trained, Trainee
+from datapruner.evaluation.trainings import Trainings
+from datapruner.evaluation.verdict import verdicts
+from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.progress import Silent
+from datapruner.request.config import Measuring
+from datapruner.request.evaluating import EvaluationSettings
+from datapruner.training import UNTRAINED, MicroBatch, Reading, StepPruning, prune_step
+from scorers.signals.head import residuals
+
+ARM = "in-training"
+_RATE, _ROWS_A_STEP, _EPOCHS = 1.5e-3, 8, 2
+
+
+def fine_tuned(rows: Sequence[Mapping[str, Any]], home: Path, device: str, model: str) -> Path:
+    """A folder with the model trained on these rows, made once."""
+    wanted = proxy_for(Measuring(model=model), home, (device,))
+    corpus = ingest_to(list(rows), {}, home, Silent())
+    name = hashlib.sha256(f"{corpus.stem} {wanted.proxy.revision} {_RATE} {_EPOCHS}".encode()).hexdigest()[
+        :16
+    ]
+    folder = home / "reference" / name
+    if (folder / "done").exists():
+        return folder
+    with Corpus(corpus) as opened:
+        samples = tokenised(opened, wanted, home, Machine((device,)), Silent())
+    ids = samples.index["sample_id"].to_list() * _EPOCHS
+    trainee = Trainee(wanted.proxy.path, device, full=False)
+    trainee.train(samples.examples(ids), seed=0, rate=_RATE, number=max(1, len(ids) // _ROWS_A_STEP))
+    trainee.save(folder)
+    (folder / "done").touch()
+    return folder
+
+
+def in_training(
+    trainings: Trainings,
+    settings: EvaluationSettings,
+    pruning: StepPruning,
+    home: Path,
+    over: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train on all rows, each step on what Q-Tuning keeps of its rows, until as many tokens are trained as in
+    the other trainings; read the same held-out rows. {} where there was no time for two seeds."""
+    store = Store(home / "evaluations" / trainings.identity)
+    examples = {
+        each.name: each.tokenised.examples(each.first(trainings.plan.rows[each.name]))
+        for each in trainings.held_out
+    }
+    everything = trainings.pool.everything()
+    trainee: Trainee | None = None
+    done: dict[int, Done] = {}
+    for seed in range(settings.seed, settings.seed + settings.seeds):
+        name = f"{ARM}-{pruning.keep:g}"
+        found = store.get(name, seed, trainings.outcome.rate)
+        if found is None:
+            if over():
+                break
+            trainee = trainee or Trainee(trainings.model.proxy.path, trainings.device, full=False)
+            before = time.monotonic()
+            budget = round(trainings.plan.trained_tokens / pruning.keep)
+            rows = trainings.pool.tokenised.examples(everything.draw(budget, seed).sample_ids)
+            trained = _train(trainee, rows, trainings, pruning, seed)
+            losses = {name: read(trainee, each) for name, each in examples.items()}
+            found = Done(trained, int(rows.lengths.sum()), time.monotonic() - before, losses)
+            store.put(name, seed, trainings.outcome.rate, found)
+        done[seed] = found
+    if not done:
+        return {}
+    readings = [each for each in trainings.outcome.readings() if each.arm in (RANDOM, ALL)]
+    readings += [
+        Readings(ARM, seed, name, nll, examples[name].counted)
+        for seed, each in done.items()
+        for name, nll in each.nll.items()
+    ]
+    told = verdicts(readings, ARM, [RANDOM])
+    against = {name: each[0] for name, each in told.by_set.items() if each}
+    if len(against) > 1 and told.overall:
+        against["all sets"] = told.overall[0]
+    return {
+        "trained_tokens": float(np.mean([each.trained.trained_tokens for each in done.values()])),
+        "seeds": len(done),
+        "against_random": {name: each.model_dump(mode="json") for name, each in against.items()},
+    }
+
+
+def _train(
+    trainee: Trainee, examples: Examples, trainings: Trainings, pruning: StepPruning, seed: int
+) -> Trained:
+    """`Trainee.train`, but that each step is pruned by the weights of its moment."""
+    order = np.random.default_rng([seed, len(examples)]).permutation(len(examples))
+    budget, counted, rows, padded, number = trainings.plan.trained_tokens, 0, 0, 0, 0
+    ends = (trainee.tokenizer.eos_token_id,)
+    with trainee.training(seed, trainings.outcome.rate, trainings.plan.steps) as step:
+        for some in steps(examples.counted, order, trainings.plan.steps):
+            kept = _pruned(trainee, examples, some, pruning, ends)
+            if len(kept):
+                padded += step(kept, np.arange(len(kept)))
+                counted, rows, number = counted + int(kept.counted.sum()), rows + len(kept), number + 1
+            if counted >= budget:
+                break
+    return Trained(rows, counted, number, padded)
+
+
+def _pruned(
+    trainee: Trainee, examples: Examples, rows: Ints, pruning: StepPruning, ends: Sequence[int]
+) -> Examples:
+    """What Q-Tuning keeps of the rows of a step."""
+    micro, readings = [], []
+    cut = passes(examples.lengths, rows, trainee.sizes)
+    trainee.model.eval()
+    with torch.inference_mode():
+        for some, batch in zip(cut, batches(examples, rows, trainee.sizes, trainee.device), strict=True):
+            hidden, head = trainee.states(batch)
+            found = residuals(head, hidden, batch.targets)
+            ids = batch.input_ids.cpu()
+            labels = torch.full_like(ids, UNTRAINED)
+            line, position = (each.cpu() for each in batch.where)
+            labels[line, position + 1] = batch.targets.cpu()
+            mask = torch.zeros_like(ids)
+            for at, row in enumerate(some.tolist()):
+                mask[at, : int(examples.lengths[row])] = 1
+            micro.append(MicroBatch.of({"input_ids": ids, "labels": labels, "attention_mask": mask}))
+            ends_at = np.cumsum(np.bincount(line.numpy(), minlength=len(some)))[:-1]
+            readings.append(
+                Reading(
+                    np.split(found.nll.float().cpu().numpy(), ends_at),
+                    np.split(found.entropy.float().cpu().numpy(), ends_at),
+                )
+            )
+    trainee.model.train()
+    ids_of, where = [], []
+    for pruned in prune_step(micro, readings, pruning, ends):
+        for row in pruned.rows:
+            tokens = pruned.fields["input_ids"][row.line, row.start : row.stop].numpy()
+            ids_of.append(tokens.astype(np.int32))
+            where.append((row.trained - row.start).astype(np.int32))
+    return Examples.of(ids_of, where)
