@@ -54,6 +54,8 @@ _BEAT_SECONDS = 1.0
 _PARENT_SECONDS = 0.5
 _SWEEP_SECONDS = 60.0
 _LAST_TRIES = 3
+IDLE_SECONDS = 600.0
+"""After so long, the memory of a measuring process is worth more than the seconds that a new one takes."""
 _UNREACHABLE = (OperationalError, InterfaceError, NoConnectionError)
 
 Perform = Callable[[Context, Lease, JobProgress], JobResult]
@@ -127,6 +129,7 @@ class _Worker:
             elif once:
                 break
             else:
+                self._context.idle.end_waiting(IDLE_SECONDS)
                 changes.wait(POLL_SECONDS, self._stop)
 
     def _sweep(self) -> None:

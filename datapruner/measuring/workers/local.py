@@ -20,6 +20,7 @@ import queue
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,11 +115,21 @@ class IdleWorkers:
     def give(self, process: _Process) -> None:
         """Keep a process that has nothing to do."""
         assert process.spec is not None, "it was given a model"
+        process.since = time.monotonic()
         with self._lock:
             before = self._waiting.get(process.spec.device)
             self._waiting[process.spec.device] = process
         if before is not None:
             before.close()
+
+    def end_waiting(self, seconds: float) -> None:
+        """End those that have waited for so long."""
+        until = time.monotonic() - seconds
+        with self._lock:
+            late = [device for device, process in self._waiting.items() if process.since <= until]
+            processes = [self._waiting.pop(device) for device in late]
+        for process in processes:
+            process.close()
 
     def close(self) -> None:
         """End all of them."""
@@ -154,6 +165,8 @@ class _Process:
         """Whether it was given a model and has not said yet what came of it."""
         self.waited = False
         """Whether it is not of this measuring."""
+        self.since = 0.0
+        """When it began to wait, by the monotonic clock."""
         self._sent: dict[int, _Sent] = {}
         self._number = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)

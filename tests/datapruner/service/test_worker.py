@@ -30,8 +30,10 @@ from datapruner.errors import (
     UsageError,
     WorkerError,
 )
+from datapruner.measuring.workers import local
+from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.schemas.jobs import JobResult
-from datapruner.service import queue
+from datapruner.service import queue, worker
 from datapruner.service.context import Context
 from datapruner.service.job_progress import JobProgress
 from datapruner.service.queue import Lease
@@ -42,6 +44,8 @@ from tests.datapruner.service.queues import claim, entries, job, pass_time, proj
 from tests.forked import Forked
 from tests.panicking import panic
 from tests.waiting import PATIENCE, has_ended, until
+
+_STAND_IN = (str(Path(__file__).parents[1] / "measuring" / "workers" / "stand_in.py"),)
 
 
 @pytest.fixture
@@ -92,6 +96,30 @@ def test_a_job_is_done_and_its_result_and_progress_are_kept(db: Database, settin
     assert [each.state for each in done] == ["succeeded", "succeeded"]
     assert [(each.result or {})["run_id"] for each in done] == ["run of one", "run of two"]
     assert [(each.progress or {})["done"] for each in done] == [2, 2]
+
+
+def test_a_measuring_process_with_nothing_to_do_ends_after_a_while(
+    db: Database,
+    working: Callable[[Perform], threading.Event],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    seen: list[int] = []
+
+    def perform(context: Context, lease: Lease, progress: JobProgress) -> JobResult:
+        spec = WorkerSpec("folder", "r", "float32", None, "truncate", "all", False, "cpu", None, None)
+        task = local.Task([{"id": "a", "turns": [["assistant", "text", None]], "tools": None}], tmp_path)
+        before = set(psutil.Process().children())
+        assert not list(local.measure(spec, ["cpu"], [task], lambda *_: None, _STAND_IN, context.idle))
+        seen.extend(child.pid for child in set(psutil.Process().children()) - before)
+        return JobResult()
+
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.0)
+    made = submit(db, project(db)).id
+    working(perform)
+    until(lambda: job(db, made).state == "succeeded")
+    (pid,) = seen
+    until(lambda: has_ended(pid))
 
 
 @pytest.mark.parametrize(

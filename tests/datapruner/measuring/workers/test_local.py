@@ -431,3 +431,16 @@ def test_an_idle_worker_that_dies_of_another_model_is_replaced(
         idle.close()
     pids = [pid for pid, _ in loads]
     assert pids[0] == pids[1] != pids[2]
+
+
+def test_an_idle_worker_ends_when_it_has_waited_for_too_long(tmp_path: Path) -> None:
+    idle = local.IdleWorkers()
+    try:
+        task = local.Task(wire(["text"]), tmp_path)
+        assert list(local.measure(SPEC, ["cpu"], [task], lambda *_: None, (str(STAND_IN),), idle)) == []
+        idle.end_waiting(3600.0)
+        assert not no_children()
+        idle.end_waiting(0.0)
+        assert no_children()
+    finally:
+        idle.close()
