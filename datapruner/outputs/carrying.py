@@ -134,7 +134,7 @@ def rows_for(
     found = measure(corpus, wanted, home, machine, progress=progress, without=others)
     counts = CarriedCounts(rows=len(kept))
     for reason in found.errors.values():
-        counts.refuse(reason)
+        counts.refuse(reason.replace("; raise max_length", ", all that the model reads"))
     if len(found.errors) == len(kept):
         raise NothingSurvivedError(
             f"{model} can render none of {len(kept)} rows",

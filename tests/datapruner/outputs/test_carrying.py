@@ -197,7 +197,7 @@ def test_rows_over_the_other_model_s_own_limit_are_cut_and_counted(
     found = read(rows)
     assert max(len(ids) for ids, _ in found.values()) == 40
     assert counts.cut > 0
-    reasons = [reason for reason in counts.refused if "truncation to max_length 40" in reason]
+    reasons = [reason for reason in counts.refused if "to max_length 40, all that the model reads" in reason]
     assert counts.rows == len(found) + sum(counts.refused.values())
     assert reasons
 
