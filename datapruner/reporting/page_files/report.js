@@ -92,7 +92,12 @@
 
   const kinds = {
     distribution: (colour, at) => bars(colour, data.distributions[Number(at.dataset.index)]),
-    rewriting: (colour) => bars(colour, data.rewriting.tokens),
+    // Here "after" is no part of "before", so that each is seen through the other.
+    rewriting: (colour) => {
+      const [traces, made] = bars(colour, data.rewriting.tokens);
+      traces[1].opacity = 0.6;
+      return [traces, made];
+    },
     // Counts by their logarithm, as few cells hold most of the samples.
     plane: (colour) => {
       const z = data.plane.samples.map((row) => row.map((n) => (n ? Math.log10(n) : null)));
