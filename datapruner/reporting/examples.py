@@ -19,24 +19,15 @@ _ELSE = ("ppl", "n_response_tokens")
 """What samples are told apart by where the method ranks by nothing."""
 
 _MEASURED = """
-SELECT row, sample_id, status, reason, {value}::DOUBLE AS value
-FROM scores SEMI JOIN firsts USING (row)
+CREATE OR REPLACE TEMP TABLE measured AS
+SELECT row, status, {value}::DOUBLE AS value FROM scores SEMI JOIN firsts USING (row)
 WHERE isfinite({value}::DOUBLE) AND status IN ('kept', 'pruned', 'scored')
 """
-_ENDS = "SELECT * FROM ({measured}) ORDER BY value {order}, row LIMIT {count}"
-_TYPICAL = """
-SELECT * EXCLUDE place FROM (
-    SELECT *, abs(2 * row_number() OVER (PARTITION BY status ORDER BY value, row)
-                  - 1 - count(*) OVER (PARTITION BY status)) AS place
-    FROM ({measured})
-) QUALIFY row_number() OVER (PARTITION BY status ORDER BY place, value, row) <= {count}
-ORDER BY status, place, value, row
+_ABOUT = """
+SELECT row, sample_id, status, reason FROM scores WHERE row IN (SELECT unnest(?::BIGINT[]))
 """
-_BORDERLINE = """
-SELECT * FROM ({measured})
-QUALIFY row_number() OVER (PARTITION BY status ORDER BY abs(value - ?::DOUBLE), row) <= {count}
-ORDER BY status, abs(value - ?::DOUBLE), row
-"""
+Found = list[tuple[int, float]]
+"""Rows, and their numbers in a column."""
 
 
 def examples(
@@ -49,34 +40,63 @@ def examples(
     columns = [name for name in own if name in known][:_COLUMNS]
     columns = columns or [name for name in _ELSE if name in known][:1]
     found = [group for name in columns for group in _of_column(tables, name, thresholds)]
-    texts = _texts(tables, [line[0] for _, lines in found for line in lines])
+    samples = _samples(tables, [row for _, lines in found for row, _ in lines])
     return [
-        ExampleGroup(**about, examples=[_example(line, texts) for line in lines]) for about, lines in found
+        ExampleGroup(**about, examples=[Example(**samples[row], value=value) for row, value in lines])
+        for about, lines in found
     ] or None
 
 
 def _of_column(
     tables: Tables, name: str, thresholds: Mapping[str, float]
-) -> Iterator[tuple[dict[str, Any], list[tuple[Any, ...]]]]:
+) -> Iterator[tuple[dict[str, Any], Found]]:
     """What a group is, and its samples."""
-    measured = _MEASURED.format(value=identifier(name))
+    tables.connection.execute(_MEASURED.format(value=identifier(name)))
+    counts = tables.rows("SELECT status, count(*) FROM measured GROUP BY status ORDER BY status")
 
-    def ask(query: str, *parameters: float, **given: Any) -> list[tuple[Any, ...]]:
-        return tables.rows(query.format(measured=measured, count=EXAMPLES, **given), parameters)
+    def first(order: str, *parameters: Any, where: str = "true") -> Found:
+        query = f"SELECT row, value FROM measured WHERE {where} ORDER BY {order}, row LIMIT {EXAMPLES}"  # noqa: S608
+        return tables.rows(query, parameters)
 
-    yield {"column": name, "kind": "typical"}, ask(_TYPICAL)
-    yield {"column": name, "kind": "highest"}, ask(_ENDS, order="DESC")
-    yield {"column": name, "kind": "lowest"}, ask(_ENDS, order="ASC")
+    typical = [each for status, count in counts for each in _middle(tables, status, count)]
+    yield {"column": name, "kind": "typical"}, typical
+    yield {"column": name, "kind": "highest"}, first("value DESC")
+    yield {"column": name, "kind": "lowest"}, first("value")
     for cut, at in of_column(name, thresholds).items():
         about = {"column": name, "kind": "borderline", "threshold": cut, "at": at}
-        yield about, ask(_BORDERLINE, at, at)
+        near = (first("abs(value - ?)", status, at, where="status = ?") for status, _ in counts)
+        yield about, [each for of_status in near for each in of_status]
 
 
-def _texts(tables: Tables, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+def _middle(tables: Tables, status: str, count: int) -> Found:
+    """Of the `count` samples of a status, those whose place in their order is nearest to the middle one."""
+    near = range(max(0, count // 2 - EXAMPLES), min(count, count // 2 + EXAMPLES))
+    places = sorted(near, key=lambda place: (abs(2 * place - count + 1), place))[:EXAMPLES]
+    query = "SELECT row, value FROM measured WHERE status = ? ORDER BY value, row LIMIT ? OFFSET ?"
+    found = tables.rows(query, [status, len(places), min(places)])
+    return [found[place - min(places)] for place in places]
+
+
+def _samples(tables: Tables, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What is said of each of these rows."""
+    wanted = sorted(set(rows))
+    texts = _texts(tables, wanted)
+    return {
+        row: {
+            "row": row,
+            "sample_id": sample_id,
+            "status": status,
+            "reason": None if reason is None else reason[:TEXT_CHARACTERS],
+            **texts.get(row, {}),
+        }
+        for row, sample_id, status, reason in tables.rows(_ABOUT, [wanted])
+    }
+
+
+def _texts(tables: Tables, wanted: list[int]) -> dict[int, dict[str, Any]]:
     """By row, its number of turns and the first of them; nothing without a corpus."""
     if not tables.has_corpus:
         return {}
-    wanted = sorted(set(rows))
     found: dict[int, dict[str, Any]] = {
         row: {"n_turns": n_turns, "turns": []}
         for row, n_turns in tables.rows(
@@ -91,15 +111,3 @@ def _texts(tables: Tables, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     for row, role, text, characters in turns:
         found[row]["turns"].append(ExampleTurn(role=role, text=text, characters=characters))
     return found
-
-
-def _example(line: Sequence[Any], texts: Mapping[int, Mapping[str, Any]]) -> Example:
-    row, sample_id, status, reason, value = line
-    return Example(
-        row=row,
-        sample_id=sample_id,
-        status=status,
-        reason=None if reason is None else reason[:TEXT_CHARACTERS],
-        value=value,
-        **texts.get(row, {}),
-    )
