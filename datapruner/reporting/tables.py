@@ -1,7 +1,7 @@
 """The tables of a run and of its corpus, opened together for questions.
 
 Notable choice: everything is counted by DuckDB where the files lie, a few columns at a time, within a fixed
-memory; what does not fit goes to a folder that is deleted in the end.
+memory; what does not fit goes to a folder that is deleted in the end. Quartiles hold one column of numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datapruner.rows.sql_text import literal
 from datapruner.runs.columns import COLUMNS
 from datapruner.runs.published import Run
 
-_MEMORY = "512MB"
+_MEMORY = "256MB"
 _REAL = ("DOUBLE", "FLOAT")
 _WHOLE = ("BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "SMALLINT", "TINYINT")
 _NAMES = ("VARCHAR", "BOOLEAN")
