@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from rich.console import RenderableType
@@ -15,6 +15,7 @@ from datapruner.commands import display
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.rows.formats import TrainerFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,7 @@ def export(
         typer.Option(
             "--for",
             metavar="TRAINER",
-            help="trl, transformers, axolotl, llamafactory, ms-swift, verl, megatron, automodel. "
-            "Default: all columns.",
+            help=f"{', '.join(get_args(TrainerFormat))}. Default: all columns.",
         ),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="The kept rows unchanged.")] = False,
@@ -68,6 +68,13 @@ def export(
         Literal["all", "any"],
         typer.Option(help="With --tokenizer: train on tokens of which all, or any, characters are kept."),
     ] = "all",
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Put it into this dataset on the Hugging Face Hub too."),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="With --push: everybody may read it. Default: private.")
+    ] = False,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
@@ -75,10 +82,14 @@ def export(
 
     It prints the longest row and the configuration to train with. A row that is cut is trained on as far as
     it goes; a row in which no token to train on is left is not written, and counted. With --tokenizer the
-    rows are rendered with that model's chat template, and the masks carried over to its tokens.
+    rows are rendered with that model's chat template, and the masks carried over to its tokens. --push takes
+    the token of HF_TOKEN or of `hf auth login`.
     """
     from datapruner.home import home_folder
     from datapruner.library import Result
+    from datapruner.outputs import hub
+    from datapruner.outputs.trainers import registry
+    from datapruner.outputs.trainers.trainer import AsFolder
     from datapruner.runs import evaluations, named
 
     if trainer is not None and plain:
@@ -89,6 +100,10 @@ def export(
         raise UsageError("--tokenizer is for trainers' rows", remedy="give --for as well")
     if tokenizer is None and characters != "all":
         raise UsageError("--characters is of another tokenizer", remedy="give --tokenizer as well")
+    if public and push is None:
+        raise UsageError("--public is of what is pushed", remedy="give --push as well")
+    if push is not None:
+        hub.check(push)
     home = home_folder()
     result = Result(named.find(target, home), home)
     if require_verdict is not None:
@@ -96,8 +111,9 @@ def export(
     output = Output(as_json=as_json, quiet=quiet)
     if trainer is None:
         rows = result.export(out, plain=plain, shard_rows=shard_rows)
-        output.document({"run": result.run.run_id, "path": str(out), "rows": rows})
-        output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}")
+        pushed = _pushed(out, push, hub.DATA, public, result.run.run_id)
+        output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
+        output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
         return
     with output.progress() as progress:
         written = result.export_for(
@@ -110,6 +126,8 @@ def export(
             characters=characters,
             progress=progress,
         )
+    folder = trainer if isinstance(registry.find(trainer), AsFolder) else hub.DATA
+    pushed = _pushed(out, push, folder, public, result.run.run_id)
     output.document(
         {
             "run": result.run.run_id,
@@ -119,8 +137,18 @@ def export(
             "carried": None if written.carried is None else asdict(written.carried),
             "configuration": written.configuration,
         }
+        | pushed
     )
-    output.show(*_sections(out, written))
+    output.show(*_sections(out, written), *pushed.values())
+
+
+def _pushed(path: Path, repo: str | None, folder: str, public: bool, run: str) -> dict[str, str]:
+    """Put what was written on the Hub, if it is to go there: its address there, as `pushed`."""
+    from datapruner.outputs import hub
+
+    if repo is None:
+        return {}
+    return {"pushed": hub.push(path, repo, folder, public=public, message=f"The subset of run {run}")}
 
 
 def fetched(name: str, counts: TrainerCounts, model: str, out: Path) -> Iterator[RenderableType]:

@@ -1,0 +1,71 @@
+"""Subsets to the Hugging Face Hub, with the user's own token: of the environment, or of their login.
+
+Notable choices:
+- a repository is made private, and one that everybody can read is refused unless that is asked for;
+- all files come in one commit, which takes away those of an earlier subset, so that no two are mixed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datapruner.errors import UsageError
+
+DATA = "data"
+"""The folder of a repository in which `datasets` looks for rows."""
+
+
+def check(repo: str) -> None:
+    """Find out before the work starts that nothing can be pushed. Raises UsageError."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UsageError(f"{repo!r} is no repository: {error}", remedy="as in me/subset") from error
+    if "/" not in repo:
+        raise UsageError(f"{repo!r} does not say whose it is", remedy=f"as in me/{repo}")
+    if get_token() is None:
+        raise UsageError("there is no token for the Hub", remedy="hf auth login, or set HF_TOKEN")
+
+
+def push(path: Path, repo: str, folder: str, *, public: bool, message: str) -> str:
+    """Put a file, or what is in a folder, into `folder` of a dataset repository, which is made if need be.
+
+    Files that were in `folder` go. Returns the address of the repository. Raises UsageError when the Hub
+    refuses or cannot be reached; then nothing in the repository has changed.
+    """
+    check(repo)
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    api = HfApi()
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    single = f"train-00000-of-00001{path.suffix}"
+    names = {
+        f"{folder}/{single if each == path else each.relative_to(path).as_posix()}": each for each in files
+    }
+    try:
+        made = api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
+        if not public and not api.dataset_info(repo).private:
+            raise UsageError(f"{made} can be read by everybody", remedy="give --public as well")
+        before = api.list_repo_files(repo, repo_type="dataset")
+        gone = [name for name in before if name.startswith(f"{folder}/") and name not in names]
+        changes: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationDelete(name) for name in gone),
+            *(CommitOperationAdd(name, str(file)) for name, file in names.items()),
+        ]
+        with disable_progress_bars():  # which would be in what scripts read
+            api.create_commit(repo, changes, commit_message=message, repo_type="dataset")
+    except UsageError:
+        raise
+    except Exception as error:  # of many families: of the protocol, of the transfer, of files
+        reasons = [error, *([error.__cause__] if error.__cause__ is not None else [])]
+        said = ": ".join(" ".join(str(reason).split()).rstrip(".") for reason in reasons)
+        raise UsageError(
+            f"it was not pushed to {repo}: {said}",
+            remedy=f"{path} is written; try again, or: hf upload {repo} {path} {folder} --repo-type dataset",
+        ) from error
+    return str(made)
