@@ -13,18 +13,16 @@ from tokenizers import Tokenizer
 from datapruner.errors import InputError
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.runs.published import Run
+from scorers.models import tokenizer_file
 from scorers.models.sources import ModelSourceError, resolve
 
 
 def tokenizer_of(model: str, home: Path) -> Tokenizer:
     """The tokenizer of a model that is on this machine. Raises InputError."""
     try:
-        folder = resolve(model, home, local_only=True).path
+        return tokenizer_file.read(resolve(model, home, local_only=True).path)
     except ModelSourceError as error:
         raise InputError(f"tokens cannot be shown as text: {error}") from error
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"tokens cannot be shown as text: {folder.name} has no tokenizer.json")
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def prompt_of(run: Run, sample_id: str, signals: Path, home: Path) -> str:

@@ -41,7 +41,7 @@ from datapruner.outputs.training_rows import (
 from datapruner.progress import Progress
 from datapruner.rows.formats import TooLong
 from datapruner.runs.published import Run
-from scorers.models import fingerprint
+from scorers.models import fingerprint, tokenizer_file
 from scorers.models.sources import ModelSourceError, resolve
 from scorers.signals.columns import SIGNAL_VERSION
 
@@ -161,10 +161,9 @@ def rows_for(
 def _tokenizer(model: str, home: Path) -> Tokenizer | None:
     """What a model's tokens write, where its tokenizer is on this machine."""
     try:
-        path = resolve(model, home, local_only=True, weights=False).path / "tokenizer.json"
+        return tokenizer_file.read(resolve(model, home, local_only=True, weights=False).path)
     except ModelSourceError:
         return None
-    return Tokenizer.from_file(str(path)) if path.is_file() else None
 
 
 def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:

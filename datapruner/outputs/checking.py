@@ -23,7 +23,7 @@ from datapruner.errors import InputError, ModelError, UsageError
 from datapruner.outputs import checked_rows
 from datapruner.outputs.checked_rows import Ints
 from datapruner.outputs.training_rows import IGNORED
-from scorers.models import fingerprint
+from scorers.models import fingerprint, tokenizer_file
 from scorers.models.sources import ModelSourceError, resolve
 
 _TRIED = 200
@@ -106,17 +106,9 @@ class Model:
         """`name` as `scorers.models.sources.resolve` takes it. Raises ModelError."""
         try:
             folder = resolve(name, home, weights=False).path
-            found = fingerprint.of_folder(folder)
+            found, tokenizer = fingerprint.of_folder(folder), tokenizer_file.read(folder)
         except ModelSourceError as error:
             raise ModelError(str(error)) from error
-        if "tokens" not in found:
-            raise ModelError(
-                f"{folder} has no tokenizer.json",
-                remedy="save its tokenizer with transformers' save_pretrained",
-            )
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         return cls(name, found, tokenizer, size, _limit(folder / "config.json"))
 
@@ -208,13 +200,15 @@ def _differences(file: Mapping[str, Any], model: fingerprint.Fingerprint) -> lis
             found.append(Difference(what, _shown(theirs), _shown(mine)))
     special = file.get("special")
     special = special if isinstance(special, dict) else {}
-    for role in fingerprint.ROLES:
+    for role in _FED:
         theirs, mine = special.get(role), model["special"].get(role)
         if theirs != mine:
             found.append(Difference(role.replace("_", " "), _token(theirs), _token(mine)))
     return found
 
 
+_FED = ("bos_token", "eos_token")
+"""Special tokens that a model is trained to read and write; how it is padded is the trainer's to say."""
 _COMPARED = {
     "tokens": "tokens in the vocabulary",
     "vocabulary": "vocabulary",

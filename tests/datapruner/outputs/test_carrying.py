@@ -22,7 +22,7 @@ from datapruner.outputs.training_rows import TrainingRows
 from datapruner.progress import Silent
 from datapruner.runs import published
 from scorers.conversations.chat import ChatRenderer, Encoded
-from scorers.models import fingerprint
+from scorers.models import fingerprint, tokenizer_file
 from tests import chat_templates as ct
 from tests.pipeline import Prune
 from tests.tiny_model import POSITIONS
@@ -269,3 +269,39 @@ def test_a_run_that_only_scored_has_nothing_to_carry(
     scored = datapruner.score(corpus_file, "ppl", home=home, **options)
     with pytest.raises(UsageError, match="scored and did not prune"):
         carry("anything", scored)
+
+
+def test_rows_of_every_sort_come_through_or_say_why_not(
+    carry: Carry, home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    thought = "<think>\nI add.\n</think>\n\n"
+    turns = {
+        "a system prompt, an emoji, white space": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Ünïcode?"},
+            {"role": "assistant", "content": "  yes 🙂🙂 日本\n\n"},
+        ],
+        "reasoning": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": f"{thought}2"}],
+        "reasoning that is dropped when another turn follows": [
+            {"role": "user", "content": "1+2"},
+            {"role": "assistant", "content": f"{thought}3"},
+            {"role": "user", "content": "and 4?"},
+            {"role": "assistant", "content": f"{thought}7"},
+        ],
+    }
+    run = datapruner.prune(
+        [{"messages": each} for each in turns.values()], "random", 1.0, home=home, **options
+    )
+    target = save(ct.byte_level(ct.QWEN3), tmp_path / "target")
+    rows, counts = carry(target, run)
+    found = list(read(rows).values())
+    [reason] = counts.refused
+    assert "leaves out the reasoning of turn 1" in reason
+    assert (counts.carried, len(found)) == (2, 2)
+    tokenizer = tokenizer_file.read(target)
+    texts = {
+        tokenizer.decode([label for label in labels if label != -100], skip_special_tokens=False)
+        for _, labels in found
+    }
+    assert any(text.endswith("  yes 🙂🙂 日本\n\n<|im_end|>") for text in texts)
+    assert f"{thought}2<|im_end|>" in texts
