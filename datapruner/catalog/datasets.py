@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, not_, or_, select, update
 from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,6 @@ from datapruner.catalog.models import (
 )
 from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
-from datapruner.schemas.datasets import MADE_UP
 
 _PLAIN = re.compile(r"[a-z0-9_]{1,63}")
 
@@ -74,11 +73,6 @@ def create(
     return dataset
 
 
-def is_named() -> ColumnElement[bool]:
-    """Of a dataset: that somebody gave it its name."""
-    return not_(Dataset.name.regexp_match(MADE_UP))
-
-
 def check_free(session: Session, project_id: str, name: str) -> None:
     """Raise ConflictError when the name is taken now: before an upload is stored in vain."""
     if session.scalar(select(Dataset.id).where(Dataset.project_id == project_id, Dataset.name == name)):
@@ -100,7 +94,7 @@ def listing(
     were made up only if they are wanted too."""
     query = select(Dataset).where(Dataset.project_id == project_id)
     if not unnamed:
-        query = query.where(is_named())
+        query = query.where(Dataset.named)
     return list(session.scalars(newest(query, Dataset.id, limit, before)))
 
 

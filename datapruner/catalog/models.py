@@ -10,6 +10,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from datapruner.schemas.datasets import MADE_UP
 
 JobState = str
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -144,6 +147,11 @@ class Job(Base):
     )
 
 
+def _is_named(context: Any) -> bool:
+    name: str = context.get_current_parameters()["name"]
+    return re.fullmatch(MADE_UP, name) is None
+
+
 class Dataset(Base):
     """A named series of immutable versions. `source` is where new rows come from, if it can be read again."""
 
@@ -153,6 +161,8 @@ class Dataset(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     """A plain lower-case identifier: it is the schema's name in SQL."""
+    named: Mapped[bool] = mapped_column(default=_is_named)
+    """Whether somebody gave it that name."""
     source: Mapped[dict[str, Any] | None]
     mapping: Mapped[dict[str, Any] | None]
     keep_versions: Mapped[int | None]
@@ -164,6 +174,7 @@ class Dataset(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
         Index("ix_datasets_project_id_id", "project_id", "id"),
+        Index("ix_datasets_project_id_named_id", "project_id", "named", "id"),
     )
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from sqlalchemy import Row, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from datapruner.catalog.datasets import is_named
 from datapruner.catalog.models import Dataset, Job, Run, Version
 from datapruner.query.sandbox import RESERVED
 
@@ -54,7 +53,7 @@ def named(session: Session, project_id: str, words: Collection[str]) -> Keys:
 def first(session: Session, project_id: str, most: int) -> Keys:
     """The schemas of the project's first datasets, by name, without those whose names were made up."""
     found: Keys = {}
-    for row in session.execute(_datasets(project_id).where(is_named()).order_by(Dataset.name).limit(most)):
+    for row in session.execute(_datasets(project_id).where(Dataset.named).order_by(Dataset.name).limit(most)):
         found |= _dataset(schema_name(row.id, row.name), row)
     return found
 

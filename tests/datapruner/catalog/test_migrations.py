@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
-from datapruner.catalog.models import Base, utcnow
+from datapruner.catalog.models import Base, Dataset, utcnow
 from datapruner.errors import UsageError
 from tests.command_line import Said
 
@@ -27,8 +27,8 @@ _NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade():
@@ -62,7 +62,7 @@ def later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def add(step: str) -> None:
         folder = tmp_path / "migrations"
         shutil.copytree(migrations.SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0005_next.py").write_text(step, encoding="utf-8")
+        (folder / "versions" / "0006_next.py").write_text(step, encoding="utf-8")
         monkeypatch.setattr(migrations, "SCRIPTS", folder)
 
     return add
@@ -117,7 +117,7 @@ def test_an_upgrade_leaves_the_rows_of_an_upgraded_database_alone(db: Database) 
     before = _fill(db)
     migrations.upgrade(db)
     assert _content(db) == before
-    assert migrations.current(db) == migrations.newest() == "0004"
+    assert migrations.current(db) == migrations.newest() == "0005"
 
 
 def test_a_database_with_rows_goes_down_to_nothing_and_up_again(db: Database) -> None:
@@ -128,6 +128,19 @@ def test_a_database_with_rows_goes_down_to_nothing_and_up_again(db: Database) ->
     assert migrations.current(db) is None
     migrations.upgrade(db)
     assert _tables(db) == set(Base.metadata.tables)
+
+
+def test_datasets_that_were_there_are_named_or_not_by_their_names(db: Database) -> None:
+    names = {"a": True, "set_1": True, f"set_{'0' * 22}": False, f"prune_{'a9' * 11}": False}
+    migrations.upgrade(db, "0004")
+    with db.write() as session:
+        session.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('p', 'p', '2026-01-01')"))
+        for name in names:
+            row = "INSERT INTO datasets (id, project_id, name, next_version, created_at) VALUES "
+            session.execute(text(row + "(:name, 'p', :name, 1, '2026-01-01')"), {"name": name})
+    migrations.upgrade(db)
+    with db.read() as session:
+        assert dict(session.execute(select(Dataset.name, Dataset.named)).all()) == names
 
 
 def test_a_later_step_keeps_all_rows_up_and_down(db: Database, later_version: Callable[[str], None]) -> None:
@@ -143,7 +156,7 @@ def test_a_later_step_keeps_all_rows_up_and_down(db: Database, later_version: Ca
         )
     migrations.downgrade(db, "-1")
     assert _content(db) == before
-    assert migrations.current(db) == "0004"
+    assert migrations.current(db) == "0005"
     with pytest.raises(IntegrityError), db.write() as session:  # rows are checked again
         session.execute(text("DELETE FROM projects"))
 
@@ -156,7 +169,7 @@ def test_a_step_that_breaks_off_leaves_everything_as_it_was(
     later_version(_BROKEN)
     with pytest.raises(Exception, match="nothing"):
         migrations.upgrade(db)
-    assert migrations.current(db) == "0004"
+    assert migrations.current(db) == "0005"
     assert _content(db) == before
 
 
@@ -167,7 +180,7 @@ def test_a_database_of_a_newer_version_is_refused(
     later_version(_NEXT)
     migrations.upgrade(db)
     monkeypatch.setattr(migrations, "SCRIPTS", here)
-    with pytest.raises(UsageError, match="0005"):
+    with pytest.raises(UsageError, match="0006"):
         migrations.ensure_current(db)
 
 

@@ -38,7 +38,8 @@ ROWS_A_PAGE = 5 * FEW
 
 @pytest.fixture
 def crowded(database: Database) -> Database:
-    """Two projects with everything: a little in `p1`, and in `p2` a lot that is newer."""
+    """Two projects with everything: a little in `p1`, with many datasets that nobody named, and in `p2` a lot
+    that is newer."""
     sizes = {"p1": FEW, "p2": MANY}
     both = [(project, number) for project, size in sizes.items() for number in range(size)]
     ids = [f"{project}_{number:05}" for project, number in both]
@@ -46,8 +47,14 @@ def crowded(database: Database) -> Database:
     rows: dict[type[Any], list[dict[str, Any]]] = {
         Project: [{"id": project, "name": project} for project in sizes],
         Dataset: [
-            {"id": id_, "project_id": project, "name": id_}
-            for id_, (project, number) in zip(ids, both, strict=True)
+            *(
+                {"id": id_, "project_id": project, "name": id_}
+                for id_, (project, number) in zip(ids, both, strict=True)
+            ),
+            *(
+                {"id": f"p1_1{number:05}", "project_id": "p1", "name": f"prune_{number:022x}"}
+                for number in range(MANY)
+            ),
         ],
         Schedule: [
             {"id": id_, "project_id": project, "dataset_id": f"{project}_00000", "name": id_}
@@ -99,7 +106,8 @@ def crowded(database: Database) -> Database:
 
 
 LISTINGS: dict[str, Callable[[Session], object]] = {
-    "datasets": lambda s: datasets.listing(s, "p1", limit=LIMIT, before="p1_00025"),
+    "datasets": lambda s: datasets.listing(s, "p1", limit=LIMIT),
+    "datasets, further ones": lambda s: datasets.listing(s, "p1", limit=LIMIT, before="p1_00025"),
     "datasets, unnamed too": lambda s: datasets.listing(s, "p1", limit=LIMIT, unnamed=True),
     "versions": lambda s: datasets.versions(s, "p1_00000", limit=LIMIT, before=25),
     "jobs": lambda s: jobs.listing(s, "p1", limit=LIMIT, before="p1_00025"),
