@@ -96,7 +96,7 @@ class Size:
 
 
 WHOLE = Size(13_000, 200, 400, 4000, tuple(METHODS), ("alpaca", "gpt-4", "dolly", "evol", "user", "gsm8k"), 3)
-SMALL = Size(440, 48, 100, 400, tuple(METHODS), ("alpaca", "gpt-4"), 3)
+SMALL = Size(320, 32, 80, 400, tuple(METHODS), ("alpaca", "gpt-4"), 3)
 
 
 @dataclass(frozen=True)

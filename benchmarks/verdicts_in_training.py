@@ -31,7 +31,7 @@ from datapruner.training import UNTRAINED, MicroBatch, Reading, StepPruning, pru
 from scorers.signals.head import residuals
 
 ARM = "in-training"
-_RATE, _ROWS_A_STEP, _EPOCHS = 1.5e-3, 8, 2
+_RATE, _ROWS_A_STEP, _EPOCHS = 1.5e-3, 8, 1
 
 
 def fine_tuned(rows: Sequence[Mapping[str, Any]], home: Path, device: str, model: str) -> Path:
