@@ -111,7 +111,10 @@ def _set(
 ) -> HeldOutSet:
     tokens = trainings.outcome.tokens[held_out.name]
     losses: dict[str, list[float]] = {}
+    right: dict[str, list[float]] = {}
     for (arm, _), each in done.items():
+        if held_out.name in each.correct:
+            right.setdefault(arm, []).append(float(each.correct[held_out.name].mean()))
         losses.setdefault(arm, []).append(float(each.nll[held_out.name].sum() / tokens.sum()))
     return HeldOutSet(
         name=held_out.name,
@@ -123,7 +126,9 @@ def _set(
         contaminated=held_out.taken,
         left_out=held_out.rows - held_out.rejected - len(tokens),
         tokens=int(tokens.sum()),
+        answered=len(tokens) if right else 0,
         losses={arm: float(np.mean(each)) for arm, each in losses.items()},
+        exact_match={arm: float(np.mean(each)) for arm, each in right.items()},
         against=found.by_set.get(held_out.name, []),
     )
 
@@ -146,6 +151,8 @@ def _not_reached(trainings: Trainings, missing: Sequence[tuple[str, int]]) -> li
         rows, read = len(each.tokenised.index), trainings.plan.rows[each.name]
         if read < rows:
             found.append(f"{rows - read:,} of {rows:,} held-out rows of {each.name}")
+        if each.answers is not None and each.name not in trainings.plan.answered:
+            found.append(f"answers to the held-out rows of {each.name}, which state theirs")
     by_arm: dict[str, list[int]] = {}
     for arm, seed in missing:
         by_arm.setdefault(arm, []).append(seed)

@@ -21,11 +21,13 @@ _USED = 0.75  # of the time that is left, for what takes longer than it did at f
 @dataclass(frozen=True, slots=True)
 class Plan:
     """trained_tokens: of each training. steps: of each. rows: of each held-out set that are read.
-    rates: learning rates that are tried. seconds_a_token: of input, in a training."""
+    answered: the sets for which answers are written. rates: learning rates that are tried.
+    seconds_a_token: of input, in a training."""
 
     trained_tokens: int
     steps: int
     rows: dict[str, int]
+    answered: list[str]
     rates: list[float]
     seconds_a_token: float
 
@@ -35,28 +37,31 @@ class Amounts:
     """What a plan is made of.
 
     whole: trained tokens of a training without any limit. inputs: of each arm, its tokens for each trained
-    one. sets: of each held-out set, its rows and the tokens of all of them. seeds: how many. rates: those to
-    try, all of them on one seed of the control.
+    one. sets: of each held-out set, its rows and the tokens of all of them. writing: of the sets with
+    answers, how many tokens of training a row takes as long as. seeds: how many. rates: those to try, all of
+    them on one seed of the control.
     """
 
     whole: int
     inputs: Mapping[str, float]
     sets: Mapping[str, tuple[int, int]]
+    writing: Mapping[str, int]
     seeds: int
     rates: Sequence[float]
 
 
 def plan(amounts: Amounts, seconds: float | None, seconds_a_token: float) -> Plan:
     """The largest of a ladder of plans, each of twice the tokens of the one below, that fits into `seconds`,
-    or the least of them. None: all there is."""
+    or the least of them; answers are written where there is time for that too. None: all there is."""
     budgets = [amounts.whole]
     while seconds is not None and budgets[-1] > 2 * _LEAST_TOKENS:
         budgets.append(_rung(budgets[-1]))
     for budget in budgets:
         rows = _rows(amounts, None if seconds is None else budget)
-        found = Plan(budget, steps_of(budget), rows, list(amounts.rates), seconds_a_token)
-        if seconds is None or _seconds(amounts, found) <= _USED * seconds:
-            return found
+        for answered in dict.fromkeys((tuple(amounts.writing), ())):
+            found = Plan(budget, steps_of(budget), rows, list(answered), list(amounts.rates), seconds_a_token)
+            if seconds is None or _seconds(amounts, found) <= _USED * seconds:
+                return found
     return found
 
 
@@ -84,6 +89,7 @@ def _rows(amounts: Amounts, budget: int | None) -> dict[str, int]:
 
 def _seconds(amounts: Amounts, found: Plan) -> float:
     reading = READING * sum(tokens / rows * found.rows[name] for name, (rows, tokens) in amounts.sets.items())
+    reading += sum(amounts.writing[name] * found.rows[name] for name in found.answered)
     inputs = [found.trained_tokens * each for each in amounts.inputs.values()]
     tried = (len(amounts.rates) - 1) * (found.trained_tokens * amounts.inputs["random"] + reading)
     trainings = amounts.seeds * (sum(inputs) + len(inputs) * reading)

@@ -22,13 +22,16 @@ from datapruner.evaluation.controls import Candidates
 from datapruner.evaluation.examples import Examples, Tokenised, lists
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.progress import Progress
+from datapruner.rewriting.answers import stated_answer
+from datapruner.rewriting.reasoning import last_assistant
 from datapruner.runs.published import Run
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
     """A set of held-out rows. rows: of the input, of which `rejected` could not be read. copies: of others.
-    taken: rows of the corpus that are the same, or hold text of it, and are not trained on."""
+    taken: rows of the corpus that are the same, or hold text of it, and are not trained on. answers: what
+    each sample states as its answer, by its id; None unless all do."""
 
     name: str
     source: str
@@ -37,6 +40,7 @@ class HeldOut:
     rejected: int
     tokenised: Tokenised
     taken: int
+    answers: dict[str, str] | None
 
     def first(self, number: int) -> Sequence[str]:
         """The ids of so many of its samples, drawn once and for all."""
@@ -90,6 +94,18 @@ def _candidates(index: pl.DataFrame) -> Candidates:
     )
 
 
+def _answers(corpus: Corpus, read: Tokenised) -> dict[str, str] | None:
+    """The answer that each sample states, by its id; None unless all do."""
+    found: dict[str, str] = {}
+    for batch in corpus.conversations(read.index["row"].to_list()):
+        for _, sample_id, conversation in batch:
+            answer = stated_answer(conversation.turns[last_assistant(conversation)].content)
+            if answer is None:
+                return None
+            found[sample_id] = answer
+    return found
+
+
 def tokenised(corpus: Corpus, wanted: Pass, home: Path, machine: Machine, progress: Progress) -> Tokenised:
     """The samples of a corpus as the model reads them, tokenised unless they were before."""
     return Tokenised.of(corpus, measure(corpus, wanted.tokens_only(), home, machine, progress=progress))
@@ -126,6 +142,7 @@ def prepare(
                         remedy="give rows with an answer each, in any shape that is read for training",
                         field="held_out",
                     )
+                answers = _answers(rows, read)
                 originals = pa.Table.from_batches(list(rows.originals()))
             own = set(read.index["sample_id"])
             same = set(index.filter(pl.col("sample_id").is_in(own))["row"])
@@ -142,6 +159,7 @@ def prepare(
                     rejected=counts.rejected,
                     tokenised=read,
                     taken=len(mine),
+                    answers=answers,
                 )
             )
     left = index.filter(~pl.col("row").is_in(list(taken)))

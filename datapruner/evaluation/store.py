@@ -18,16 +18,19 @@ from datapruner.evaluation.training import Trained
 from datapruner.system.files import clear_unfinished, publishing, write_json
 
 Losses = dict[str, NDArray[np.float64]]
+Truths = dict[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """A training and what was read after it: `nll` by held-out set. tokens: of its rows. seconds: it took."""
+    """A training and what was read after it: `nll` by held-out set, and `correct` by those whose answers were
+    compared. tokens: of its rows. seconds: it took."""
 
     trained: Trained
     tokens: int
     seconds: float
     nll: Losses
+    correct: Truths
 
 
 class Store:
@@ -55,7 +58,8 @@ class Store:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             losses = {name: arrays[f"nll/{at}"] for at, name in enumerate(about["sets"])}
-        return Done(Trained(**about["trained"]), about["tokens"], about["seconds"], losses)
+            correct = {name: arrays[f"correct/{at}"] for at, name in enumerate(about["answered"])}
+        return Done(Trained(**about["trained"]), about["tokens"], about["seconds"], losses, correct)
 
     def put(self, arm: str, seed: int, rate: float, done: Done) -> None:
         """Keep a training, whole or not at all."""
@@ -64,8 +68,10 @@ class Store:
             "tokens": done.tokens,
             "seconds": done.seconds,
             "sets": list(done.nll),
+            "answered": list(done.correct),
         }
         arrays: dict[str, Any] = {f"nll/{at}": values for at, values in enumerate(done.nll.values())}
+        arrays |= {f"correct/{at}": values for at, values in enumerate(done.correct.values())}
         with publishing(self._path(arm, seed, rate)) as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
 

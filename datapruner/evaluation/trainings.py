@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from datapruner.errors import ModelError, UsageError
 from datapruner.evaluation.controls import ALL, LONGEST, RANDOM, Candidates
 from datapruner.evaluation.examples import Examples, Ints
 from datapruner.evaluation.plan import READING, Amounts, Plan, plan
-from datapruner.evaluation.reading import read
+from datapruner.evaluation.reading import LONGEST_ANSWER, answered, read
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.evaluation.store import Done, Store
@@ -32,11 +32,15 @@ from datapruner.evaluation.training import RATES, Trainee
 from datapruner.measuring.measure import Machine, Pass, proxy_for
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
+from datapruner.rewriting.answers import AnswerCheck
+from datapruner.rewriting.math_judge import MathJudge
 from datapruner.runs.published import Run
 
 _VERSION = 1
 PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
 _PROBE_TOKENS = 256
+_WRITING = {"cpu": 2, "cuda": 25}
+"""As many tokens of training take as long as the writing of one: a GPU writes far below its speed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +73,7 @@ class Outcome:
         """What verdicts are made of."""
         for (arm, seed), done in self.done.items():
             for name, nll in done.nll.items():
-                yield Readings(arm, seed, name, nll, self.tokens[name])
+                yield Readings(arm, seed, name, nll, self.tokens[name], done.correct.get(name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +127,7 @@ def train(
     )
     made = store.plan()
     if made is None:
-        amounts = _amounts(arms, whole, sets, settings)
+        amounts = _amounts(arms, whole, sets, settings, trainee.device.type)
         left = None if settings.seconds is None else settings.seconds - (time.monotonic() - started)
         made = plan(amounts, left, _probe(trainee, arms[0], progress) if left is not None else 0.0)
         store.keep_plan(made)
@@ -186,7 +190,7 @@ def _arms(pool: Pool, runs: Sequence[Run], whole: int = 1) -> list[Arm]:
 
 
 def _amounts(
-    arms: Sequence[Arm], whole: int, sets: Sequence[HeldOut], settings: EvaluationSettings
+    arms: Sequence[Arm], whole: int, sets: Sequence[HeldOut], settings: EvaluationSettings, on: str
 ) -> Amounts:
     return Amounts(
         whole=whole,
@@ -195,6 +199,7 @@ def _amounts(
             each.name: (len(each.tokenised.index), int(each.tokenised.index["n_tokens"].sum()))
             for each in sets
         },
+        writing={each.name: _WRITING[on] * LONGEST_ANSWER for each in sets if each.answers is not None},
         seeds=settings.seeds,
         rates=RATES[settings.tuning],
     )
@@ -241,14 +246,20 @@ class _Work:
     started: float
     pace: float = 0.0
     """Seconds that the last training took for each token."""
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    """Of the sets for which answers are written, the right ones of the rows read."""
+    check: AnswerCheck = field(default_factory=lambda: AnswerCheck(MathJudge()))
 
     def all(self, arms: list[Arm]) -> Outcome:
-        examples = {
-            each.name: each.tokenised.examples(each.first(self.plan.rows[each.name])) for each in self.sets
-        }
+        chosen = {each.name: each.first(self.plan.rows[each.name]) for each in self.sets}
+        examples = {each.name: each.tokenised.examples(chosen[each.name]) for each in self.sets}
+        for each in self.sets:
+            if each.name in self.plan.answered and each.answers is not None:
+                self.answers[each.name] = [each.answers[sample_id] for sample_id in chosen[each.name]]
         seeds = [self.settings.seed + at for at in range(self.settings.seeds)]
         inputs = {arm.name: round(arm.inputs * self.plan.trained_tokens) for arm in arms}
         reading = round(READING * sum(int(each.lengths.sum()) for each in examples.values()))
+        reading += sum(map(len, self.answers.values())) * LONGEST_ANSWER * _WRITING[self.trainee.device.type]
         total = len(seeds) * sum(inputs.values()) + (len(self.plan.rates) - 1) * inputs[RANDOM]
         self.progress.stage("training", total, "tokens")
         passed = 0
@@ -322,7 +333,11 @@ class _Work:
 
         trained = self.trainee.train(taken, seed=seed, rate=rate, number=self.plan.steps, tell=hear)
         losses = {name: read(self.trainee, each) for name, each in examples.items()}
-        return Done(trained, int(taken.lengths.sum()), time.monotonic() - before, losses)
+        correct = {
+            name: answered(self.trainee, examples[name], answers, self.check)
+            for name, answers in self.answers.items()
+        }
+        return Done(trained, int(taken.lengths.sum()), time.monotonic() - before, losses, correct)
 
 
 def _loss(done: Done, examples: Mapping[str, Examples]) -> float:

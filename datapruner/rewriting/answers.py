@@ -40,11 +40,21 @@ _CHOICE = re.compile(r"\(([a-z])\)")  # of a multiple choice: (B) is B
 def final_answer(text: str) -> str | None:
     """The answer that a solution ends on: its last `\\boxed{}`, else what follows its last "answer is",
     "Answer:" or "####", else the text itself where that is one short line. None where there is none."""
+    if _BOXED.search(text) or _SAID.search(text):
+        return stated_answer(text)
+    return _line(text, _SHORT)
+
+
+def stated_answer(text: str) -> str | None:
+    """The answer that a solution states as such: `final_answer`, but that no text is one by being short."""
     if _BOXED.search(text):
         return _last_boxed(text)
     said = [match[str(match.lastgroup)] for match in _SAID.finditer(text)]
-    found, limit = (said[-1], _LONGEST) if said else (text, _SHORT)
-    found = found.lstrip(_BEFORE).rstrip(_AFTER)
+    return _line(said[-1], _LONGEST) if said else None
+
+
+def _line(text: str, limit: int) -> str | None:
+    found = text.lstrip(_BEFORE).rstrip(_AFTER)
     return found if found and len(found) <= limit and "\n" not in found else None
 
 

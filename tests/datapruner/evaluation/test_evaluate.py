@@ -13,6 +13,7 @@ import pytest
 
 import datapruner
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
+from datapruner.evaluation import reading
 from datapruner.evaluation.plan import steps_of
 from datapruner.evaluation.store import Store
 from datapruner.library import Result
@@ -145,6 +146,21 @@ def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
         assert before is not None
         assert done.trained == before.trained
         np.testing.assert_array_equal(done.nll["talk"], before.nll["talk"])
+
+
+def test_answers_that_rows_state_are_compared_with_those_that_models_write(
+    evaluate: Evaluate, pruned: Result, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LONGEST_ANSWER", 4)
+    sums = tmp_path / "sums.jsonl"
+    rows = [{"prompt": f"{a} and 9?", "response": f"That is {a + 9}.\n#### {a + 9}"} for a in range(5)]
+    sums.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    [found] = evaluate(pruned, {"sums": sums, "talk": held_out}, seeds=1)
+    talk, with_answers = sorted(found.held_out, key=lambda each: each.answered)
+    assert (talk.answered, talk.exact_match) == (0, {})
+    assert (with_answers.answered, with_answers.exact_match.keys()) == (5, with_answers.losses.keys())
+    assert with_answers.against[0].exact_match is not None
+    assert talk.against[0].exact_match is None
 
 
 def test_several_runs_share_their_controls(
