@@ -140,7 +140,7 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
-    return f"{value:,.0f}" if 1e4 <= size < 1e9 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1e4 <= size < 1e9 else f"{value:,.4g}"
 
 
 def share(part: float | None, whole: float) -> str:

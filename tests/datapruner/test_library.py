@@ -296,10 +296,10 @@ def test_files_with_the_same_chats_and_other_columns_do_not_take_each_others_pla
 ) -> None:
     prune("ppl", 0.5)
     rows = [line for line in tiny_model.LINES[:8] if isinstance(line, dict)]
-    labelled = [{**row, "label": row["id"] * 10} for row in rows]
+    labelled = [{**row, "grade": row["id"] * 10} for row in rows]
     plain, other = (datapruner.prune(each, "ppl", 1.0, home=home, **options) for each in (rows, labelled))
-    assert "label" not in plain.subset.column_names
-    assert other.subset["label"] == [row["label"] for row in labelled]
+    assert "grade" not in plain.subset.column_names
+    assert other.subset["grade"] == [row["grade"] for row in labelled]
     assert plain.subset["input_ids"] == other.subset["input_ids"]
 
 

@@ -147,7 +147,14 @@ def test_the_numbers_are_in_tables_which_need_no_script(report: RunReport, parse
     assert report.distributions is not None
     for each in report.distributions:
         assert each.column in cells
+    assert report.replay is not None
     assert report.replay in parsed.said("code")
+    assert report.evaluations is not None
+    [told] = report.evaluations
+    for arm in told.arms:
+        assert f"{arm.trained_tokens:,g}" in cells
+    for against in (*told.overall, *(each for held_out in told.held_out for each in held_out.against)):
+        assert f"{against.nats_per_token.difference:+.4f}" in cells
     assert len(parsed.of("table")) > 5
 
 
