@@ -21,10 +21,12 @@ from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation.controls import Candidates
 from datapruner.evaluation.examples import Examples, Tokenised, lists
 from datapruner.measuring.measure import Machine, Pass, measure
+from datapruner.measuring.passes import positions
 from datapruner.progress import Progress
 from datapruner.rewriting.answers import stated_answer
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.runs.published import Run
+from scorers.models import fingerprint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +53,12 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """The samples of the corpus that may be trained on, as they are read by the model; `index` is theirs."""
+    """The samples of the corpus that may be trained on, as they are read by the model; `index` is theirs.
+    foreign: whether the runs' tokens are others, so that their masks do not fit."""
 
     tokenised: Tokenised
     index: pl.DataFrame
+    foreign: bool
 
     def everything(self) -> Candidates:
         """All of them, with all of their response tokens."""
@@ -68,15 +72,26 @@ class Pool:
         """
         with duckdb.connect(str(run.database), read_only=True) as connection:
             kept = connection.sql(
-                "SELECT row, n_kept_tokens FROM sample_scores WHERE keep AND n_kept_tokens > 0"
+                "SELECT row, n_kept_tokens, n_response_tokens FROM sample_scores "
+                "WHERE keep AND n_kept_tokens > 0"
             ).pl()
         found = self.index.join(kept, on="row", how="inner", maintain_order="left")
         if found.is_empty():
             raise UsageError(f"run {run.run_id} kept no row that may be trained on")
-        return _candidates(found.with_columns(n_counted=pl.col("n_kept_tokens").cast(pl.Int64)))
+        if not self.foreign:
+            return _candidates(found.with_columns(n_counted=pl.col("n_kept_tokens").cast(pl.Int64)))
+        if not (found["n_kept_tokens"] == found["n_response_tokens"]).all():
+            raise UsageError(
+                f"run {run.run_id} pruned tokens, and the model to train has others",
+                remedy="train its proxy model, or one with the same tokenizer and chat template",
+                field="model",
+            )
+        return _candidates(found)
 
     def examples_of(self, run: Run, ids: Sequence[str]) -> Examples:
         """These samples with the tokens that the run kept."""
+        if self.foreign:
+            return self.tokenised.examples(ids)
         wanted = pl.DataFrame({"sample_id": ids}).join(
             self.index, on="sample_id", how="left", maintain_order="left"
         )
@@ -115,12 +130,13 @@ def prepare(
     corpus: Path,
     held_out: Mapping[str, tuple[str, Path]],
     wanted: Pass,
+    measured: Pass,
     home: Path,
     machine: Machine,
     progress: Progress,
 ) -> tuple[Pool, list[HeldOut]]:
     """The rows to train on and those to read: held-out sets by name, with what they are called and where
-    their rows are, ingested.
+    their rows are, ingested. wanted: how the model to train reads rows; measured: how the runs did.
 
     Raises InputError for a set without a row that can be read, NothingSurvivedError when there is nothing
     left to train on.
@@ -168,4 +184,13 @@ def prepare(
             f"nothing is left to train on: {len(taken)} of {len(index)} rows hold text of held-out rows",
             remedy="hold out rows that the corpus does not have",
         )
-    return Pool(pool, left), sets
+    return Pool(pool, left, not _same_tokens(wanted, measured)), sets
+
+
+def _same_tokens(one: Pass, other: Pass) -> bool:
+    """Whether both read a text as the same tokens, and as many of them."""
+    if one.key.revision == other.key.revision and one.key.template_hash == other.key.template_hash:
+        return True
+    first, second = (fingerprint.of_folder(each.proxy.path) for each in (one, other))
+    same = first["tokenizer"] == second["tokenizer"] and first["template"] == second["template"]
+    return same and positions(one.proxy.path) == positions(other.proxy.path)

@@ -113,8 +113,9 @@ def train(
     measuring = runs[0].config.measuring
     if settings.model is not None:
         measuring = measuring.model_copy(update={"model": settings.model})
+    measured = proxy_for(runs[0].config.measuring, machine.models or home, machine.devices)
     wanted = proxy_for(measuring, machine.models or home, machine.devices)
-    pool, sets = prepare(corpus, held_out, wanted, home, machine, progress)
+    pool, sets = prepare(corpus, held_out, wanted, measured, home, machine, progress)
     arms = _arms(pool, runs)
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)

@@ -96,7 +96,7 @@ def _reference(
         text, source = template.in_folder(ours)
         key = replace(found.key, template_hash=base.key.template_hash)
         found = replace(found, key=key, template=text if source == "model" else "")
-    if (limit := _positions(ours)) != _positions(theirs):
+    if (limit := positions(ours)) != positions(theirs):
         limits = [n for n in (limit, found.key.max_length) if n is not None]
         found = replace(found, key=replace(found.key, max_length=min(limits, default=None)))
     return found
@@ -108,7 +108,7 @@ def _vocabulary(folder: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))["model"].get("vocab") if path.is_file() else None
 
 
-def _positions(folder: Path) -> int | None:
+def positions(folder: Path) -> int | None:
     """The longest sequence that a model allows, as its configuration says."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,28 @@ def test_several_runs_share_their_controls(
     longest = pruned.scores["n_response_tokens"].max()
     assert isinstance(longest, int)
     assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:3])
+
+
+def test_another_model_is_trained_on_the_masks_only_where_its_tokens_are_the_same(
+    evaluate: Evaluate,
+    pruned: Result,
+    held_out: Path,
+    prune: Prune,
+    reference_folder: Path,
+    tiny_folder: Path,
+    tmp_path: Path,
+) -> None:
+    [same] = evaluate(pruned, held_out, model=str(reference_folder), seeds=1)
+    [own] = evaluate(pruned, held_out, seeds=1)
+    assert same.arms[1].trained_tokens == own.arms[1].trained_tokens
+    assert same.held_out[0].losses != own.held_out[0].losses
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8").replace("<|im_end|>", "!<|im_end|>"))
+    with pytest.raises(UsageError, match="pruned tokens, and the model to train has others"):
+        evaluate(pruned, held_out, model=str(other), seeds=1)
+    [whole] = evaluate(prune("length", 0.5), held_out, model=str(other), seeds=1)
+    assert whole.verdict == "no difference"
 
 
 def test_what_time_is_too_short_for_is_said(evaluate: Evaluate, pruned: Result, held_out: Path) -> None:
