@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from benchmarks.figures import figure
 from benchmarks.ingest import synthetic
@@ -44,7 +45,7 @@ from datapruner.runs import pipeline, published
 from datapruner.runs.selection import score
 from datapruner.runs.tables import SCALARS
 from scorers.methods import registry
-from scorers.signals.columns import VECTOR_SIGNALS, Signals, corpus_settings, needs_by_view
+from scorers.signals.columns import ALIGNED_VIEWS, VECTOR_SIGNALS, Signals, corpus_settings, needs_by_view
 
 SHARE, SEED, TARGETS, SQL_SECONDS = 0.25, 0, 1000, 600.0
 FORMATS = (".parquet", ".jsonl", ".csv")
@@ -76,9 +77,9 @@ def signal_cache(home: Path) -> SignalCache:
     return SignalCache(home, proxy_for(measuring(home), home, ("cpu",)).key)
 
 
-def ids_of(home: Path) -> list[str]:
+def ids_of(home: Path) -> pl.Series:
     with Corpus(next((home / "corpora").glob("*.duckdb"))) as corpus:
-        return corpus.sample_index()["sample_id"].to_list()
+        return corpus.sample_index()["sample_id"]
 
 
 def write_shards(home: Path, tokens: int, first: int, ids: Sequence[str]) -> None:
@@ -97,7 +98,7 @@ def build(home: Path, rows: int, tokens: int) -> None:
     store.ingest_to(str(source), {}, home, Silent())
     source.unlink()
     signal_cache(home).create()
-    ids = ids_of(home)
+    ids = ids_of(home).to_list()
     step = SHARD_ROWS * 16
     with ProcessPoolExecutor() as pool:
         written = [
@@ -111,11 +112,14 @@ def read_signals(home: Path, needs: frozenset[str]) -> tuple[Signals, float]:
     """Signals with all views, of the same cache; and how many bytes their columns have."""
     cache, ids = signal_cache(home), ids_of(home)
     by_view = needs_by_view(needs)
-    made, size = {}, 0
-    for view, names in by_view.items():
+    made: dict[str, Signals] = {}
+    size = 0
+    for view, names in sorted(by_view.items()):
         fitted = {need for need in names if corpus_settings(need)}
         some = ids[:TARGETS] if view == "target" else ids
         found = cache.signals(some, names - fitted)
+        if view in ALIGNED_VIEWS:  # as a run has them
+            found = replace(found, ids=made[""].ids)
         made[view] = found
         size += sum(column.nbytes for column in (*found.samples.values(), *found.tokens.values()))
         size += sum(math.prod(found.vectors[name].shape) * 4 for name in names & set(VECTOR_SIGNALS))

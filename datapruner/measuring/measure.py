@@ -178,9 +178,9 @@ def measure(
     planned = None if plan is None else plan.rows()
     if wanted.fuller is not None and planned is None:
         fuller = SignalCache(home, wanted.fuller)
-        if len(fuller.status(index["sample_id"].to_list())) == len(index):
+        if len(fuller.status(index["sample_id"])) == len(index):
             cache = fuller
-    known = cache.status(index["sample_id"].to_list())
+    known = cache.status(index["sample_id"])
     errors = dict(known.drop_nulls("error").select("sample_id", "error").iter_rows())
     missing = index.join(known, on="sample_id", how="anti", maintain_order="left")
     if missing.is_empty():
@@ -209,7 +209,7 @@ def measure(
     # All samples anew, as a task that lacked one did the others again and replaced its shard. Another run on
     # the same home may have measured meanwhile what failed in this one.
     cache = SignalCache(home, key)
-    found = dict(cache.status(index["sample_id"].to_list()).iter_rows())
+    found = dict(cache.status(index["sample_id"]).iter_rows())
     failed = {sample_id: reason for sample_id, reason in failed.items() if sample_id not in found}
     errors = {sample_id: reason for sample_id, reason in found.items() if reason is not None} | failed
     lost = len(index) - len(found) - len(failed)

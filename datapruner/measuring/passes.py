@@ -144,19 +144,21 @@ class Views:
             return np.empty(0, np.int64)
         return self.base.cache.columns(signals.ids.tolist(), ["n_truncated"])["n_truncated"].to_numpy()
 
-    def signals(self, ids: list[str], wanted: frozenset[str]) -> Signals:
+    def signals(self, ids: pl.Series, wanted: frozenset[str]) -> Signals:
         """The signals in `wanted` of these samples of the corpus, with the views of them."""
         by_view = needs_by_view(wanted)
-        others = {
-            view: measurement.cache.signals(ids if view in ALIGNED_VIEWS else self.target, by_view[view])
-            for view, measurement in self.others.items()
-        }
         fitted = {need for need in by_view[""] if corpus_settings(need) is not None}
         signals = self.base.cache.signals(ids, by_view[""] - fitted - {SENTENCE_EMBEDDING})
-        samples = {**signals.samples, **{need: self.fitted(ids, need) for need in sorted(fitted)}}
+        others = {
+            view: replace(measurement.cache.signals(ids, by_view[view]), ids=signals.ids)
+            if view in ALIGNED_VIEWS
+            else measurement.cache.signals(self.target, by_view[view])
+            for view, measurement in self.others.items()
+        }
+        samples = {**signals.samples, **{need: self.fitted(ids.to_list(), need) for need in sorted(fitted)}}
         vectors = dict(signals.vectors)
         if self.embedded is not None:
-            vectors[SENTENCE_EMBEDDING] = self.embedded.vectors(ids)
+            vectors[SENTENCE_EMBEDDING] = self.embedded.vectors(ids.to_list())
         return replace(signals, others=others, samples=samples, vectors=vectors)
 
 

@@ -37,6 +37,7 @@ from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNAL
 _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
 NO_MODEL = "none"
 """The dtype in the key of a cache of token ids and their places alone, for which no model was loaded."""
+_TEXTS_AT_ONCE = 65_536
 _COUNTS = ("n_tokens", "n_prompt_tokens", "n_response_tokens")
 _INDEX = {"sample_id": pl.String, "error": pl.String, "shard": pl.UInt32, "line": pl.UInt32}
 _ELEMENTS: Mapping[str, type[np.generic]] = {"real": np.float32, "whole": np.int32, "truth": np.bool_}
@@ -125,7 +126,7 @@ class SignalCache:
             self._known = shards
         return self._located
 
-    def status(self, ids: Sequence[str]) -> pl.DataFrame:
+    def status(self, ids: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Of these samples, the measured ones: columns sample_id, error (null when measured well)."""
         return self._index().select("sample_id", "error").join(_wanted(ids), on="sample_id", how="semi")
 
@@ -158,7 +159,7 @@ class SignalCache:
             return found.select("input_ids", pl.col("position").list.first()).collect().row(0)
         return None
 
-    def signals(self, ids: Sequence[str], needs: frozenset[str]) -> Signals:
+    def signals(self, ids: Sequence[str] | pl.Series, needs: frozenset[str]) -> Signals:
         """Signals of measured samples in the order of `ids`: those in `needs`, and the counts.
 
         Names are those of `scorers.signals.columns`; token signals are asked for as "token:nll".
@@ -172,7 +173,7 @@ class SignalCache:
         frame = places.columns(list(dict.fromkeys(_MEANS.get(name, name) for name in samples)))
         offsets = np.concatenate([[0], np.cumsum(frame["n_response_tokens"].to_numpy())])
         return Signals(
-            ids=np.array(ids, dtype=np.str_),
+            ids=_texts(ids),
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
             tokens=_tokens(places, offsets, tokens),
             offsets=offsets,
@@ -183,7 +184,9 @@ class SignalCache:
         """A vector signal of measured samples in the order of `ids`."""
         return self._vectors(self.places(ids), ids, [name])[name]
 
-    def _vectors(self, places: Places, ids: Sequence[str], names: Sequence[str]) -> dict[str, Spool]:
+    def _vectors(
+        self, places: Places, ids: Sequence[str] | pl.Series, names: Sequence[str]
+    ) -> dict[str, Spool]:
         by_id = _by_id(ids) if names else np.empty(0, np.int64)
         found: dict[str, Spool] = {}
         for rows, frame in places.blocks(names) if names else ():
@@ -207,9 +210,20 @@ def _tokens(places: Places, offsets: Ints, names: Sequence[str]) -> dict[str, ND
     return found
 
 
-def _by_id(ids: Sequence[str]) -> Ints:
+def _texts(ids: Sequence[str] | pl.Series) -> NDArray[np.str_]:
+    """The ids as an array, made without all of them as Python's texts."""
+    column = pl.Series(ids, dtype=pl.String)
+    longest = int(column.str.len_chars().to_numpy().max(initial=1))
+    found = np.empty(len(column), dtype=f"<U{longest}")
+    for start in range(0, len(column), _TEXTS_AT_ONCE):
+        some = column[start : start + _TEXTS_AT_ONCE]
+        found[start : start + len(some)] = some.to_list()
+    return found
+
+
+def _by_id(ids: Sequence[str] | pl.Series) -> Ints:
     """The place of each among all in the order of their ids, (N,)."""
-    order = np.argsort(np.array(ids, dtype=np.str_), kind="stable")
+    order = np.argsort(_texts(ids), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return place

@@ -129,14 +129,14 @@ def run_on(
     wanted = needs(config.methods, config.combine)
     if views.base.cache.key.has_signals:
         wanted |= tables.SCALARS
-    measured_ids = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
-    signals = views.signals(measured_ids, wanted) if measures and measured_ids else tables.UNMEASURED
+    read = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"]
+    signals = views.signals(read, wanted) if measures and len(read) else tables.UNMEASURED
     left_out: tables.LeftOut | None = None
     if config.filter is not None:
         scores = score(signals, config.methods, None, config.seed).samples
         measured = tables.measured_columns(signals, views.truncated(signals), scores)
         chosen, left_out = stages.filtered(config, chosen, measured)
-        signals = views.signals(chosen["sample_id"].to_list(), wanted)
+        signals = views.signals(chosen["sample_id"], wanted)
     selected = score(
         signals,
         config.methods,
@@ -146,6 +146,7 @@ def run_on(
         coverage=config.coverage,
     )
     scored, after = stages.narrowed(selected, signals, views.base, config, machine, progress)
+    signals = tables.needed_still(signals)
     counts = stages.dropped_by(corpus, config, dropped, left_out, selected, after)
     lineage = _lineage(corpus, target, views)
     if dropped.evaluations:

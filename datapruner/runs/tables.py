@@ -28,7 +28,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
                     kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[]);
 CREATE TABLE scored (row BIGINT);
 """
+_HELD_BYTES = 256 << 20
 _TOKEN_TYPES = {"real": pa.float32(), "whole": pa.int32(), "truth": pa.bool_()}
 
 
@@ -113,6 +114,13 @@ class LeftOut:
 
     columns: pl.DataFrame
     reason: str
+
+
+def needed_still(signals: Signals) -> Signals:
+    """What the tables need of signals when scores and masks are made. Few tokens stay; many are read again,
+    some at a time."""
+    size = sum(column.nbytes for column in signals.tokens.values())
+    return replace(signals, tokens=signals.tokens if size <= _HELD_BYTES else {}, vectors={}, others={})
 
 
 def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: Columns) -> pl.DataFrame:

@@ -110,7 +110,7 @@ def _blocks(signals: Signals) -> Iterator[tuple[int, int]]:
         yield start, min(start + _BLOCK_SAMPLES, len(signals))
 
 
-def _excess(signals: Signals, tokens: slice | Ints) -> Floats:
+def _excess(signals: Signals, tokens: slice) -> Floats:
     """nll under the proxy less nll under the reference of these response tokens, float64.
 
     Raises ValueError when the reference model was not measured, or read other tokens.
@@ -132,23 +132,50 @@ def _keep_tokens(
     """Token mask (M,), True outside of the kept samples, the lowest excess within the budget, and a warning
     where what must stay is more than the budget."""
     mask = all_tokens(signals)
-    tokens = np.flatnonzero(np.repeat(keep, signals.lengths))
-    excess = _excess(signals, tokens)
-    if not len(tokens):
+    concerned = np.repeat(keep, signals.lengths)
+    excess = _excess_of(signals, concerned)
+    if not len(excess):
         return mask, None, ()
-    by_id = np.empty(len(signals), dtype=np.int64)
-    by_id[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
-    owner = np.repeat(np.flatnonzero(keep), signals.lengths[keep])
-    order = np.lexsort((by_id[owner], -excess))  # ties in the order of the tokens
-    _, first = np.unique(owner[order], return_index=True)  # each sample's highest token
-    must = np.zeros(len(tokens), dtype=np.bool_)
-    must[order[first]] = True
+    samples = np.flatnonzero(keep & (signals.lengths > 0))
+    must = _highest(excess, signals.lengths[samples])
     if options.protect_end:
-        must |= token_column(signals, "is_end")[tokens].astype(np.bool_)
-    ranked = order[~must[order]]
-    wanted, needed = count_to_keep(options.token_keep, len(tokens)), int(must.sum())
-    within = ranked[: max(0, wanted - needed)]
-    must[within] = True
-    mask[tokens] = must
+        must |= token_column(signals, "is_end")[concerned].astype(np.bool_)
+    wanted, needed = count_to_keep(options.token_keep, len(excess)), int(must.sum())
+    others = excess[~must]
+    more, cut = min(max(0, wanted - needed), len(others)), None
+    if more:
+        others.partition(len(others) - more)  # in place: there are many
+        cut = float(others[len(others) - more])
+        above = int((others > cut).sum())
+        tied = np.flatnonzero((excess == cut) & ~must)
+        must |= excess > cut
+        by_id = np.empty(len(signals), dtype=np.int64)
+        by_id[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
+        owner = samples[np.searchsorted(np.cumsum(signals.lengths[samples]), tied, side="right")]
+        order = np.argsort(by_id[owner], kind="stable")  # then the order of the tokens
+        must[tied[order[: more - above]]] = True
+    mask[concerned] = must
     over = f"rho: {needed:,} tokens kept, over the {wanted:,} of token_keep: the last and the highest stay"
-    return mask, float(excess[within[-1]]) if len(within) else None, (over,) if needed > wanted else ()
+    return mask, cut, (over,) if needed > wanted else ()
+
+
+def _excess_of(signals: Signals, tokens: Bools) -> Floats:
+    """The excess of the tokens that are marked in (M,), without copies of all that it is made of."""
+    found = np.empty(int(tokens.sum()))
+    done = 0
+    for start, stop in _blocks(signals):
+        block = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+        some = _excess(signals, block)[tokens[block]]
+        found[done : done + len(some)] = some
+        done += len(some)
+    return found
+
+
+def _highest(excess: Floats, lengths: Ints) -> Bools:
+    """Each sample's highest token, of equal ones the first. `lengths` are all above 0."""
+    begins = np.cumsum(lengths) - lengths
+    largest = np.flatnonzero(excess == np.repeat(np.maximum.reduceat(excess, begins), lengths))
+    _, first = np.unique(np.searchsorted(begins, largest, side="right"), return_index=True)
+    found = np.zeros(len(excess), dtype=np.bool_)
+    found[largest[first]] = True
+    return found

@@ -46,6 +46,8 @@ class Vectors(Protocol):
     def __getitem__(self, rows: Ints, /) -> NDArray[np.float32]: ...
 
 
+_BLOCK = 1 << 15  # samples whose tokens are counted at once: numpy makes whole numbers of them
+
 SIGNAL_VERSION = 2
 """Raised whenever a signal's value would change; part of the cache key."""
 
@@ -212,5 +214,9 @@ class Signals:
         """How many of each sample's tokens are marked in (M,): (N,)."""
         count = np.zeros(len(self), dtype=np.int64)
         some = np.flatnonzero(self.lengths)  # a sum over none would be the next sample's first
-        count[some] = np.add.reduceat(tokens, self.offsets[some], dtype=np.int64)
+        for part in np.split(some, range(_BLOCK, len(some), _BLOCK)):
+            if len(part):
+                first, last = int(self.offsets[part[0]]), int(self.offsets[part[-1] + 1])
+                begins = self.offsets[part] - first
+                count[part] = np.add.reduceat(tokens[first:last], begins, dtype=np.int64)
         return count

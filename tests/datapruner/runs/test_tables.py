@@ -109,7 +109,13 @@ def test_when_nothing_is_kept_the_masks_are_empty_and_have_their_columns() -> No
 
 @pytest.mark.parametrize(
     ("limit", "most"),
-    [("_CHUNK_SAMPLES", 1), ("_CHUNK_SAMPLES", 5), ("_CHUNK_SAMPLES", 24), ("_CHUNK_TOKENS", 60)],
+    [
+        ("_CHUNK_SAMPLES", 1),
+        ("_CHUNK_SAMPLES", 5),
+        ("_CHUNK_SAMPLES", 24),
+        ("_CHUNK_TOKENS", 60),
+        ("_HELD_BYTES", 0),
+    ],
 )
 def test_masks_and_token_scores_do_not_depend_on_how_much_is_taken_at_once(
     prune: Prune, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
