@@ -85,6 +85,13 @@ class Result:
             raise UsageError("this run selected nothing, so it has no masks", remedy="prune")
         return self._table("SELECT * FROM masks ORDER BY row")
 
+    @property
+    def pruned_tokens(self) -> int:
+        """Response tokens of kept samples that are not to be trained on: what rows with texts alone, which
+        have no masks, would train on as well. 0 where nothing counted tokens."""
+        kept = self.scores.filter("keep")
+        return int((kept["n_response_tokens"] - kept["n_kept_tokens"]).sum())
+
     @cached_property
     def token_scores(self) -> pl.DataFrame:
         """One line per response token of every measured sample."""

@@ -179,6 +179,13 @@ def _(tour: Tour, step: Step) -> None:
     assert "Least expected tokens" in out
 
 
+@promised("datapruner export latest --for trl --out train.parquet")
+def _(tour: Tour, step: Step) -> None:
+    assert "SFTConfig(" in tour.type(step).out
+    subset = pq.read_table(tour.folder / "subset.parquet", columns=["labels"])
+    assert pq.read_table(tour.folder / "train.parquet", columns=["labels"]).equals(subset)
+
+
 @promised("datapruner report latest --out report.html")
 def _(tour: Tour, step: Step) -> None:
     assert "ingested" in tour.type(step).out

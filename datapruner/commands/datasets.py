@@ -242,7 +242,7 @@ def create_export(
         model = client.runs.get(export.run_id).config["measuring"]["model"]
     answers.details(output, export, {"Export": export.id, "Rows": export.rows, "Written": out})
     if export.counts is not None:
-        output.show("", *fetched(export.format, export.counts, model, out))
+        output.show("", *fetched(export, model, out))
 
 
 @exports_app.command("fetch")

@@ -81,6 +81,8 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
             yield _examples(found, title)
     if written:
         yield listed("Written", files(written))
+    if "plain rows" in written:
+        yield from lost_masks(result)
     yield listed("Next", _next(result, written, width))
 
 
@@ -88,6 +90,15 @@ def listed(title: str, lines: Iterable[str]) -> Group:
     return Group(
         Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2), expand=False) for line in lines)
     )
+
+
+def lost_masks(result: Result) -> Iterator[Text]:
+    """What plain rows lose of a run that pruned tokens."""
+    if lost := result.pruned_tokens:
+        tokens = display.plural(lost, "pruned token")
+        yield display.warnings(
+            [f"plain rows have no token masks: {tokens} will be trained on (export --for)"]
+        )
 
 
 def files(written: Written) -> Iterator[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from datapruner.library import TrainerExport
     from datapruner.outputs.carrying import CarriedCounts
-    from datapruner.schemas.exports import TrainerCounts
+    from datapruner.schemas.exports import ExportAnswer
 
 _REASONS = 5
 
@@ -110,7 +110,11 @@ def export(
         evaluations.require(result.run.folder, require_verdict)
     output = Output(as_json=as_json, quiet=quiet)
     if trainer is None:
+        from datapruner.commands import ending
+
         rows = result.export(out, plain=plain, shard_rows=shard_rows)
+        if plain:
+            output.show(*ending.lost_masks(result))
         pushed = _pushed(out, push, hub.DATA, public, result.run.run_id)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
@@ -151,15 +155,16 @@ def _pushed(path: Path, repo: str | None, folder: str, public: bool, run: str) -
     return {"pushed": hub.push(path, repo, folder, public=public, message=f"The subset of run {run}")}
 
 
-def fetched(name: str, counts: TrainerCounts, model: str, out: Path) -> Iterator[RenderableType]:
+def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableType]:
     """What is said of rows for a trainer that a service wrote; of an archive, how what is in it is used."""
     from datapruner.library import TrainerExport
     from datapruner.outputs.trainers import registry
     from datapruner.outputs.trainers.trainer import AsFolder
     from datapruner.outputs.training_rows import Counts, TrainingRows
 
-    trainer = registry.find(name)
-    rows = TrainingRows(lambda: iter(()), model, {}, counts=Counts(**counts.model_dump()))
+    assert export.counts is not None, export.id
+    trainer, counts = registry.find(export.format), Counts(**export.counts.model_dump())
+    rows = TrainingRows(lambda: iter(()), model, {}, export.max_length, counts=counts)
     if isinstance(trainer, AsFolder):
         place, unpacking = Path(registry.FOLDER), f"tar -xf {shlex.quote(str(out))}\n"
     else:
