@@ -52,10 +52,17 @@ def of_run(session: Session, run_id: str, settings: EvaluationSettings) -> Evalu
     return next((each for each in found if each.settings == settings.model_dump(mode="json")), None)
 
 
-def latest(session: Session, run_ids: Sequence[str]) -> dict[str, Evaluation]:
-    """The last published evaluation of each of these runs that has one."""
-    query = select(Evaluation).where(Evaluation.run_id.in_(run_ids), Evaluation.published_at.is_not(None))
-    return {each.run_id: each for each in session.scalars(query.order_by(Evaluation.id))}
+def latest(session: Session, run_id: str) -> Evaluation | None:
+    """The last published evaluation of a run."""
+    query = select(Evaluation).where(Evaluation.run_id == run_id, Evaluation.published_at.is_not(None))
+    return session.scalars(query.order_by(Evaluation.id.desc()).limit(1)).one_or_none()
+
+
+def verdicts(session: Session, run_ids: Sequence[str]) -> dict[str, str | None]:
+    """What the last published evaluation says of each of these runs that has one."""
+    query = select(Evaluation.run_id, Evaluation.verdict).order_by(Evaluation.id)
+    query = query.where(Evaluation.run_id.in_(run_ids), Evaluation.published_at.is_not(None))
+    return dict(session.execute(query).all())
 
 
 def document(evaluation: Evaluation) -> Document | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datapruner.catalog import evaluations, runs
 from datapruner.catalog import jobs as job_rows
 from datapruner.catalog.datasets import find as find_dataset
-from datapruner.catalog.models import Evaluation, Run, Version
+from datapruner.catalog.models import Run, Version
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.reports import RunReport
@@ -31,7 +31,7 @@ def listing(
     with service.db.read() as session:
         only = None if dataset is None else find_dataset(session, caller.project_id, dataset).id
         found = runs.listing(session, caller.project_id, limit=limit, before=before, dataset_id=only)
-        told = evaluations.latest(session, [shown.run.id for shown in found])
+        told = evaluations.verdicts(session, [shown.run.id for shown in found])
     return [_answer(shown, told) for shown in found]
 
 
@@ -39,7 +39,7 @@ def show(service: Service, caller: Caller, run: str) -> RunAnswer:
     """Raises NotFoundError."""
     with service.db.read() as session:
         shown = runs.show(session, caller.project_id, run)
-        return _answer(shown, evaluations.latest(session, [run]))
+        return _answer(shown, evaluations.verdicts(session, [run]))
 
 
 def delete(service: Service, caller: Caller, run: str, *, cascade: bool, dry_run: bool) -> Deleted:
@@ -118,8 +118,8 @@ def compare(service: Service, caller: Caller, run: str, other: str) -> Compariso
     both = [_published(service, caller, each) for each in (run, other)]
     found = results.comparison(service.storage, *both)
     with service.db.read() as session:
-        told = evaluations.latest(session, [each.id for each in both])
-    documents = [evaluations.document(told[each.id]) for each in both if each.id in told]
+        told = [evaluations.latest(session, each.id) for each in both]
+    documents = [evaluations.document(each) for each in told if each is not None]
     return found.model_copy(update={"evaluations": documents})
 
 
@@ -128,10 +128,10 @@ def _published(service: Service, caller: Caller, run: str) -> Run:
         return runs.find_published(session, caller.project_id, run)
 
 
-def _answer(shown: runs.Shown, told: Mapping[str, Evaluation]) -> RunAnswer:
+def _answer(shown: runs.Shown, verdicts: Mapping[str, str | None]) -> RunAnswer:
     run = shown.run
     return RunAnswer.model_validate(
         {name: getattr(run, name) for name in RunAnswer.model_fields if hasattr(run, name)}
         | {"dataset": shown.dataset, "version": shown.version, "state": shown.state}
-        | {"verdict": told[run.id].verdict if run.id in told else None}
+        | {"verdict": verdicts.get(run.id)}
     )

@@ -51,7 +51,8 @@ def test_an_evaluation_stands_as_its_job_does_until_what_came_of_it_is_there(
         assert evaluations.document(row) is None
     with database.read() as session:
         assert evaluations.show(session, run_id, row.id).state == "queued"
-        assert evaluations.latest(session, [run_id]) == {}
+        assert evaluations.latest(session, run_id) is None
+        assert evaluations.verdicts(session, [run_id]) == {}
         for run, name in ((run_id, "evl_none"), ("run_none", row.id)):
             with pytest.raises(NotFoundError, match=f"run {run} has no evaluation {name}"):
                 evaluations.show(session, run, name)
@@ -72,7 +73,10 @@ def test_the_last_published_one_of_a_run_is_found_also_by_its_settings(
         second = publish(session, start(session, run_id, more), verdict="worse")
         start(session, run_id)
     with database.read() as session:
-        assert evaluations.latest(session, [run_id, "run_none"])[run_id].id == second.id
+        last = evaluations.latest(session, run_id)
+        assert last is not None
+        assert last.id == second.id
+        assert evaluations.verdicts(session, [run_id, "run_none"]) == {run_id: "worse"}
         found = [evaluations.of_run(session, run_id, each) for each in (SETTINGS, more)]
         assert [each and each.id for each in found] == [first.id, second.id]
         other = SETTINGS.model_copy(update={"held_out": {"questions": "questions@2"}})
