@@ -83,7 +83,7 @@ def in_training(
             rows = trainings.pool.tokenised.examples(everything.draw(budget, seed).sample_ids)
             trained = _train(trainee, rows, trainings, pruning, seed)
             losses = {name: read(trainee, each) for name, each in examples.items()}
-            found = Done(trained, int(rows.lengths.sum()), time.monotonic() - before, losses, {})
+            found = Done(trained, int(rows.lengths.sum()), time.monotonic() - before, losses, {}, {})
             store.put(name, seed, trainings.outcome.rate, found)
         done[seed] = found
     if not done:

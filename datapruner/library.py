@@ -438,6 +438,7 @@ def evaluate(
     seeds: int = 3,
     seconds: float | None = None,
     seed: int = 0,
+    lm_eval: Sequence[str] = (),
     device: str = "auto",
     token_budget: int | None = None,
     home: str | Path | None = None,
@@ -450,7 +451,9 @@ def evaluate(
     `runs`: results, ids, "latest", or files that a run wrote; of one corpus. `held_out`: rows as for `prune`,
     or several sets of them by name. `model` is trained, by default the runs' proxy model; `tuning` is "lora",
     which takes the package's extra `eval`, or "full". `seconds` bounds all of it; what was not reached is
-    said, and asking again goes on. `home` must be that of the runs. The others are as for `prune`.
+    said, and asking again goes on. `lm_eval`: tasks of that package, by name or YAML file, that each model
+    does besides; they may run code and fetch data, as they say. `home` must be that of the runs. The others
+    are as for `prune`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError.
     """
@@ -475,7 +478,7 @@ def evaluate(
     corpora = {name: (sources[name], ingest_to(rows, {}, place, listener)) for name, rows in sets.items()}
     machine = Machine(find_devices(device), token_budget)
     corpus = published.corpus_path(found[0], place)
-    made = train_and_read(found, corpus, corpora, settings, place, machine, listener)
+    made = train_and_read(found, corpus, corpora, settings, place, machine, listener, lm_eval)
     for run, evaluation in zip(found, made, strict=True):
         evaluations.write(run.folder, evaluation)
     return made

@@ -41,6 +41,10 @@ def evaluate(
         float | None, typer.Option(metavar="S", help="Time to spend; what is not reached is said.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    lm_eval: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="A task of lm-eval to do besides: its name or YAML; repeatable."),
+    ] = None,
     device: given.Device = "auto",
     url: given.Url = None,
     as_json: given.Json = False,
@@ -50,14 +54,14 @@ def evaluate(
 
     The others: random rows and the longest rows, as many trained tokens of each, and all rows in as many
     steps. Held-out rows are taken out of all that is trained on. What is done is kept: the same command again
-    goes on where time was over. LoRA takes the extra `eval` of the package. With --url, the runs are those of
-    the service, DATA a file to send or one of its datasets.
+    goes on where time was over. LoRA and --lm-eval take the extra `eval` of the package. With --url, the runs
+    are those of the service, DATA a file to send or one of its datasets.
     """
     output = Output(as_json=as_json, quiet=quiet)
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto")
+        remote.only_here(device=device != "auto", lm_eval=bool(lm_eval))
         tuning: Literal["lora", "full"] = "full" if full else "lora"
         remote.evaluate(
             url,
@@ -82,6 +86,7 @@ def evaluate(
             seeds=seeds,
             seconds=seconds,
             seed=seed,
+            lm_eval=lm_eval or (),
             device=device,
             progress=progress,
         )

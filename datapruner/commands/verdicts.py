@@ -33,6 +33,8 @@ def sections(found: Evaluation) -> Iterator[RenderableType]:
     yield Text(f"Run {found.run}: {found.said}", style="bold")
     yield _arms(found)
     yield _differences(found)
+    if any(each.exact_match or each.tasks for each in found.held_out):
+        yield _scores(found)
     if found.cost is not None:
         yield Text(found.cost.said)
     if found.not_reached:
@@ -42,11 +44,11 @@ def sections(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def _arms(found: Evaluation) -> RenderableType:
-    sets = [each.name for each in found.held_out]
+    sets = [each.name for each in found.held_out if each.losses]
     columns = ("trained on", "rows", "trained tokens", "steps", "seeds", *sets)
     made = display.table(*columns, title="Loss of held-out rows, nats a token", right=columns[1:])
     for arm in found.arms:
-        losses = [display.number(each.losses.get(arm.name)) for each in found.held_out]
+        losses = [display.number(each.losses.get(arm.name)) for each in found.held_out if each.losses]
         numbers = (f"{arm.rows:,.0f}", f"{arm.trained_tokens:,.0f}", f"{arm.steps:,.0f}")
         made.add_row(display.clean(arm.name), *numbers, str(len(arm.seeds)), *losses)
     return made
@@ -55,7 +57,7 @@ def _arms(found: Evaluation) -> RenderableType:
 def _differences(found: Evaluation) -> RenderableType:
     columns = ("held out", "against", "difference", "interval", "verdict")
     made = display.table(*columns, title="Subset less control: below zero is better", right=columns[2:4])
-    sets = [(each.name, each.against) for each in found.held_out]
+    sets = [(each.name, each.against) for each in found.held_out if each.losses]
     for name, each in [*sets, ("all of them", found.overall)] if len(sets) > 1 else sets:
         for against in each:
             made.add_row(
@@ -65,6 +67,19 @@ def _differences(found: Evaluation) -> RenderableType:
                 _interval(against.nats_per_token),
                 against.verdict,
             )
+    return made
+
+
+def _scores(found: Evaluation) -> RenderableType:
+    """Right answers, and metrics of lm-eval."""
+    columns = ("trained on", "of", "what", "value")
+    made = display.table(*columns, title="Answers and tasks", right=columns[3:])
+    for each in found.held_out:
+        for arm, share in each.exact_match.items():
+            made.add_row(display.clean(arm), display.clean(each.name), "right answers", f"{share:.3f}")
+        for arm, metrics in each.tasks.items():
+            for name, value in metrics.items():
+                made.add_row(*map(display.clean, (arm, each.name, name)), f"{value:.3f}")
     return made
 
 

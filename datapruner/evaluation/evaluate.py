@@ -17,6 +17,7 @@ from datapruner.evaluation.cost import Epoch, Measured, cost
 from datapruner.evaluation.rows import HeldOut
 from datapruner.evaluation.statistics import CONFIDENCE
 from datapruner.evaluation.store import Done
+from datapruner.evaluation.tasks import Tasks
 from datapruner.evaluation.trainings import PACKAGES, Trainings, train
 from datapruner.evaluation.verdict import Verdicts, verdicts
 from datapruner.measuring.measure import Machine, proxy_for
@@ -35,18 +36,20 @@ def evaluate(
     home: Path,
     machine: Machine,
     progress: Progress,
+    tasks: Sequence[str] = (),
 ) -> list[Evaluation]:
     """Train on what each of the runs kept and on the controls, and say what came of it, run by run.
 
     `corpus`: the file of the rows that all the runs chose from. `held_out`: by name, what a set's source is
     called and the file of its rows, ingested. What is done is kept in `home`, and not done again. Trains on
-    the first device of the machine.
+    the first device of the machine. `tasks`: of lm-eval, by name or file (`datapruner.evaluation.tasks`).
 
     Raises UsageError when the runs cannot be evaluated (together) or no training ended in time, InputError
     for a held-out set without a row that can be read, NothingSurvivedError when no training rows are left,
     ModelError and WorkerError.
     """
-    trainings = train(runs, corpus, held_out, settings, home, machine, progress)
+    known = Tasks(tasks) if tasks else None
+    trainings = train(runs, corpus, held_out, settings, home, machine, progress, known)
     return evaluations_of(runs, trainings, settings, home, machine)
 
 
@@ -81,7 +84,7 @@ def _of_run(
         learning_rates={f"{rate:g}": loss for rate, loss in trainings.outcome.sweep.items()},
         confidence=CONFIDENCE,
         arms=[_arm(name, done) for name in dict.fromkeys(arm for arm, _ in done)],
-        held_out=[_set(each, trainings, done, found) for each in trainings.held_out],
+        held_out=[_set(each, trainings, done, found) for each in trainings.held_out] + _tasks(done),
         overall=found.overall,
         verdict=verdict,
         said=_said(against),
@@ -131,6 +134,31 @@ def _set(
         exact_match={arm: float(np.mean(each)) for arm, each in right.items()},
         against=found.by_set.get(held_out.name, []),
     )
+
+
+def _tasks(done: Mapping[tuple[str, int], Done]) -> list[HeldOutSet]:
+    """The tasks of lm-eval as sets of their own."""
+    found: dict[str, dict[str, list[Mapping[str, float]]]] = {}
+    for (arm, _), each in done.items():
+        for task, metrics in each.tasks.items():
+            found.setdefault(task, {}).setdefault(arm, []).append(metrics)
+    return [
+        HeldOutSet(
+            name=task,
+            source="lm-eval",
+            corpus_hash="",
+            rows=0,
+            read=0,
+            rejected=0,
+            contaminated=0,
+            tokens=0,
+            tasks={
+                arm: {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+                for arm, each in arms.items()
+            },
+        )
+        for task, arms in found.items()
+    ]
 
 
 def _said(against: Against | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datapruner.evaluation.plan import Plan
+from datapruner.evaluation.tasks import Scores
 from datapruner.evaluation.training import Trained
 from datapruner.system.files import clear_unfinished, publishing, write_json
 
@@ -24,13 +25,14 @@ Truths = dict[str, NDArray[np.bool_]]
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
     """A training and what was read after it: `nll` by held-out set, and `correct` by those whose answers were
-    compared. tokens: of its rows. seconds: it took."""
+    compared, `tasks` by those of lm-eval. tokens: of its rows. seconds: it took."""
 
     trained: Trained
     tokens: int
     seconds: float
     nll: Losses
     correct: Truths
+    tasks: Scores
 
 
 class Store:
@@ -59,7 +61,8 @@ class Store:
             about = json.loads(str(arrays["about"]))
             losses = {name: arrays[f"nll/{at}"] for at, name in enumerate(about["sets"])}
             correct = {name: arrays[f"correct/{at}"] for at, name in enumerate(about["answered"])}
-        return Done(Trained(**about["trained"]), about["tokens"], about["seconds"], losses, correct)
+        trained = Trained(**about["trained"])
+        return Done(trained, about["tokens"], about["seconds"], losses, correct, about["tasks"])
 
     def put(self, arm: str, seed: int, rate: float, done: Done) -> None:
         """Keep a training, whole or not at all."""
@@ -69,6 +72,7 @@ class Store:
             "seconds": done.seconds,
             "sets": list(done.nll),
             "answered": list(done.correct),
+            "tasks": done.tasks,
         }
         arrays: dict[str, Any] = {f"nll/{at}": values for at, values in enumerate(done.nll.values())}
         arrays |= {f"correct/{at}": values for at, values in enumerate(done.correct.values())}

@@ -28,6 +28,7 @@ from datapruner.evaluation.reading import LONGEST_ANSWER, answered, read
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.evaluation.store import Done, Store
+from datapruner.evaluation.tasks import Tasks
 from datapruner.evaluation.training import RATES, Trainee
 from datapruner.measuring.measure import Machine, Pass, proxy_for
 from datapruner.progress import Progress
@@ -101,10 +102,12 @@ def train(
     home: Path,
     machine: Machine,
     progress: Progress,
+    tasks: Tasks | None = None,
 ) -> Trainings:
     """Train and read all that `settings` ask for and time allows, but what was done before.
 
-    runs: of the one `corpus`. held_out: as for `rows.prepare`. Files are kept in `home`.
+    runs: of the one `corpus`. held_out: as for `rows.prepare`. tasks: that each model does besides. Files
+    are kept in `home`.
 
     Raises UsageError when the runs cannot be compared or no training ended in time, and as `rows.prepare`.
     """
@@ -120,7 +123,7 @@ def train(
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)
     device = machine.devices[0]
-    identity = _identity(runs, sets, wanted, settings, device)
+    identity = _identity(runs, sets, wanted, settings, device, tasks)
     store = Store(home / "evaluations" / identity)
     progress.stage("loading the model", None, "steps")
     trainee = Trainee(
@@ -132,7 +135,7 @@ def train(
         left = None if settings.seconds is None else settings.seconds - (time.monotonic() - started)
         made = plan(amounts, left, _probe(trainee, arms[0], progress) if left is not None else 0.0)
         store.keep_plan(made)
-    work = _Work(store, trainee, made, sets, settings, progress, started)
+    work = _Work(store, trainee, made, sets, settings, progress, started, tasks)
     outcome = work.all(arms)
     seconds = time.monotonic() - started
     return Trainings(identity, wanted, device, pool, sets, arms, whole, made, outcome, seconds)
@@ -219,7 +222,12 @@ def _probe(trainee: Trainee, random: Arm, progress: Progress) -> float:
 
 
 def _identity(
-    runs: Sequence[Run], sets: Sequence[HeldOut], wanted: Pass, settings: EvaluationSettings, device: str
+    runs: Sequence[Run],
+    sets: Sequence[HeldOut],
+    wanted: Pass,
+    settings: EvaluationSettings,
+    device: str,
+    tasks: Tasks | None,
 ) -> str:
     """A hash of all that decides the readings."""
     about = {
@@ -231,6 +239,8 @@ def _identity(
         "device": device.partition(":")[0],
         "packages": {name: version(name) for name in PACKAGES},
     }
+    if tasks is not None:
+        about["tasks"] = [tasks.names, tasks.identity, version("lm-eval")]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -245,6 +255,7 @@ class _Work:
     settings: EvaluationSettings
     progress: Progress
     started: float
+    tasks: Tasks | None
     pace: float = 0.0
     """Seconds that the last training took for each token."""
     answers: dict[str, list[str]] = field(default_factory=dict)
@@ -334,11 +345,12 @@ class _Work:
 
         trained = self.trainee.train(taken, seed=seed, rate=rate, number=self.plan.steps, tell=hear)
         losses = {name: read(self.trainee, each) for name, each in examples.items()}
+        tasks = {} if self.tasks is None else self.tasks.scores(self.trainee)
         correct = {
             name: answered(self.trainee, examples[name], answers, self.check)
             for name, answers in self.answers.items()
         }
-        return Done(trained, int(taken.lengths.sum()), time.monotonic() - before, losses, correct)
+        return Done(trained, int(taken.lengths.sum()), time.monotonic() - before, losses, correct, tasks)
 
 
 def _loss(done: Done, examples: Mapping[str, Examples]) -> float:

@@ -164,6 +164,42 @@ def test_answers_that_rows_state_are_compared_with_those_that_models_write(
     assert talk.against[0].exact_match is None
 
 
+def test_each_model_does_a_task_of_a_file_besides(
+    command: Callable[..., Said], pruned: Result, held_out: Path, home: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "Say yes.", "right": "yes", "wrong": "no"}\n' * 4, encoding="utf-8")
+    task = {
+        "task": "yes",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(rows)}, "cache_dir": str(tmp_path)},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": ["{{right}}", "{{wrong}}"],
+        "doc_to_target": 0,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (tmp_path / "yes.yaml").write_text(json.dumps(task), encoding="utf-8")
+    given = ("evaluate", pruned.run.run_id, "-x", held_out, "--seeds", 1, "--lm-eval", tmp_path / "yes.yaml")
+    said = command(*given, "--json", home=home)
+    assert said.code == 0, said.err
+    [_, found] = said.json["evaluations"][0]["held_out"]
+    assert (found["name"], found["source"]) == ("yes", "lm-eval")
+    assert found["tasks"].keys() == {"random", "subset", "longest", "all"}
+    assert all(metrics["acc"] in (0, 1) for metrics in found["tasks"].values())
+    lines = [line.split() for line in command(*given, home=home).out.splitlines()]
+    assert ["subset", "yes", "acc"] in [line[:3] for line in lines]
+
+
+def test_a_file_that_is_no_task_is_refused(
+    evaluate: Evaluate, pruned: Result, held_out: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none.yaml").write_text("- 1", encoding="utf-8")
+    with pytest.raises(InputError, match=r"none\.yaml: not a task of lm-eval"):
+        evaluate(pruned, held_out, lm_eval=[str(tmp_path / "none.yaml")])
+
+
 def test_several_runs_share_their_controls(
     evaluate: Evaluate, pruned: Result, held_out: Path, prune: Prune
 ) -> None:
