@@ -100,6 +100,36 @@ def test_shards_are_found_by_load_dataset_whole_and_streaming(
     assert pq.read_schema(folder / names[0]).metadata == pq.read_schema(single).metadata
 
 
+ROWS = {"llamafactory": "", "ms-swift": "rows.jsonl", "verl": "rows.parquet", "megatron": "train.idx.parquet"}
+"""Where the rows are in the folders that some trainers take."""
+
+
+@pytest.mark.parametrize("trainer", registry.TRAINERS)
+def test_rows_for_every_trainer_are_loaded_by_datasets_whole_and_streaming(
+    run: Result, tmp_path: Path, trainer: str
+) -> None:
+    written = tmp_path / ("rows" if trainer in ROWS else "rows.parquet")
+    counts = run.export_for(trainer, written, max_length=60).counts
+    if trainer == "llamafactory":
+        whole = datasets.load_from_disk(str(written))["train"]
+        streamed = whole.to_iterable_dataset()
+    else:
+        path = written / ROWS[trainer] if trainer in ROWS else written
+        given: dict[str, Any] = {
+            "path": "json" if path.suffix == ".jsonl" else "parquet",
+            "data_files": str(path),
+            "split": "train",
+            "cache_dir": str(tmp_path / "cache"),
+        }
+        whole = datasets.load_dataset(**given)
+        streamed = datasets.load_dataset(**given, streaming=True)
+    assert list(streamed) == list(whole)
+    if trainer == "megatron":
+        assert 0 < len(whole) < counts.written
+    else:
+        assert len(whole) == counts.written
+
+
 def test_without_a_trainer_it_writes_what_pruning_writes(
     command: Command, run: Result, home: Path, tmp_path: Path
 ) -> None:

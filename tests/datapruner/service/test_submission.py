@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -94,14 +95,17 @@ def published(service: Service, name: str, versions: int) -> str:
     return made.id
 
 
-def a_run(service: Service, *, keep: float | None, is_published: bool = True) -> str:
+def a_run(
+    service: Service, *, keep: float | None, is_published: bool = True, rewrite: str | None = None
+) -> str:
     """A run that has been done."""
     dataset_id = published(service, "measured", 1)
     with service.db.write() as session:
         session.add(Job(id="job_1", project_id="prj_1", kind="run", payload={}, state="failed"))
         session.flush()
         amount = None if keep is None else {"share": keep}
-        config = {"methods": [{"name": "ppl"}], "keep": amount}
+        config: dict[str, Any] = {"methods": [{"name": "ppl"}], "keep": amount}
+        config |= {} if rewrite is None else {"rewrite": {"method": rewrite}}
         moment = utcnow() if is_published else None
         session.add(
             Run(
@@ -259,6 +263,27 @@ def test_a_run_without_a_subset_is_not_exported(
     with pytest.raises(ConflictError):
         submission.export(service, CALLER, NewExport(run=run))
     assert count(service) == before
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_length": 40, "too_long": "drop"}])
+def test_rows_for_a_trainer_are_asked_for_with_their_limit(service: Service, limit: dict[str, Any]) -> None:
+    submitted = submission.export(
+        service, CALLER, NewExport(run=a_run(service, keep=0.5), format="trl", **limit)
+    )
+    with service.db.read() as session:
+        export = session.get_one(Export, submitted.made)
+    assert (export.format, export.max_length) == ("trl", limit.get("max_length"))
+    assert export.too_long == limit.get("too_long", "cut")
+
+
+def test_a_run_that_rewrote_has_no_rows_for_trainers_but_other_exports(service: Service) -> None:
+    run = a_run(service, keep=0.5, rewrite="asap")
+    before = count(service)
+    with pytest.raises(ConflictError, match=r"rewrote reasoning.*plain-jsonl"):
+        submission.export(service, CALLER, NewExport(run=run, format="trl"))
+    assert count(service) == before
+    submission.export(service, CALLER, NewExport(run=run, format="plain-jsonl"))
+    assert count(service)["exports"] == 1
 
 
 # All in one
