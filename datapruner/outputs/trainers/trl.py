@@ -1,9 +1,9 @@
 """For TRL's SFTTrainer, transformers' Trainer and axolotl: Parquet with token ids and labels.
 
 All three take rows that are tokenized already where these are the columns: `input_ids`, `attention_mask`,
-`labels` (-100 where not trained on, unshifted). axolotl asks for all three, or tokenizes anew. `sample_id` is
-beside them, and `token_weight` where tokens have weights, which is for trainers of your own: these three drop
-columns that they do not know.
+`labels` (-100 where not trained on, unshifted). axolotl asks for all three, or tokenizes anew, and
+for no other: its packing fails at a `sample_id`. For the other two that is beside them, and `token_weight`
+where tokens have weights, which is for trainers of your own: they drop columns that they do not know.
 
 What they do with rows longer than they are told differs: TRL cuts them, axolotl drops them unless it is told
 otherwise, the Trainer feeds them. Checked with TRL 1.16, transformers 5.23 and axolotl 0.19.
@@ -24,6 +24,10 @@ from datapruner.outputs.training_rows import TrainingBatch, TrainingRows
 
 def _write(file: BinaryIO, rows: TrainingRows) -> None:
     columns.write(file, map(_table, rows), rows)
+
+
+def _write_tokens(file: BinaryIO, rows: TrainingRows) -> None:
+    columns.write(file, (pa.table(columns.tokens(batch, batch.labels)) for batch in rows), rows)
 
 
 def _table(batch: TrainingBatch) -> pa.Table:
@@ -78,4 +82,4 @@ excess_length_strategy: raise  # without it longer rows are dropped
 
 TRL = AsFile("trl", "TRL's SFTTrainer", ".parquet", _write, _trl)
 TRANSFORMERS = AsFile("transformers", "transformers' Trainer", ".parquet", _write, _transformers)
-AXOLOTL = AsFile("axolotl", "axolotl", ".parquet", _write, _axolotl)
+AXOLOTL = AsFile("axolotl", "axolotl", ".parquet", _write_tokens, _axolotl)

@@ -186,6 +186,14 @@ def test_automodel_is_given_labels_of_the_tokens_that_follow(written: Written, l
     assert yaml.safe_load(note)["dataset"]["data_files"] == str(path)
 
 
+def test_axolotl_is_given_three_columns(written: Written) -> None:
+    path, note, expected = written("axolotl", "rows.parquet")
+    read = pq.read_table(path)
+    assert read.column_names == ["input_ids", "attention_mask", "labels"]
+    assert [(tuple(row["input_ids"]), tuple(row["labels"])) for row in read.to_pylist()] == expected
+    assert yaml.safe_load(note)["sequence_len"] == longest(expected)
+
+
 @pytest.mark.parametrize("name", ["llamafactory", "ms-swift", "verl", "megatron"])
 def test_a_folder_appears_whole_or_not_at_all(name: str, tmp_path: Path) -> None:
     untrained = training_rows([((4, 5), (-100, -100))], "m", 8)
