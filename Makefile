@@ -7,7 +7,7 @@ INSTALLED = $(VENV)/.installed
 TEST_PROCESSES ?= 3
 SECONDS_OF_VERDICTS ?= 570
 
-.PHONY: demo test lint bench bench-gpu verdicts clean
+.PHONY: demo test trainers lint bench bench-gpu verdicts clean
 
 demo: $(INSTALLED)
 	mkdir -p demo-output
@@ -18,6 +18,10 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/datapruner models pull smollm2-135m
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# Every trainer in an environment of its own: about 10 GB under .trainers, and the index has to be reached.
+trainers: $(INSTALLED)
+	$(BIN)/python -m tests.trainers
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
