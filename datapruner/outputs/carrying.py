@@ -128,7 +128,8 @@ def rows_for(
     ModelError when the tokenizer cannot be used, NothingSurvivedError when no row can be rendered.
     """
     check_run(run)
-    wanted, about = _target(model, home, run.config.measuring.train_on)
+    models = machine.models or home
+    wanted, about = _target(model, models, run.config.measuring.train_on)
     kept = kept_rows(run)
     others = corpus.sample_index().join(kept, on="sample_id", how="anti")["sample_id"].to_list()
     found = measure(corpus, wanted, home, machine, progress=progress, without=others)
@@ -141,7 +142,7 @@ def rows_for(
             remedy=f"the first: {next(iter(found.errors.values()))}",
         )
 
-    first, second = _tokenizer(run.config.measuring.model, home), _tokenizer(model, home)
+    first, second = _tokenizer(run.config.measuring.model, models), _tokenizer(model, models)
     tokenizers = None if first is None or second is None else (first, second)
     carrier = _Carrier(characters == "any", tokenizers, counts)
 
@@ -155,21 +156,21 @@ def rows_for(
                 yield carrier.carry(batch, (batch.labels != IGNORED)[response], read, rows, wanted)
 
     said = about_run(run) | {"carried": about | {"characters": characters}}
-    return TrainingRows(source, loadable(model, home), said, max_length, too_long), counts
+    return TrainingRows(source, loadable(model, models), said, max_length, too_long), counts
 
 
-def _tokenizer(model: str, home: Path) -> Tokenizer | None:
+def _tokenizer(model: str, models: Path) -> Tokenizer | None:
     """What a model's tokens write, where its tokenizer is on this machine."""
     try:
-        return tokenizer_file.read(resolve(model, home, local_only=True, weights=False).path)
+        return tokenizer_file.read(resolve(model, models, local_only=True, weights=False).path)
     except ModelSourceError:
         return None
 
 
-def _target(model: str, home: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:
+def _target(model: str, models: Path, train_on: str) -> tuple[Pass, dict[str, Any]]:
     """How the other model's tokens are made, and what is said of it."""
     try:
-        folder = resolve(model, home, weights=False)
+        folder = resolve(model, models, weights=False)
         about = {"model": model, "tokenizer": fingerprint.of_folder(folder.path)}
     except ModelSourceError as error:
         raise ModelError(str(error)) from error
