@@ -15,11 +15,11 @@ random rows were drawn:
   Donner 2008, Statistics in Medicine 27). So are the intervals of several sets, each of the same weight.
 
 How often two draws of random rows were called better or worse at 95 %, by simulation with 3 and 5 seeds and
-100 and 1,000 rows: a bootstrap of both seeds and rows 11 to 46 % of the time, the confidence interval of
-the mean 4 to 28 %, this 0.3 to 4.1 %. The spread that was simulated, 0.01 nats per token for trainings and as
-much for draws, is one that was measured: SmolLM2-135M trained three times each on six draws of 20 of 200
-rows of Alpaca and read on 40 others has 0.013 and 0.012. Of the comparisons of those draws with each other,
-the bootstrap told 16 % apart, the confidence interval 3 %, this 0.5 %.
+100 and 1,000 rows: a bootstrap of both seeds and rows 11 to 46 % of the time, the confidence interval of the
+mean 4 to 28 %, this 0.3 to 4.1 %. The spread that was simulated, up to 0.01 nats per token for trainings and
+for draws, is one that was measured: SmolLM2-135M trained three times each on six draws of 20 of 200 rows of
+Alpaca and read on 40 others has 0.013 and 0.012. Of the comparisons of those draws with each other, the
+bootstrap told 16 % apart, the confidence interval 3 %, this 0.5 %.
 
 The price is power. With sd the spread of the differences by seed, and many rows, what is shown in four of
 five cases is a difference against random rows of 6.4 sd with 3 seeds, 3.8 with 5 and 2.9 with 10; against
