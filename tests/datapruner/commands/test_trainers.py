@@ -65,15 +65,24 @@ def test_a_limit_is_told_with_every_row_that_it_cost(
     assert "Lost" in words
 
 
+# By itself, TRL asks transformers for something by its old name.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.mark.parametrize("name", ["trl", "transformers"])
-def test_the_printed_program_is_one_and_names_the_file_and_the_longest_row(
-    command: Command, run: Result, home: Path, tmp_path: Path, name: str
+def test_the_printed_program_trains_as_it_stands(
+    command: Command, run: Result, home: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "it's.parquet"
     document = command("export", run.run.run_id, "--for", name, "--out", path, "--json", home=home).json
-    compile(document["configuration"], "program", "exec")
     assert repr(str(path)) in document["configuration"]
     assert str(document["counts"]["longest"]) in document["configuration"]
+    # TRL takes a GPU for granted.
+    exec(document["configuration"].replace('SFTConfig("trained"', 'SFTConfig("trained", use_cpu=True'), {})
+    [state] = Path("trained").glob("checkpoint-*/trainer_state.json")
+    trained = json.loads(state.read_text())
+    assert trained["global_step"] == 3 * -(-run.report.kept // trained["train_batch_size"])
 
 
 @pytest.mark.parametrize("trainer", [None, "trl"])
