@@ -296,7 +296,7 @@ class Corpus:
             where = "" if duplicates else "WHERE duplicate_of IS NULL"
             table = self._connection.sql(f"SELECT row FROM samples {where} ORDER BY row").to_arrow_table()  # noqa: S608
         else:
-            table = pa.table({"row": pa.array(sorted(set(map(int, rows))), pa.int64())})
+            table = pl.DataFrame({"row": sorted(set(map(int, rows)))}, schema={"row": pl.Int64}).to_arrow()
             self._check(table)
         for start in range(0, table.num_rows, batch):
             yield table.slice(start, batch)

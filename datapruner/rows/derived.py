@@ -24,6 +24,7 @@ from typing import Any
 
 import duckdb
 import orjson
+import polars as pl
 import pyarrow as pa
 
 from datapruner.errors import InputError
@@ -71,6 +72,7 @@ class Derivation:
         columns = {name: _derive(kind, (name,), ranges) for name, kind in found.items()}
         self.schema = pa.schema([pa.field(name, kind) for name, (kind, _) in columns.items()])
         self._type = pa.struct(list(self.schema))
+        self._are_texts = bool(columns) and all(map(pa.types.is_string, self.schema.types))
         self._convert = {name: convert for name, (_, convert) in columns.items() if convert is not None}
 
     def columns(self, rows: Sequence[int], texts: Sequence[bytes]) -> pa.RecordBatch:
@@ -88,7 +90,14 @@ class Derivation:
             for value in values:
                 if name in value:
                     value[name] = convert(value[name])
-        return pa.array(values, self._type)
+        if not self._are_texts:
+            return pa.array(values, self._type)
+        # As most rows are; pyarrow would import pandas, to ask whether they are its.
+        columns = [
+            pl.Series([row.get(name) for row in values], dtype=pl.String) for name in self.schema.names
+        ]
+        texts = [column.to_arrow().cast(pa.string()) for column in columns]
+        return pa.StructArray.from_arrays(texts, fields=list(self.schema))
 
     def _one(self, row: int, text: bytes) -> pa.StructArray:
         try:

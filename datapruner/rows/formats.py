@@ -13,6 +13,7 @@ Notable choice: this is all that clients need to know of formats, so the librari
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar, get_args
@@ -74,7 +75,16 @@ def write_parquet(file: BinaryIO, tables: Iterator[pa.Table], on_rows: OnRows = 
 
     first = next(tables)
     with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-        return _write_tables(writer.write_table, chain([first], tables), on_rows)
+        return _write_tables(writer.write_table, _made_ahead(chain([first], tables)), on_rows)
+
+
+def _made_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The tables, each made while the one before is written."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = thread.submit(next, tables, None)
+            yield table
 
 
 def _arrow(file: BinaryIO, rows: Rows, on_rows: OnRows) -> int:

@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
 from scorers.models import sources
 from scorers.models.sources import ModelSourceError, WheelModel
 
@@ -130,6 +127,9 @@ def _max_length(folder: Path) -> int | None:
 def _fetch_pooling(name: str) -> None:
     """Have the Hub model's pooling configuration beside its other files, where it has one."""
     repo, _, revision = name.partition("@")
+    from huggingface_hub import hf_hub_download  # as in sources
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     try:
         hf_hub_download(repo, _POOLING, revision=revision or None)
     except LocalEntryNotFoundError as error:
