@@ -137,7 +137,8 @@ def _keep_tokens(
     if not len(excess):
         return mask, None, ()
     samples = np.flatnonzero(keep & (signals.lengths > 0))
-    must = _highest(excess, signals.lengths[samples])
+    lengths = signals.lengths[samples]
+    must = _highest(excess, lengths)
     if options.protect_end:
         must |= token_column(signals, "is_end")[concerned].astype(np.bool_)
     wanted, needed = count_to_keep(options.token_keep, len(excess)), int(must.sum())
@@ -147,13 +148,9 @@ def _keep_tokens(
         others.partition(len(others) - more)  # in place: there are many
         cut = float(others[len(others) - more])
         above = int((others > cut).sum())
-        tied = np.flatnonzero((excess == cut) & ~must)
+        tied = (excess == cut) & ~must
         must |= excess > cut
-        by_id = np.empty(len(signals), dtype=np.int64)
-        by_id[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
-        owner = samples[np.searchsorted(np.cumsum(signals.lengths[samples]), tied, side="right")]
-        order = np.argsort(by_id[owner], kind="stable")  # then the order of the tokens
-        must[tied[order[: more - above]]] = True
+        must |= _first(tied, lengths, np.argsort(signals.ids[samples], kind="stable"), more - above)
     mask[concerned] = must
     over = f"rho: {needed:,} tokens kept, over the {wanted:,} of token_keep: the last and the highest stay"
     return mask, cut, (over,) if needed > wanted else ()
@@ -171,11 +168,41 @@ def _excess_of(signals: Signals, tokens: Bools) -> Floats:
     return found
 
 
+def _parts(lengths: Ints) -> Iterator[tuple[slice, slice]]:
+    """Some samples of these lengths at a time, and their tokens."""
+    ends = np.cumsum(lengths)
+    for start in range(0, len(lengths), _BLOCK_SAMPLES):
+        stop = min(start + _BLOCK_SAMPLES, len(lengths))
+        yield slice(start, stop), slice(int(ends[start] - lengths[start]), int(ends[stop - 1]))
+
+
 def _highest(excess: Floats, lengths: Ints) -> Bools:
     """Each sample's highest token, of equal ones the first. `lengths` are all above 0."""
-    begins = np.cumsum(lengths) - lengths
-    largest = np.flatnonzero(excess == np.repeat(np.maximum.reduceat(excess, begins), lengths))
-    _, first = np.unique(np.searchsorted(begins, largest, side="right"), return_index=True)
     found = np.zeros(len(excess), dtype=np.bool_)
-    found[largest[first]] = True
+    for samples, tokens in _parts(lengths):
+        values, sizes = excess[tokens], lengths[samples]
+        begins = np.cumsum(sizes) - sizes
+        largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, begins), sizes))
+        _, first = np.unique(np.searchsorted(begins, largest, side="right"), return_index=True)
+        found[tokens.start + largest[first]] = True
+    return found
+
+
+def _first(marked: Bools, lengths: Ints, order: Ints, count: int) -> Bools:
+    """The first `count` of the tokens that are marked, (m,): by the order of their samples, (n,), which have
+    these lengths, then by their own."""
+    each = np.empty(len(lengths), dtype=np.int64)
+    for samples, tokens in _parts(lengths):
+        sizes = lengths[samples]
+        each[samples] = np.add.reduceat(marked[tokens], np.cumsum(sizes) - sizes, dtype=np.int64)
+    taken = np.cumsum(each[order])
+    whole = int(np.searchsorted(taken, count, side="right"))
+    chosen = np.zeros(len(lengths), dtype=np.bool_)
+    chosen[order[:whole]] = True
+    found = marked & np.repeat(chosen, lengths)
+    left = count - (int(taken[whole - 1]) if whole else 0)
+    if left:
+        last = order[whole]
+        begin = int(lengths[:last].sum())
+        found[begin + np.flatnonzero(marked[begin : begin + lengths[last]])[:left]] = True
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 from scorers.method import Option, Options, option, view
-from scorers.signals.columns import needs_by_view
+from scorers.signals import columns
+from scorers.signals.columns import Signals, needs_by_view
 from tests.signal_factory import make_signals, reorder
 
 
@@ -55,3 +57,11 @@ def test_a_view_of_the_same_samples_is_in_the_same_order() -> None:
     other = reorder(signals.others["free"], [2, 0, 1])  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="view free is of other samples"):
         replace(signals, others={"free": other})
+
+
+def test_tokens_are_counted_by_sample_however_many_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = Signals(np.array(list("abcde")), {}, {}, np.array([0, 2, 2, 5, 6, 6]))
+    marked = np.array([True, False, True, True, False, True])
+    for block in (1, 2, 100):
+        monkeypatch.setattr(columns, "_BLOCK", block)
+        assert signals.counted(marked).tolist() == [1, 0, 2, 1, 0]
