@@ -71,7 +71,8 @@ class Trainee:
             self._before = copy.deepcopy(self.model.state_dict())
         else:
             self._adapted = _adapted(self.model)
-            products.speed_up_frozen(self.model)
+            if self.device.type == "cpu":
+                products.speed_up_frozen(self.model)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:

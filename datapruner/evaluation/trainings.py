@@ -30,7 +30,7 @@ from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.evaluation.store import Done, Store
 from datapruner.evaluation.tasks import Tasks
 from datapruner.evaluation.training import RATES, Trainee
-from datapruner.measuring.measure import Machine, Pass, proxy_for
+from datapruner.measuring.measure import Machine, Pass, proxy_for, sharing
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.rewriting.answers import AnswerCheck
@@ -118,7 +118,8 @@ def train(
         measuring = measuring.model_copy(update={"model": settings.model})
     measured = proxy_for(runs[0].config.measuring, machine.models or home, machine.devices)
     wanted = proxy_for(measuring, machine.models or home, machine.devices)
-    pool, sets = prepare(corpus, held_out, wanted, measured, home, machine, progress)
+    with sharing(machine) as shared:
+        pool, sets = prepare(corpus, held_out, wanted, measured, home, shared, progress)
     arms = _arms(pool, runs)
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)

@@ -47,7 +47,7 @@ def test_a_folder_without_the_corpora_is_refused(tmp_path: Path) -> None:
 def test_makes_a_table_of_what_each_method_keeps_against_random_rows(
     data: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = verdicts.Size(10, 4, 4, 400, ("rho", "qtuning"), ("alpaca", "gpt-4"), 2)
+    small = verdicts.Size(10, 4, 4, 400, ("rho",), ("alpaca", "gpt-4"), 2)
     [swapped, *_] = verdicts.settings(small)  # not those of `--small`
     monkeypatch.setattr(verdicts, "SMALL", small)
     monkeypatch.setattr(verdicts, "settings", lambda _: [swapped])
