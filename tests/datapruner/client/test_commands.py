@@ -161,7 +161,7 @@ def test_rows_for_a_trainer_come_with_what_to_train_them_with(
     create = ("exports", "create", subset["run"], "--out", out, "--format", "axolotl", "--max-length", 40)
     made = said(at(*create, "--json"))
     table = pq.read_table(out)
-    assert table.column_names == ["sample_id", "input_ids", "attention_mask", "labels"]
+    assert table.column_names == ["input_ids", "attention_mask", "labels"]
     assert max(map(len, table["input_ids"].to_pylist())) == made["counts"]["longest"] <= 40
     assert made["counts"]["rows"] == subset["report"]["kept"]
     text = at(*create).out
