@@ -267,9 +267,7 @@ def evaluated(
     by_label = dict(zip(found, told, strict=True))
     extra: dict[str, Any] = {}
     if not place.over:
-        extra = in_training(
-            trainings, wanted, StepPruning(keep=setting.share), place.home, lambda: place.over
-        )
+        extra = in_training(trainings, wanted, StepPruning(keep=setting.share), lambda: place.over)
     return by_label, extra
 
 

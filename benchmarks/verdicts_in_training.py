@@ -19,7 +19,7 @@ from datapruner.evaluation.examples import Examples, Ints
 from datapruner.evaluation.reading import read
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.rows import tokenised
-from datapruner.evaluation.store import Done, Store
+from datapruner.evaluation.store import Done
 from datapruner.evaluation.training import Trained, Trainee
 from datapruner.evaluation.trainings import Trainings
 from datapruner.evaluation.verdict import verdicts
@@ -58,12 +58,11 @@ def in_training(
     trainings: Trainings,
     settings: EvaluationSettings,
     pruning: StepPruning,
-    home: Path,
     over: Callable[[], bool],
 ) -> dict[str, Any]:
     """Train on all rows, each step on what Q-Tuning keeps of its rows, until as many tokens are trained as in
     the other trainings; read the same held-out rows. {} where there was no time for two seeds."""
-    store = Store(home / "evaluations" / trainings.identity)
+    store = trainings.store
     examples = {
         each.name: each.tokenised.examples(each.first(trainings.plan.rows[each.name]))
         for each in trainings.held_out

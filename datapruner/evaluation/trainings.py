@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,9 +81,11 @@ class Outcome:
 @dataclass(frozen=True, slots=True, eq=False)
 class Trainings:
     """The trainings of an evaluation, and what they were of. identity: a hash of all that decides them.
-    whole: trained tokens of a training that time does not limit. seconds: of this call."""
+    store: where they are kept. whole: trained tokens of a training that time does not limit. seconds: of this
+    call."""
 
     identity: str
+    store: Store
     model: Pass
     device: str
     pool: Pool
@@ -124,8 +127,11 @@ def train(
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)
     device = machine.devices[0]
-    identity = _identity(runs, sets, wanted, settings, device, tasks)
-    store = Store(home / "evaluations" / identity)
+    about = _about(runs, sets, wanted, settings, device, tasks)
+    identity = _hash(about)
+    if settings.seconds is None:  # more seeds do not change a plan that takes all: they go on from the others
+        del about["settings"]["seeds"]
+    store = Store(home / "evaluations" / _hash(about))
     progress.stage("loading the model", None, "steps")
     trainee = Trainee(
         wanted.proxy.path, device, full=settings.tuning == "full", token_budget=machine.token_budget
@@ -139,7 +145,7 @@ def train(
     work = _Work(store, trainee, made, sets, settings, progress, started, tasks)
     outcome = work.all(arms)
     seconds = time.monotonic() - started
-    return Trainings(identity, wanted, device, pool, sets, arms, whole, made, outcome, seconds)
+    return Trainings(identity, store, wanted, device, pool, sets, arms, whole, made, outcome, seconds)
 
 
 def check(runs: Sequence[Run]) -> None:
@@ -222,16 +228,16 @@ def _probe(trainee: Trainee, random: Arm, progress: Progress) -> float:
     return took / int(rows.lengths.sum())
 
 
-def _identity(
+def _about(
     runs: Sequence[Run],
     sets: Sequence[HeldOut],
     wanted: Pass,
     settings: EvaluationSettings,
     device: str,
     tasks: Tasks | None,
-) -> str:
-    """A hash of all that decides the readings."""
-    about = {
+) -> dict[str, Any]:
+    """All that decides the readings."""
+    about: dict[str, Any] = {
         "version": _VERSION,
         "runs": [run.run_id for run in runs],
         "held_out": {each.name: each.corpus_hash for each in sets},
@@ -242,6 +248,10 @@ def _identity(
     }
     if tasks is not None:
         about["tasks"] = [tasks.names, tasks.identity, version("lm-eval")]
+    return about
+
+
+def _hash(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -124,7 +124,7 @@ def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
         [found] = evaluate(pruned, {"talk": held_out}, **how)
         return found
 
-    folder = home / "evaluations" / evaluated.id
+    [folder] = {path.parent for path in (home / "evaluations").glob(f"*/{pruned.run.run_id}-1-*.npz")}
     whole = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
     assert len(whole) == 2 * 4 + 2  # arms and seeds, and two more learning rates
     for path in folder.glob("*.npz"):
@@ -147,6 +147,20 @@ def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
         assert before is not None
         assert done.trained == before.trained
         np.testing.assert_array_equal(done.nll["talk"], before.nll["talk"])
+
+
+def test_more_seeds_go_on_from_those_that_were_trained(
+    evaluate: Evaluate, pruned: Result, held_out: Path, home: Path, evaluated: Evaluation
+) -> None:
+    def trained() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (home / "evaluations").glob("*/*.npz")}
+
+    before = trained()
+    [found] = evaluate(pruned, {"talk": held_out}, seeds=3)
+    assert found.id != evaluated.id
+    assert [each.seeds for each in found.arms] == [[0, 1, 2]] * 4
+    assert before.items() <= trained().items()
+    assert len(trained()) == len(before) + 4
 
 
 def test_answers_that_rows_state_are_compared_with_those_that_models_write(
