@@ -34,11 +34,11 @@ from datapruner.corpora.store import ingest_to
 from datapruner.evaluation.evaluate import evaluations_of
 from datapruner.evaluation.trainings import train
 from datapruner.home import made_home
-from datapruner.library import Result
 from datapruner.measuring.devices import find_devices
 from datapruner.measuring.measure import Machine
 from datapruner.progress import Silent
 from datapruner.request.evaluating import EvaluationSettings
+from datapruner.result import Result
 from datapruner.runs import published
 from datapruner.schemas.evaluations import Against, Evaluation
 from datapruner.training import StepPruning

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from datapruner.curation.contamination import decontaminate
     from datapruner.curation.duplicates import deduplicate
     from datapruner.errors import DataprunerError
-    from datapruner.library import Result, evaluate, prune, replay, report, rewrite, run_recipe, score
+    from datapruner.library import evaluate, prune, replay, report, rewrite, run_recipe, score
+    from datapruner.result import Result
 
 __all__ = [
     "AsyncClient",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 _MODULES = {"AsyncClient": "client", "Client": "client", "DataprunerError": "errors"}
 _MODULES |= {"calibrate": "curation.calibration", "decontaminate": "curation.contamination"}
-_MODULES |= {"deduplicate": "curation.duplicates"}
+_MODULES |= {"deduplicate": "curation.duplicates", "Result": "result"}
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from datapruner.commands import display
 from datapruner.home import home_folder
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.runs import published
 
 ROWS = Path(__file__).with_name("instructions.jsonl")

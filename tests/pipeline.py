@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import datapruner
-from datapruner import library
+from datapruner import library, result
 from datapruner.curation import calibration
-from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.request.config import find
+from datapruner.result import Result
 from scorers.signals.columns import needs_by_view
 from tests.tiny_model import LINES, save_tiny_model, write_corpus
 
@@ -50,7 +50,7 @@ def idle() -> Iterator[IdleWorkers]:
     start one takes seconds."""
     waiting = ManyIdle()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (library, calibration):
+        for module in (library, result, calibration):
             patch.setattr(module, "Machine", partial(Machine, idle=waiting))
         yield waiting
     waiting.close()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 
+from tests.served import WAIT
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
@@ -126,3 +131,36 @@ class Terminal:
             for child in psutil.Process(self._shell.pid).children():
                 child.terminate()
         self._shell.communicate()
+
+
+@dataclass
+class Tour:
+    """Where it is typed. `serving` is the terminal of the service, `typing` the one of everything else."""
+
+    folder: Path
+    typing: Terminal
+    serving: Terminal
+    port: int = 8000
+    """The service's, which it says when it starts."""
+    done: int = 0
+
+    def type(self, step: Step, instead: str | None = None) -> Said:
+        """Type a step, or something `instead` of it; it must end well."""
+        command = (instead or step.text).replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        command = command.replace("wait=60", WAIT["Prefer"])  # on a busy machine
+        if command.startswith("curl") and shutil.which("curl") is None:
+            pytest.skip("needs curl")
+        said = self.typing.type(command)
+        assert said.code == 0, said
+        return said
+
+    def python(self, step: Step, then: str) -> Any:
+        """Run a block of Python; the value of the expression `then` after it, through JSON."""
+        code = f"{step.text}\nimport json\nprint(json.dumps({then}))\n"
+        (self.folder / "block.py").write_text(code, encoding="utf-8")
+        return json.loads(self.type(step, "python block.py").out.splitlines()[-1])
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a JSON lines file."""
+        lines = (self.folder / name).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]

@@ -11,10 +11,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,7 @@ from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.rewriting.lessons import EASY, judged
 from tests.datapruner.teacher.scripted import says
 from tests.readers_folder import write
-from tests.readme import Said, Step, Terminal
-from tests.served import WAIT
+from tests.readme import Step, Terminal, Tour
 from tests.tiny_model import FACTS
 
 pytestmark = [
@@ -44,39 +41,6 @@ TEXT = "\n".join(docs.without_tables(page.read_text(encoding="utf-8")) for page 
 _REPLAY = "datapruner replay subset.run.json --out again.parquet"
 _INLINE = (_REPLAY,)
 """Commands within the text that are to be typed, and not only named."""
-
-
-@dataclass
-class Tour:
-    """Where it is typed. `serving` is the terminal of the service, `typing` the one of everything else."""
-
-    folder: Path
-    typing: Terminal
-    serving: Terminal
-    port: int = 8000
-    """The service's, which it says when it starts."""
-    done: int = 0
-
-    def type(self, step: Step, instead: str | None = None) -> Said:
-        """Type a step, or something `instead` of it; it must end well."""
-        command = (instead or step.text).replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
-        command = command.replace("wait=60", WAIT["Prefer"])  # on a busy machine
-        if command.startswith("curl") and shutil.which("curl") is None:
-            pytest.skip("needs curl")
-        said = self.typing.type(command)
-        assert said.code == 0, said
-        return said
-
-    def python(self, step: Step, then: str) -> Any:
-        """Run a block of Python; the value of the expression `then` after it, through JSON."""
-        code = f"{step.text}\nimport json\nprint(json.dumps({then}))\n"
-        (self.folder / "block.py").write_text(code, encoding="utf-8")
-        return json.loads(self.type(step, "python block.py").out.splitlines()[-1])
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a JSON lines file."""
-        lines = (self.folder / name).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
 
 
 Check = Callable[[Tour, Step], None]

@@ -17,11 +17,11 @@ from rich.text import Text
 
 from datapruner.commands import display
 from datapruner.corpora.corpus import Corpus
-from datapruner.library import Result
 from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
+from datapruner.result import Result
 from datapruner.runs import published
 
 _EXAMPLES = 5

@@ -20,8 +20,8 @@ from datapruner.rows.formats import TrainerFormat
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from datapruner.library import TrainerExport
     from datapruner.outputs.carrying import CarriedCounts
+    from datapruner.result import TrainerExport
     from datapruner.schemas.exports import ExportAnswer
 
 _REASONS = 5
@@ -86,10 +86,10 @@ def export(
     the token of HF_TOKEN or of `hf auth login`.
     """
     from datapruner.home import home_folder
-    from datapruner.library import Result
     from datapruner.outputs import hub
     from datapruner.outputs.trainers import registry
     from datapruner.outputs.trainers.trainer import AsFolder
+    from datapruner.result import Result
     from datapruner.runs import evaluations, named
 
     if trainer is not None and plain:
@@ -157,10 +157,10 @@ def _pushed(path: Path, repo: str | None, folder: str, public: bool, run: str) -
 
 def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableType]:
     """What is said of rows for a trainer that a service wrote; of an archive, how what is in it is used."""
-    from datapruner.library import TrainerExport
     from datapruner.outputs.trainers import registry
     from datapruner.outputs.trainers.trainer import AsFolder
     from datapruner.outputs.training_rows import Counts, TrainingRows
+    from datapruner.result import TrainerExport
 
     assert export.counts is not None, export.id
     trainer, counts = registry.find(export.format), Counts(**export.counts.model_dump())

@@ -15,7 +15,7 @@ from datapruner.rows.formats import FILES, listed
 
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
-    from datapruner.library import Result
+    from datapruner.result import Result
     from datapruner.schemas.evaluations import Evaluation
 
 

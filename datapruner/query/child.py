@@ -38,13 +38,11 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -54,9 +52,9 @@ if __name__ == "__main__":
 
 import duckdb
 import pyarrow as pa
-from fsspec import AbstractFileSystem
 
 from datapruner.query import outgoing, results
+from datapruner.query.attached import AttachedFiles
 from datapruner.query.spill import SpillFiles
 from datapruner.rows.formats import ANSWERS, AnswerFormat
 from datapruner.rows.sql_text import identifier
@@ -64,7 +62,6 @@ from datapruner.rows.sql_text import identifier
 #: Address space that the interpreter, the libraries and the stacks of idle threads reserve, in bytes.
 RESERVED_BYTES = 1 << 30
 PARQUET = ".parquet"
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 #: Room for spilled files beyond what DuckDB is told of, in bytes.
 SPARE_BYTES = 64 << 20
 MAX_EXPRESSION_DEPTH = 250
@@ -87,70 +84,6 @@ class DatabaseError(Exception):
 
 class RefusedError(Exception):
     """The SQL is not exactly one SELECT, or gives too many columns."""
-
-
-class AttachedFile:
-    """One open file as DuckDB reads it. DuckDB's threads share it: seek and read are two calls, so each
-    thread has a position of its own."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.local = threading.local()
-
-    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        assert whence == os.SEEK_SET, whence
-        self.local.position = position
-        return position
-
-    def tell(self) -> int:
-        return int(self.local.position)
-
-    def read(self, size: int) -> bytes:
-        data = os.pread(self.descriptor, size, self.local.position)
-        self.local.position += len(data)
-        return data
-
-    def close(self) -> None:
-        """The descriptor lives as long as the process."""
-
-
-class AttachedFiles(AbstractFileSystem):  # type: ignore[misc]
-    """Files known by number only, `attached://0`. After `closed` is set none can be opened but those of
-    `tables`, to be read."""
-
-    protocol = "attached"
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.descriptors: dict[str, int] = {}
-        self.tables: list[str] = []
-        self.closed = False
-
-    def add(self, path: str) -> str:
-        name = f"{self.protocol}://{len(self.descriptors)}"
-        self.descriptors[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return name
-
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        if not self._is_open(path):
-            raise FileNotFoundError(path)
-        return {"name": path, "size": os.fstat(self.descriptors[path]).st_size, "type": "file"}
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> AttachedFile:
-        if not self._is_open(path) or mode != "rb":
-            raise PermissionError(f"{path} cannot be opened by a query")
-        return AttachedFile(self.descriptors[path])
-
-    def glob(self, path: str, **_: Any) -> list[str]:
-        return [path] if self._is_open(path) else []
-
-    def modified(self, path: str) -> datetime:
-        """Never: DuckDB asks, to know whether what it remembers of a file is still so."""
-        return _NEVER
-
-    def _is_open(self, path: str) -> bool:
-        return path in (self.tables if self.closed else self.descriptors)
 
 
 class Sandbox:

@@ -19,7 +19,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from datapruner.library import Result
+from datapruner.result import Result
 from tests.served import WAIT, Server
 
 Export = dict[str, Any]

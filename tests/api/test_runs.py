@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import datapruner
-from datapruner.library import Result
+from datapruner.result import Result
 from tests.served import WAIT, Server
 from tests.tiny_model import LINES, MEASURED, REJECTED
 

@@ -22,9 +22,9 @@ from datapruner.errors import (
     UsageError,
     WorkerError,
 )
-from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers import local
+from datapruner.result import Result
 from scorers.methods.registry import OWN
 from tests import reference, tiny_model
 from tests.pipeline import Prune
@@ -355,27 +355,6 @@ def test_scoring_prunes_nothing_and_has_the_columns_of_every_method(
         own = [c for c in pruned[name].columns if c not in beside and not pruned[name][c].is_null().all()]
         assert result.scores.select(own).equals(pruned[name].select(own))
     assert {"don", "nod", "donod", "random", "length", "nominal_quadrant"} <= set(result.scores.columns)
-
-
-def test_a_run_that_pruned_nothing_has_scores_to_export_but_no_subset(
-    prune: Prune, corpus_file: Path, home: Path, options: dict[str, Any], tmp_path: Path
-) -> None:
-    prune("ppl", 0.5)
-    result = datapruner.score(corpus_file, ["ppl"], home=home, **options)
-    for ask in (
-        lambda: result.subset,
-        lambda: result.masks,
-        lambda: result.export(tmp_path / "subset.parquet"),
-        lambda: result.export(tmp_path / "subset.jsonl", plain=True),
-    ):
-        with pytest.raises(UsageError, match=r"scored and did not prune \(use its scores, or prune\)"):
-            ask()
-    assert list(tmp_path.iterdir()) == []
-    assert result.export_scores(tmp_path / "scores.parquet") == len(tiny_model.LINES)
-    unset = {"don", "nod", "donod", "quadrant"}  # the columns of other methods
-    assert result.scores.select(unset).null_count().sum_horizontal().item() == 4 * len(result.scores)
-    assert pl.read_parquet(tmp_path / "scores.parquet").equals(result.scores.drop(unset))
-    assert len(result.token_scores) == result.scores["n_response_tokens"].gather(tiny_model.MEASURED).sum()
 
 
 def test_the_tied_gradient_is_measured_only_when_a_method_asks_for_it(

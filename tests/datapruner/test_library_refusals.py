@@ -15,7 +15,6 @@ from datapruner.errors import (
     NothingSurvivedError,
     UsageError,
 )
-from datapruner.library import Result
 from scorers.methods.registry import OWN
 from tests import tiny_model
 from tests.pipeline import Prune
@@ -105,15 +104,6 @@ def test_a_share_of_the_measured_samples_rounds_up(prune: Prune) -> None:
     n = len(tiny_model.MEASURED)
     assert prune("ppl", 1.01 / n).report.kept == 2
     assert prune("ppl", 1e-9).report.kept == 1
-
-
-def test_what_a_run_gives_shows_itself_in_a_line(prune: Prune, first_run: Result) -> None:
-    result = prune("ppl", 0.5)
-    kept = f"{result.report.kept} of {len(tiny_model.LINES)} rows kept"
-    assert repr(result) == f"Result({result.run.run_id[:12]}, ppl: {kept})"
-    assert repr(result.run).startswith("Run(")
-    assert repr(result.report).startswith(f"Report(ingested={len(tiny_model.LINES)}, kept=")
-    assert max(map(len, (repr(first_run), repr(first_run.report)))) < 300
 
 
 def test_options_of_a_method_that_is_not_asked_for_are_refused(

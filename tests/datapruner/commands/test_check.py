@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datapruner.library import Result
+from datapruner.result import Result
 from tests.command_line import Said
 
 Command = Callable[..., Said]

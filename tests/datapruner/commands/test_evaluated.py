@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import datapruner
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from tests.command_line import Said
 from tests.evaluations import evaluation

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, LlamaConfig
 
-from datapruner.library import Result
+from datapruner.result import Result
 from scorers.models import fingerprint
 from tests import chat_templates as ct
 from tests.command_line import Said

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from datapruner.library import Result
 from datapruner.outputs.trainers import registry
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from tests.command_line import Said
 from tests.evaluations import evaluation

@@ -17,8 +17,8 @@ from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation import reading
 from datapruner.evaluation.plan import steps_of
 from datapruner.evaluation.store import Store
-from datapruner.library import Result
 from datapruner.progress import Silent
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.evaluations import Evaluation
 from tests.command_line import Said

@@ -16,7 +16,7 @@ from datapruner.errors import InputError, NotFoundError, UsageError
 from datapruner.explaining import explain as module
 from datapruner.explaining.explain import explain
 from datapruner.explaining.explanation import Explanation, Piece
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.runs import published
 from tests.command_line import PrunedHome, Said
 

@@ -11,9 +11,9 @@ import pytest
 
 import datapruner
 from datapruner.errors import UsageError, WorkerError
-from datapruner.library import Result
 from datapruner.measuring import lissa
 from datapruner.progress import Silent
+from datapruner.result import Result
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.models.proxy import load
 from scorers.signals.lissa import Surrogate

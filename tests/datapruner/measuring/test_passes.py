@@ -19,7 +19,6 @@ import datapruner
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, ModelError, NothingSurvivedError, UsageError
-from datapruner.library import Result
 from datapruner.measuring import measure as measuring_module
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views, passes
@@ -31,6 +30,7 @@ from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.needs import check_views
+from datapruner.result import Result
 from datapruner.runs import pipeline, published
 from scorers.methods import registry
 from tests import tiny_model

@@ -13,13 +13,13 @@ from transformers import LlamaConfig
 import datapruner
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, NothingSurvivedError, UsageError
-from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.outputs import training_rows
 from datapruner.outputs.carrying import CarriedCounts, rows_for
 from datapruner.outputs.training_rows import TrainingRows
 from datapruner.progress import Silent
+from datapruner.result import Result
 from datapruner.runs import published
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.models import fingerprint, tokenizer_file

@@ -14,10 +14,10 @@ import pytest
 from transformers import LlamaConfig
 
 from datapruner.errors import InputError, ModelError, UsageError
-from datapruner.library import Result
 from datapruner.outputs.checking import Difference, Findings, Piece, check
 from datapruner.outputs.trainers.registry import TRAINERS
 from datapruner.outputs.trainers.trainer import AsFile, Trainer
+from datapruner.result import Result
 from tests import chat_templates as ct
 from tests.pipeline import Prune
 from tests.tiny_model import POSITIONS

@@ -19,8 +19,8 @@ import transformers as tf
 
 import datapruner
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.outputs import exports, training_rows
+from datapruner.result import Result
 from scorers.models import fingerprint
 from tests import tiny_model
 from tests.pipeline import Prune

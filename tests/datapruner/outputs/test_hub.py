@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.outputs import hub as pushing
+from datapruner.result import Result
 from tests.command_line import Said
 from tests.hub import TOKEN, Hub, serving
 

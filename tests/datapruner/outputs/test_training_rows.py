@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.outputs import training_rows
 from datapruner.outputs.training_rows import TooLong, TrainingBatch, TrainingRows
+from datapruner.result import Result
 from tests.pipeline import Prune
 
 Row = tuple[list[int], list[int]]

@@ -15,8 +15,8 @@ import pytest
 
 import datapruner
 from datapruner.errors import InputError, UsageError
-from datapruner.library import Result
 from datapruner.reporting import distributions, examples
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.reports import TEXT_CHARACTERS, Distribution, RunReport, Summary
 from tests.command_line import Said

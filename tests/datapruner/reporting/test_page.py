@@ -17,8 +17,8 @@ import pytest
 
 import datapruner
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.reporting.page import page, shown
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.reports import RunReport
 from tests.command_line import Said

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import datapruner
 from datapruner.errors import NothingSurvivedError, UsageError
-from datapruner.library import Result
 from datapruner.measuring.workers import local
+from datapruner.result import Result
 from datapruner.rewriting.outcomes import STATUSES
 from datapruner.runs import published
 from datapruner.teacher import LimitReachedError, Teacher, load

@@ -14,7 +14,6 @@ import pytest
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views
 from datapruner.measuring.workers.local import IdleWorkers
@@ -23,6 +22,7 @@ from datapruner.query.pool import SandboxPool
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.needs import needs
+from datapruner.result import Result
 from datapruner.runs import published, stages
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts, token_texts
 from datapruner.runs.selection import score

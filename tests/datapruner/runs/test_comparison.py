@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 import datapruner
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.runs.comparison import Compared, compare
 from tests.command_line import Said
 from tests.pipeline import Prune

@@ -14,8 +14,8 @@ import pytest
 
 import datapruner
 from datapruner.errors import UsageError
-from datapruner.library import Result
 from datapruner.measuring import compaction
+from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.runs.holdings import Holding, clean, holdings
 from datapruner.system.files import unfinished

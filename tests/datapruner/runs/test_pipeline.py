@@ -15,12 +15,12 @@ from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.explaining.explain import explain
-from datapruner.library import Result
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
+from datapruner.result import Result
 from datapruner.runs import pipeline, published
 from datapruner.system import files
 from tests import tiny_model

@@ -19,9 +19,9 @@ from datapruner.commands import display
 from datapruner.commands.ending import stages
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explaining.explain import explain
-from datapruner.library import Result
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import RunConfig
+from datapruner.result import Result
 from datapruner.runs import stages as recipe_stages
 from scorers.selection.topsis import topsis
 from tests.datapruner.client.unruly import Behaviour, unruly_server

@@ -15,7 +15,7 @@ import pytest
 import datapruner
 from datapruner.catalog.models import Run
 from datapruner.errors import ConflictError, NotFoundError, QuotaError, StorageError, UsageError
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.service import results
 from datapruner.service.storage import FolderStorage
 from tests.pipeline import Prune

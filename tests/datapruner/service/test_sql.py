@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Base, Dataset, Job, Project, Run, Version, new_id, utcnow
 from datapruner.errors import NotFoundError, StorageError, UsageError
-from datapruner.library import Result
 from datapruner.query.ending import Ending
 from datapruner.query.pool import SandboxPool
 from datapruner.query.sandbox import RESERVED, QueryLimits
+from datapruner.result import Result
 from datapruner.service.sql import MOST_LISTED, MOST_NAMED, ProjectSql, limits
 from datapruner.service.sql_columns import descriptions
 from datapruner.service.storage import FolderStorage

@@ -13,7 +13,7 @@ import datapruner
 from datapruner.corpora.append import append
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.ingest import ingest
-from datapruner.library import Result
+from datapruner.result import Result
 from datapruner.system import blocks
 
 KB = 1 << 10

@@ -19,10 +19,10 @@ import pytest
 
 import datapruner
 from datapruner.errors import ModelError, WorkerError
-from datapruner.library import Result
 from datapruner.measuring import measure
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.result import Result
 from datapruner.system.space import NoSpaceError
 from tests.waiting import PATIENCE, has_ended, until
 

@@ -18,7 +18,7 @@ import torch
 import transformers as tf
 import trl
 
-from datapruner.library import Result
+from datapruner.result import Result
 from tests.pipeline import Prune
 
 # By itself, TRL asks transformers for something by its old name.
