@@ -19,7 +19,8 @@ import sys
 import venv
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -54,15 +55,12 @@ CASES = [(limit, packing) for limit in (POSITIONS, LIMIT) for packing in (False,
 NO_PACKING = {"verl": "its trainer pads nothing and packs nothing"}
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    python: Path
-    seconds: float
-    megabytes: int
+AT_ONCE = 3
+"""Trainers that are run beside each other: they import for longer than they train."""
 
 
-def environment(name: str) -> Environment:
-    """The trainer's, made where it is missing or of other pins."""
+def environment(name: str) -> tuple[Path, float]:
+    """The trainer's interpreter, and GB; made where it is missing or of other pins."""
     pins, folder = HERE / "pins" / f"{name}.txt", MADE / name
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()
     python, about = folder / "bin" / "python", folder / "made.json"
@@ -75,9 +73,10 @@ def environment(name: str) -> Environment:
         subprocess.run([*install, "--constraint", str(pins), "torch"], check=True)
         subprocess.run([*install, "--no-deps", "--requirement", str(pins)], check=True)
         size = sum(path.lstat().st_size for path in folder.rglob("*"))
-        made = {"pins": digest, "seconds": perf_counter() - start, "megabytes": round(size / 1e6)}
+        made = {"pins": digest, "gigabytes": size / 1e9}
         about.write_text(json.dumps(made), encoding="utf-8")
-    return Environment(python, made["seconds"], made["megabytes"])
+        print(f"{name}: an environment made in {perf_counter() - start:.0f} s", flush=True)
+    return python, made["gigabytes"]
 
 
 def fed(name: str, python: Path, rows: list[Row], model: Path, place: Path, case: tuple[int, bool]) -> Any:
@@ -120,15 +119,16 @@ def differing(expected: list[Row], got: list[list[list[int]]]) -> int:
 
 def round_trips(name: str, rows: list[Row], model: Path) -> tuple[object, ...]:
     """A line of the table."""
-    made = environment(name)
-    start, outcomes, versions = perf_counter(), [], {}
+    python, gigabytes = environment(name)
+    outcomes: list[str] = []
+    versions: dict[str, str] = {}
     for limit, packing in CASES:
         if packing and name in NO_PACKING:
             outcomes.append("—")
             continue
         expected = within(rows, limit)
         with TemporaryDirectory() as place:
-            got = fed(name, made.python, rows, model, Path(place), (limit, packing))
+            got = fed(name, python, rows, model, Path(place), (limit, packing))
         versions = got["versions"]
         wrong = differing(expected, got["rows"])
         trained = sum(label != -100 for _, labels in expected for label in labels)
@@ -137,13 +137,12 @@ def round_trips(name: str, rows: list[Row], model: Path) -> tuple[object, ...]:
         )
         print(f"{name}, at most {limit} tokens{', packed' * packing}: {outcomes[-1]}", flush=True)
     told = ", ".join(f"{package} {version}" for package, version in versions.items())
-    where = f"{made.seconds:.0f} s, {made.megabytes / 1000:.1f} GB"
-    return (f"`{name}`", told, FED[name], *outcomes, where, f"{perf_counter() - start:.0f} s")
+    return (f"`{name}`", told, FED[name], *outcomes, f"{gigabytes:.1f} GB")
 
 
 def lines(results: list[tuple[object, ...]]) -> Iterator[str]:
     yield from table(
-        "Trainer", "Versions", "What is run", "Rows", "Packed", "Cut", "Cut, packed", "Environment", "Run",
+        "Trainer", "Versions", "What is run", "Rows", "Packed", "Cut", "Cut, packed", "Environment",
         rows=results,
     )  # fmt: skip
 
@@ -152,7 +151,8 @@ def main(names: list[str]) -> int:
     with TemporaryDirectory() as place:
         model = save_tiny_model(Path(place))
         rows = kept(AutoTokenizer.from_pretrained(model))
-        results = [round_trips(name, rows, model) for name in names or FED]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            results = list(pool.map(partial(round_trips, rows=rows, model=model), names or FED))
     text = "\n".join(lines(results))
     if names:
         print(text)
