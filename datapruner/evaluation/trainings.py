@@ -40,7 +40,7 @@ from datapruner.runs.published import Run
 
 _VERSION = 1
 PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")
-_PROBE_TOKENS = 256
+_PROBE_TOKENS = 96
 _WRITING = {"cpu": 2, "cuda": 25}
 """As many tokens of training take as long as the writing of one: a GPU writes far below its speed."""
 
@@ -330,11 +330,12 @@ class _Work:
         return Outcome(rate, sweep, found, missing, {name: each.counted for name, each in examples.items()})
 
     def _fits(self, tokens: int) -> bool:
-        """Whether there is time for a training that takes as long as training on so many tokens."""
+        """Whether there is time for a training that takes as long as training on so many tokens. The first of
+        a call is begun while any is left, so that asking again gets on on a machine that is slow today."""
         if self.settings.seconds is None:
             return True
         left = self.settings.seconds - (time.monotonic() - self.started)
-        return tokens * max(self.pace, self.plan.seconds_a_token) <= left
+        return left > 0 and tokens * self.pace <= left
 
     def _train(
         self,
