@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_job(
 
 
 def test_a_run_that_only_scores_cannot_be_evaluated(server: Server) -> None:
-    scored = start(server, method="ppl")
+    scored = start(server, method="length")
     refused = server.client.post(f"/v1/runs/{scored}/evaluations", json={"held_out": {"sums": "held"}})
     assert (refused.status_code, "selected nothing" in refused.json()["detail"]) == (422, True)
 

@@ -21,7 +21,7 @@ Command = Callable[..., Said]
 @pytest.fixture(scope="module")
 def evaluated(prune: Prune) -> Result:
     """A run with a verdict of today and one of before."""
-    made = prune("ifd", 0.3)
+    made = prune("length", 0.35)
     evaluations.write(made.run.folder, evaluation(run=made.run.run_id))
     worse = evaluation().overall[0].model_copy(update={"verdict": "worse"})
     earlier = evaluation().created_at.replace(year=2025)

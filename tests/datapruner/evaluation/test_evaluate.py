@@ -237,8 +237,8 @@ def test_another_model_is_trained_on_the_masks_only_where_its_tokens_are_the_sam
     tiny_folder: Path,
     tmp_path: Path,
 ) -> None:
-    [same] = evaluate(pruned, held_out, model=str(reference_folder), seeds=1)
-    [own] = evaluate(pruned, held_out, seeds=1)
+    [same] = evaluate(pruned, {"talk": held_out}, model=str(reference_folder), seeds=1)
+    [own] = evaluate(pruned, {"talk": held_out}, seeds=1)  # whose trainings are there already
     assert same.arms[1].trained_tokens == own.arms[1].trained_tokens
     assert same.held_out[0].losses != own.held_out[0].losses
     other = shutil.copytree(tiny_folder, tmp_path / "other")

@@ -9,13 +9,13 @@ import pytest
 
 from datapruner.catalog import migrations
 from datapruner.catalog.database import Database
-from datapruner.catalog.models import Base, Project
+from datapruner.catalog.models import Project
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.service.context import Context
-from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
+from tests.datapruner.service.jobs_here import opened
 
 
 @pytest.fixture
@@ -30,14 +30,10 @@ def db(settings: Settings) -> Iterator[Database]:
 def context(tmp_path: Path, tiny_folder: Path, idle: IdleWorkers) -> Iterator[Context]:
     home = tmp_path / "home"
     home.mkdir()
-    roots = [tiny_folder, tmp_path / "imports"]
-    settings = Settings(home=home, import_roots=roots, devices="cpu")
-    db = Database(settings.database)
-    Base.metadata.create_all(db.engine)
-    with db.write() as session:
-        session.add(Project(id="prj_1", name="default"))
-    yield Context(settings, db, open_storage(settings.files, home / "cache"), ("cpu",), idle)
-    db.close()
+    with opened(home, [tiny_folder, tmp_path / "imports"], idle) as made:
+        with made.db.write() as session:
+            session.add(Project(id="prj_1", name="default"))
+        yield made
 
 
 @pytest.fixture

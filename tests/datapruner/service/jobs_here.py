@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datapruner.catalog import datasets
-from datapruner.catalog.models import Dataset, Upload, new_id
+from datapruner.catalog.database import Database
+from datapruner.catalog.models import Base, Dataset, Upload, new_id
+from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.schemas.jobs import JobResult
 from datapruner.service import queue
 from datapruner.service.context import Context
+from datapruner.service.storage import open_storage
 from datapruner.service.work import perform
+from datapruner.settings import Settings
 from tests.datapruner.service.queues import LEASE
+
+
+@contextmanager
+def opened(home: Path, roots: list[Path], idle: IdleWorkers) -> Iterator[Context]:
+    """A worker's context, with what is in this home already."""
+    settings = Settings(home=home, import_roots=roots, devices="cpu")
+    db = Database(settings.database)
+    Base.metadata.create_all(db.engine)
+    try:
+        yield Context(settings, db, open_storage(settings.files, home / "cache"), ("cpu",), idle)
+    finally:
+        db.close()
 
 
 def dataset(context: Context, name: str = "motley", **more: Any) -> Dataset:

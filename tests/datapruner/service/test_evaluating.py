@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +14,14 @@ import pytest
 from sqlalchemy import select, update
 
 from datapruner.catalog import evaluations, runs
-from datapruner.catalog.models import Dataset, Evaluation, Job, Run, Schedule
+from datapruner.catalog.models import Dataset, Evaluation, Job, Project, Run, Schedule
 from datapruner.errors import DeniedError
+from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
-from datapruner.request.config import MethodChoice, RunConfig
+from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
+from datapruner.request.keep import Keep
+from datapruner.schemas.jobs import JobResult
 from datapruner.service import queue, retention
 from datapruner.service.context import Context
 from datapruner.service.storage import open_storage
@@ -27,6 +32,7 @@ from tests.datapruner.service.jobs_here import (
     again,
     dataset,
     ingest,
+    opened,
     taken,
     upload,
     work,
@@ -39,19 +45,45 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture
-def run(context: Context, config: RunConfig, corpus_file: Path, tmp_path: Path) -> Run:
-    """A run of random rows, in a project with a dataset of rows to hold out."""
-    questions = tmp_path / "questions.jsonl"
+@pytest.fixture(scope="module")
+def ready(
+    tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path, idle: IdleWorkers, corpus_file: Path
+) -> tuple[Path, str]:
+    """A home and the id of a run of random rows in it, in a project with a dataset of rows to hold out."""
+    folder = tmp_path_factory.mktemp("ready")
+    questions = folder / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS), encoding="utf-8")
-    work(context, ingest=ingest(dataset(context, "questions"), upload(context, questions)))
-    motley = dataset(context)
-    config = config.model_copy(update={"methods": [MethodChoice(name="random")]})
-    payload = {"dataset_id": motley.id, "version_id": None, "config": config.model_dump(mode="json")}
-    result = work(context, ingest=ingest(motley, upload(context, corpus_file)), run=payload)
+    config = RunConfig(
+        measuring=Measuring(model=str(tiny_folder)),
+        methods=[MethodChoice(name="random")],
+        keep=Keep(share=0.5),
+    )
+    (folder / "home").mkdir()
+    with opened(folder / "home", [tiny_folder], idle) as context:
+        with context.db.write() as session:
+            session.add(Project(id="prj_1", name="default"))
+        work(context, ingest=ingest(dataset(context, "questions"), upload(context, questions)))
+        motley = dataset(context)
+        payload = {"dataset_id": motley.id, "version_id": None, "config": config.model_dump(mode="json")}
+        result = work(context, ingest=ingest(motley, upload(context, corpus_file)), run=payload)
     assert result.run_id is not None
+    return folder / "home", result.run_id
+
+
+@pytest.fixture
+def context(
+    ready: tuple[Path, str], tiny_folder: Path, idle: IdleWorkers, tmp_path: Path
+) -> Iterator[Context]:
+    """With a copy of that home."""
+    home = shutil.copytree(ready[0], tmp_path / "home")
+    with opened(home, [tiny_folder], idle) as made:
+        yield made
+
+
+@pytest.fixture
+def run(context: Context, ready: tuple[Path, str]) -> Run:
     with context.db.read() as session:
-        return runs.find(session, "prj_1", result.run_id)
+        return runs.find(session, "prj_1", ready[1])
 
 
 def asked(context: Context, run: Run, **settings: Any) -> queue.Lease:
@@ -65,15 +97,29 @@ def asked(context: Context, run: Run, **settings: Any) -> queue.Lease:
     return lease
 
 
-def test_a_job_trains_reads_and_publishes_the_verdict(context: Context, run: Run) -> None:
-    result = perform(context, asked(context, run), Silent())
-    assert result.run_id == run.id
+@pytest.fixture(scope="module")
+def evaluated(
+    ready: tuple[Path, str], tiny_folder: Path, idle: IdleWorkers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Context, JobResult]]:
+    """What a job came to that evaluated the run, in another copy of the home."""
+    home = shutil.copytree(ready[0], tmp_path_factory.mktemp("evaluated") / "home")
+    with opened(home, [tiny_folder], idle) as context:
+        with context.db.read() as session:
+            run = runs.find(session, "prj_1", ready[1])
+        yield context, perform(context, asked(context, run), Silent())
+
+
+def test_a_job_trains_reads_and_publishes_the_verdict(
+    ready: tuple[Path, str], evaluated: tuple[Context, JobResult]
+) -> None:
+    (context, result), run = evaluated, ready[1]
+    assert result.run_id == run
     with context.db.read() as session:
-        [shown] = evaluations.listing(session, run.id, limit=9)
+        [shown] = evaluations.listing(session, run, limit=9)
     document = evaluations.document(shown.evaluation)
     assert document is not None
     assert (shown.evaluation.id, shown.evaluation.verdict) == (result.evaluation_id, document.verdict)
-    assert document.run == run.id
+    assert document.run == run
     assert [arm.name for arm in document.arms] == ["random", "subset", "longest", "all"]
     [held_out] = document.held_out
     assert (held_out.source, held_out.rows) == ("questions@1", len(QUESTIONS))
@@ -99,7 +145,7 @@ def trainings(context: Context) -> dict[str, Any]:
 
 
 def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_training(
-    context: Context, run: Run, s3_url: str
+    context: Context, run: Run, evaluated: tuple[Context, JobResult], s3_url: str
 ) -> None:
     """The files of the run are copied to an object store, in which two machines do the job."""
 
@@ -111,7 +157,6 @@ def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_trainin
         copy = context.settings.home / "copy"
         copy.write_bytes(context.storage.local(stored.key).read_bytes())
         first.storage.publish(copy, stored.key)
-    whole = perform(context, asked(context, run), Silent())
     lease = asked(context, run)
     with pytest.raises(StoppedError):
         perform(first, lease, StopsAfter(3))
@@ -121,11 +166,12 @@ def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_trainin
     result = perform(second, again(context, lease), Silent())
     after = trainings(second)
     assert {name: after[name] for name in before} == before
-    assert after.keys() == trainings(context).keys()
-    with context.db.read() as session:
-        one, other = (
-            evaluations.document(session.get_one(Evaluation, each.evaluation_id)) for each in (whole, result)
-        )
+    assert after.keys() == trainings(evaluated[0]).keys()
+    documents = []
+    for found, done in (evaluated, (context, result)):
+        with found.db.read() as session:
+            documents.append(evaluations.document(session.get_one(Evaluation, done.evaluation_id)))
+    one, other = documents
     assert one is not None
     assert other is not None
     assert one.overall == other.overall
@@ -133,7 +179,7 @@ def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_trainin
 
 
 def test_a_lost_lease_publishes_no_verdict(context: Context, run: Run) -> None:
-    lease = asked(context, run)
+    lease = asked(context, run, seeds=1)
 
     class Meanwhile(Silent):
         """While it trains, another worker takes the job."""
