@@ -52,7 +52,16 @@ _EPILOG = (
     "3 nothing survived, 130 interrupted. Files are kept in DATAPRUNER_HOME (~/.datapruner)."
 )
 # What the system refuses and only its user can put right.
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+_REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 
 app = typer.Typer(
     help="Find the samples, and the tokens inside them, that an SFT corpus is worth training on.",

@@ -125,7 +125,7 @@ class Result:
                 if shard_rows is None
                 else shards.write(target, rows, shard_rows)
             )
-        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
+        files.write_json(folders.beside(target), folders.read_document(self.run.folder / "run.json"))
         return count
 
     def export_for(
@@ -172,14 +172,14 @@ class Result:
         document = folders.read_document(self.run.folder / "run.json")
         if counts is not None:
             document["carried"] = rows.about["carried"] | asdict(counts)
-        files.write_json(target.with_suffix(".run.json"), document)
+        files.write_json(folders.beside(target), document)
         return TrainerExport(rows.counts, kind.note(target, rows), counts)
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""
         target = Path(path)
         count = row_files.write(target, exports.scores_of(self.scores))
-        files.write_json(target.with_suffix(".run.json"), folders.read_document(self.run.folder / "run.json"))
+        files.write_json(folders.beside(target), folders.read_document(self.run.folder / "run.json"))
         return count
 
     def write(self, files: Mapping[str, Path]) -> dict[str, int]:

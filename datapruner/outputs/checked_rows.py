@@ -21,6 +21,7 @@ from datapruner.errors import InputError
 from datapruner.input.readers import Dataset, Source, open_sources
 from datapruner.input.shapes import Limits
 from datapruner.outputs.training_rows import IGNORED
+from datapruner.runs import folders
 
 Ints = NDArray[np.int64]
 Row = tuple[Ints, Ints]
@@ -36,8 +37,9 @@ _LARGEST = 16 << 20
 
 def about(path: Path) -> Mapping[str, Any]:
     """What a file, or a folder of them, says of its run; nothing where it does not. Raises InputError."""
+    path = path.absolute()  # for `.` has no name
     said = _in_parquet(path)
-    for beside in (path / "datapruner.json", path.with_suffix(".run.json")):
+    for beside in (path / "datapruner.json", folders.beside(path)):
         if said is None and beside.is_file() and beside.stat().st_size <= _LARGEST:
             said = beside.read_bytes()
     if said is None:

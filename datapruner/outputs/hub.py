@@ -7,6 +7,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from datapruner.errors import UsageError
@@ -64,8 +65,10 @@ def push(path: Path, repo: str, folder: str, *, public: bool, message: str) -> s
     except Exception as error:  # of many families: of the protocol, of the transfer, of files
         reasons = [error, *([error.__cause__] if error.__cause__ is not None else [])]
         said = ": ".join(" ".join(str(reason).split()).rstrip(".") for reason in reasons)
+        place = folder if path.is_dir() else f"{folder}/{single}"
+        again = f"hf upload {repo} {shlex.quote(str(path))} {place} --repo-type dataset"
         raise UsageError(
             f"it was not pushed to {repo}: {said}",
-            remedy=f"{path} is written; try again, or: hf upload {repo} {path} {folder} --repo-type dataset",
+            remedy=f"{path} is written; try again, or: {again}{'' if public else ' --private'}",
         ) from error
     return str(made)

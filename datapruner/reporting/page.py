@@ -27,7 +27,7 @@ from markupsafe import Markup
 
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.schemas.reports import STEPS, RunReport
-from datapruner.system.files import publishing
+from datapruner.system.files import check_file, publishing
 
 _FILES = Path(__file__).with_name("page_files")
 # Control characters but line breaks and tabs, and those of bidirectional text.
@@ -42,10 +42,7 @@ def check_target(path: Path) -> None:
     """Find out before the work starts that a page cannot be written there. Raises UsageError."""
     if path.suffix != ".html":
         raise UsageError(f"{path}: a report is written as .html", remedy="its numbers alone: --json")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", remedy="name a file")
+    check_file(path)
 
 
 def write(path: Path, report: RunReport) -> None:

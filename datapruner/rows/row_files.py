@@ -10,7 +10,7 @@ import pyarrow as pa
 from datapruner.errors import UsageError
 from datapruner.rows.formats import FILES, FORMATS, OnRows, suffixes, unheard
 from datapruner.rows.writable import Rows
-from datapruner.system.files import publishing
+from datapruner.system.files import check_file, publishing
 from datapruner.system.panics import contained
 
 
@@ -29,10 +29,7 @@ def check_target(path: Path) -> None:
             f"{path}: cannot write {path.suffix or 'a file without a suffix'}",
             remedy=f"one of {', '.join(suffixes(FILES))}",
         )
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", remedy="name a file")
+    check_file(path)
 
 
 @contained()

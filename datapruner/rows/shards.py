@@ -14,7 +14,7 @@ import pyarrow as pa
 from datapruner.errors import UsageError
 from datapruner.rows.formats import FORMATS, write_parquet
 from datapruner.rows.writable import Rows
-from datapruner.system.files import publishing_folder
+from datapruner.system.files import check_place, publishing_folder
 
 Part = Callable[[BinaryIO], object]
 """Writes one file, before the next part is asked for."""
@@ -22,8 +22,7 @@ Part = Callable[[BinaryIO], object]
 
 def check_folder(path: Path) -> None:
     """Find out before the work starts that `path` cannot become a folder. Raises UsageError."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
+    check_place(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path}: there is something already", remedy="name a new folder, or remove it")
 

@@ -41,6 +41,11 @@ def latest(home: Path) -> Path:
     return found[0]
 
 
+def beside(path: Path) -> Path:
+    """Where the run file of what was written to `path` is. A folder's name has no suffix, only dots."""
+    return path.with_name(f"{path.name}.run.json") if path.is_dir() else path.with_suffix(".run.json")
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """A run file. Raises InputError when it is not one."""
     try:

@@ -49,7 +49,7 @@ def document_of(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
         if metadata is not None:
             return dict(json.loads(metadata))
-    beside = path.with_suffix(".run.json")
+    beside = folders.beside(path)
     if not beside.is_file():
         raise InputError(
             f"{path}: does not say which run it came from", remedy="give the run's id, see `datapruner runs`"

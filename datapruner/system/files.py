@@ -16,8 +16,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from datapruner.errors import UsageError
+
 _UNFINISHED = ".unfinished-"
 _DAY_SECONDS = 86_400.0
+
+
+def check_place(path: Path) -> None:
+    """Find out before the work starts that nothing can be made at `path`. Raises UsageError."""
+    if not path.name:
+        raise UsageError(f"{str(path)!r} has no name", remedy="name a file or folder in it")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UsageError(f"{path}: {path.parent} is a file", remedy="name a folder in its place")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
+
+
+def check_file(path: Path) -> None:
+    """`check_place` of a file, which may take the place of another. Raises UsageError."""
+    check_place(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", remedy="name a file")
 
 
 def unfinished(path: Path) -> Path:

@@ -120,6 +120,7 @@ def test_the_version_is_shown(command: Command) -> None:
         (["prune", "ROWS", "--keep", "0.5", "--device", "tpu"], "tpu"),
         (["prune", "ROWS", "--keep", "0.5", "--out", "x.xlsx"], "x.xlsx: cannot write .xlsx"),
         (["prune", "ROWS", "--keep", "0.5", "--out", "no/x.parquet"], "the folder no does not exist"),
+        (["prune", "ROWS", "--keep", "0.5", "--out", f"{'x' * 300}.csv"], "File name too long"),
         (["prune", "ROWS", "--keep", "0.5", "--plain", "x.xlsx"], "x.xlsx: cannot write .xlsx"),
         (["prune", "ROWS", "--keep", "0.5", "--out", "x.parquet", "--plain", "x.parquet"], "the same file"),
         (["prune", "nope.json", "--keep", "0.5"], "nope.json: no such file or folder"),

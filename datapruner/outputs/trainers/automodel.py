@@ -6,7 +6,6 @@ The three columns alone, as its collator cannot pad any other. Checked with nemo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from datapruner.outputs.trainers import columns
-from datapruner.outputs.trainers.trainer import AsFile
+from datapruner.outputs.trainers.trainer import AsFile, parquet_pattern, quoted
 from datapruner.outputs.training_rows import TrainingRows
 
 
@@ -27,15 +26,14 @@ def _write(file: BinaryIO, rows: TrainingRows) -> None:
 
 
 def _note(path: Path, rows: TrainingRows) -> str:
-    files = path if path.suffix == ".parquet" else path / "*.parquet"
     return f"""\
 model:
   _target_: nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained
-  pretrained_model_name_or_path: {json.dumps(rows.model)}
+  pretrained_model_name_or_path: {quoted(rows.model)}
 dataset:
   _target_: datasets.load_dataset
   path: parquet
-  data_files: {json.dumps(str(files))}
+  data_files: {quoted(parquet_pattern(path))}
   split: train
 dataloader:
   collate_fn: nemo_automodel.components.datasets.utils.default_collater

@@ -7,13 +7,12 @@ other. Checked with LLaMA-Factory 0.9.5.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 
 from datapruner.outputs.trainers import columns
-from datapruner.outputs.trainers.trainer import AsFolder
+from datapruner.outputs.trainers.trainer import AsFolder, quoted
 from datapruner.outputs.training_rows import TrainingRows
 
 
@@ -51,12 +50,12 @@ def _save(streamed: Path, folder: Path) -> None:
 
 def _note(path: Path, rows: TrainingRows) -> str:
     return f"""\
-model_name_or_path: {json.dumps(rows.model)}
+model_name_or_path: {quoted(rows.model)}
 stage: sft
 do_train: true
 finetuning_type: full
 template: empty
-tokenized_path: {json.dumps(str(path))}
+tokenized_path: {quoted(str(path))}
 dataset: datapruner  # some name is asked for, and not looked at
 cutoff_len: {rows.counts.longest}  # the longest row; rows are neither cut nor packed any more
 output_dir: trained

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,3 +40,14 @@ class AsFolder:
 
 
 Trainer = AsFile | AsFolder
+
+
+def quoted(text: str) -> str:
+    """A text as a value in YAML, which does not put together what JSON makes of letters such as emoji."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def parquet_pattern(path: Path) -> str:
+    """The Parquet file, or those in the folder, as `datasets` finds them: it takes paths for patterns."""
+    place = glob.escape(str(path))
+    return f"{place}/*.parquet" if path.is_dir() else place

@@ -11,14 +11,13 @@ otherwise, the Trainer feeds them. Checked with TRL 1.16, transformers 5.23 and 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from datapruner.outputs.trainers import columns
-from datapruner.outputs.trainers.trainer import AsFile
+from datapruner.outputs.trainers.trainer import AsFile, parquet_pattern, quoted
 from datapruner.outputs.training_rows import TrainingBatch, TrainingRows
 
 
@@ -37,16 +36,12 @@ def _table(batch: TrainingBatch) -> pa.Table:
     return pa.table(table)
 
 
-def _data_files(path: Path) -> str:
-    return repr(str(path if path.suffix == ".parquet" else path / "*.parquet"))
-
-
 def _trl(path: Path, rows: TrainingRows) -> str:
     return f"""\
 from datasets import load_dataset
 from trl import SFTConfig, SFTTrainer
 
-rows = load_dataset("parquet", data_files={_data_files(path)}, split="train")
+rows = load_dataset("parquet", data_files={parquet_pattern(path)!r}, split="train")
 # The longest row; without max_length TRL cuts rows at 1024 tokens.
 config = SFTConfig("trained", max_length={rows.counts.longest})
 SFTTrainer({rows.model!r}, args=config, train_dataset=rows).train()
@@ -59,7 +54,7 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 from transformers import Trainer, TrainingArguments
 
-rows = load_dataset("parquet", data_files={_data_files(path)}, split="train")
+rows = load_dataset("parquet", data_files={parquet_pattern(path)!r}, split="train")
 # Nothing is cut; the longest row has {rows.counts.longest} tokens.
 collator = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained({rows.model!r}))
 model = AutoModelForCausalLM.from_pretrained({rows.model!r})
@@ -70,9 +65,9 @@ Trainer(model, arguments, train_dataset=rows, data_collator=collator).train()
 
 def _axolotl(path: Path, rows: TrainingRows) -> str:
     return f"""\
-base_model: {json.dumps(rows.model)}
+base_model: {quoted(rows.model)}
 datasets:
-  - path: {json.dumps(str(path))}
+  - path: {quoted(str(path))}
     ds_type: parquet
     type:
 sequence_len: {rows.counts.longest}  # the longest row

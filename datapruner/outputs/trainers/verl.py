@@ -6,7 +6,6 @@ one of a row's first token would fall on the last of the row before. It is never
 
 from __future__ import annotations
 
-import json
 import shlex
 from importlib import resources
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from datapruner.outputs.trainers import columns
-from datapruner.outputs.trainers.trainer import AsFolder
+from datapruner.outputs.trainers.trainer import AsFolder, quoted
 from datapruner.outputs.training_rows import IGNORED, TrainingBatch, TrainingRows
 
 
@@ -44,7 +43,7 @@ torchrun --standalone --nproc_per_node=1 -m verl.trainer.sft_trainer \\
 
 def _set(key: str, value: str) -> str:
     """An override as Hydra reads it from a shell."""
-    return shlex.quote(f"{key}={json.dumps(value, ensure_ascii=False)}")
+    return shlex.quote(f"{key}={quoted(value)}")
 
 
 VERL = AsFolder("verl", "verl", _write, _note)

@@ -3,6 +3,7 @@
 It needs nothing but what verl needs: `data.custom_cls.path` names a copy of this file.
 """
 
+import glob
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ class MaskedRows(Dataset[dict[str, torch.Tensor]]):
         if (pad_mode := config.get("pad_mode", "no_padding")) != "no_padding":
             raise ValueError(f"data.pad_mode is {pad_mode}: these rows are read with no_padding")
         files = [parquet_files] if isinstance(parquet_files, str) else [str(each) for each in parquet_files]
-        rows = load_dataset("parquet", data_files=files, split="train")
+        # Which takes paths for patterns.
+        rows = load_dataset("parquet", data_files=[glob.escape(each) for each in files], split="train")
         self.rows = rows if max_samples < 0 else rows.select(range(min(max_samples, len(rows))))
         self.max_length: int = config.get("max_length", 1024)
 

@@ -9,21 +9,19 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.outputs.trainers.trainer import AsFile, Trainer
 from datapruner.outputs.training_rows import TrainingRows
 from datapruner.rows import shards
-from datapruner.system.files import publishing, publishing_folder
+from datapruner.system.files import check_file, check_place, publishing, publishing_folder
 
 
 def check_target(trainer: Trainer, path: Path, shard_rows: int | None = None) -> None:
     """Find out before the work starts that a trainer's format cannot be written there. Raises UsageError."""
     if isinstance(trainer, AsFile) and shard_rows is None:
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist", remedy="create it first")
+        check_place(path)
         if path.suffix != trainer.suffix:
             raise UsageError(
                 f"{path}: rows for {trainer.name} are {trainer.suffix} files",
                 remedy=f"name it {path.with_suffix(trainer.suffix).name}",
             )
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder", remedy="name a file")
+        check_file(path)
         return
     if not isinstance(trainer, AsFile) and shard_rows is not None:
         raise UsageError(f"rows for {trainer.name} are a folder already", remedy="leave out --shard-rows")

@@ -303,6 +303,15 @@ def test_a_description_of_the_wrong_types_is_a_difference(
     assert Difference("eos token", "none", "'<|im_end|>' (2)") in found.differences
 
 
+def test_the_folder_that_one_is_in_can_be_checked(
+    pruned: Result, tiny_folder: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned.export_for("ms-swift", tmp_path / "rows-0.5")
+    monkeypatch.chdir(tmp_path / "rows-0.5")
+    found = check(Path(), str(tiny_folder), home)
+    assert (found.ok, found.described) == (True, True)
+
+
 def test_what_is_not_there_is_told(exported: Path, tiny_folder: Path, home: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         check(tmp_path / "none", str(tiny_folder), home)

@@ -92,7 +92,8 @@ def test_a_push_that_the_hub_refuses_says_why_and_where_the_rows_are(
     assert refused.code == 2
     assert "it was not pushed to me/rows: " in refused.err
     assert "You are out of space" in refused.err
-    assert f"{out} is written; try again, or: hf upload me/rows {out} data --repo-type dataset" in refused.err
+    again = f"hf upload me/rows {out} data/train-00000-of-00001.parquet --repo-type dataset --private"
+    assert f"{out} is written; try again, or: {again}" in refused.err
     assert TOKEN not in refused.err
     assert hub.files["me/rows"] == {".gitattributes": b""}
 

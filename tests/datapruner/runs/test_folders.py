@@ -45,3 +45,10 @@ def test_finding_a_run_imports_no_library() -> None:
     script = "import sys, datapruner.runs.folders; print({'pydantic', 'numpy', 'polars'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_folders_whose_names_differ_behind_a_dot_have_run_files_of_their_own(tmp_path: Path) -> None:
+    for name in ("rows-0.25", "rows-0.5"):
+        (tmp_path / name).mkdir()
+        assert folders.beside(tmp_path / name) == tmp_path / f"{name}.run.json"
+    assert folders.beside(tmp_path / "rows.parquet") == tmp_path / "rows.run.json"

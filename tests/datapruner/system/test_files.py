@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from datapruner.system.files import clear_unfinished, publishing, publishing_folder, unfinished
+from datapruner.errors import UsageError
+from datapruner.system.files import (
+    check_file,
+    check_place,
+    clear_unfinished,
+    publishing,
+    publishing_folder,
+    unfinished,
+)
 
 
 def aged(path: Path, days: float) -> Path:
@@ -68,3 +76,24 @@ def test_what_killed_processes_left_goes_when_it_is_a_day_old(tmp_path: Path) ->
     clear_unfinished(tmp_path)
     assert {path.name for path in below.iterdir()} == {young.name, finished.name, lock.name}
     clear_unfinished(tmp_path / "not there")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/rows.csv", r"the folder .*no does not exist \(create it first\)"),
+        ("mine.csv/rows.csv", r"mine\.csv is a file \(name a folder in its place\)"),
+        ("folder", r"folder is a folder \(name a file\)"),
+    ],
+)
+def test_a_place_where_no_file_can_be_made_is_told(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "mine.csv").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=message):
+        check_file(tmp_path / name)
+    check_file(tmp_path / "mine.csv")
+
+
+def test_a_place_needs_a_name() -> None:
+    with pytest.raises(UsageError, match=r"'\.' has no name"):
+        check_place(Path())

@@ -36,7 +36,9 @@ def rows(tiny_folder: Path) -> list[Row]:
 def written(rows: list[Row], tmp_path: Path) -> Written:
     """Writes the rows for a trainer; where, with which note, and what should be there."""
 
-    def write(name: str, place: str = "it's here", limit: int | None = None) -> tuple[Path, str, list[Row]]:
+    def write(
+        name: str, place: str = "it's [here] 😀", limit: int | None = None
+    ) -> tuple[Path, str, list[Row]]:
         trainer, path = find(name), tmp_path / place
         given = training_rows(rows, "a model", limit)
         writing.write(trainer, path, given)
@@ -179,19 +181,35 @@ def test_packs_hold_every_row_once_and_are_as_full_as_first_fit_decreasing_makes
 
 @pytest.mark.parametrize("limit", [None, LIMIT])
 def test_automodel_is_given_labels_of_the_tokens_that_follow(written: Written, limit: int | None) -> None:
-    path, note, expected = written("automodel", "rows.parquet", limit)
+    path, note, expected = written("automodel", "[rows] 😀.parquet", limit)
     read = pq.read_table(path)
     assert read.column_names == ["input_ids", "attention_mask", "labels"]
     assert [(tuple(row["input_ids"]), unshifted(row["labels"])) for row in read.to_pylist()] == expected
-    assert yaml.safe_load(note)["dataset"]["data_files"] == str(path)
+    said = yaml.safe_load(note)["dataset"]
+    found = datasets.load_dataset(said["path"], data_files=said["data_files"], split=said["split"])
+    assert found.to_list() == read.to_pylist()
 
 
 def test_axolotl_is_given_three_columns(written: Written) -> None:
-    path, note, expected = written("axolotl", "rows.parquet")
+    path, note, expected = written("axolotl", "[rows] 😀.parquet")
     read = pq.read_table(path)
     assert read.column_names == ["input_ids", "attention_mask", "labels"]
     assert [(tuple(row["input_ids"]), tuple(row["labels"])) for row in read.to_pylist()] == expected
-    assert yaml.safe_load(note)["sequence_len"] == longest(expected)
+    said = yaml.safe_load(note)
+    assert said["datasets"][0]["path"] == str(path)
+    assert said["sequence_len"] == longest(expected)
+
+
+def test_shards_are_found_in_a_folder_that_is_called_like_a_file(rows: list[Row], tmp_path: Path) -> None:
+    trainer, path, given = (
+        find("automodel"),
+        tmp_path / "[rows].parquet",
+        training_rows(rows, "a model", None),
+    )
+    writing.write(trainer, path, given, shard_rows=5)
+    said = yaml.safe_load(trainer.note(path, given))["dataset"]
+    found = datasets.load_dataset("parquet", data_files=said["data_files"], split="train")
+    assert len(found) == len(rows) > 5
 
 
 @pytest.mark.parametrize("name", ["llamafactory", "ms-swift", "verl", "megatron"])
