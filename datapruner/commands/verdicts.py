@@ -35,6 +35,8 @@ def sections(found: Evaluation) -> Iterator[RenderableType]:
     yield _differences(found)
     if any(each.exact_match or each.tasks for each in found.held_out):
         yield _scores(found)
+    if found.carried is not None:
+        yield Text(display.clean(found.carried.said))
     if found.cost is not None:
         yield Text(found.cost.said)
     if found.not_reached:

@@ -89,6 +89,7 @@ def _of_run(
         verdict=verdict,
         said=_said(against),
         not_reached=_not_reached(trainings, missing),
+        carried=trainings.pool.carried(run),
         cost=_cost(run, trainings, home, machine, verdict),
         seconds=trainings.seconds,
         packages={name: version(name) for name in PACKAGES},

@@ -6,8 +6,9 @@ held-out row, or hold text of one (`datapruner.curation.contamination`, 13-grams
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -22,10 +23,14 @@ from datapruner.evaluation.controls import Candidates
 from datapruner.evaluation.examples import Examples, Tokenised, lists
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.passes import positions
+from datapruner.outputs import carrying, training_rows
+from datapruner.outputs.carrying import CarriedCounts
+from datapruner.outputs.training_rows import IGNORED, TrainingRows
 from datapruner.progress import Progress
 from datapruner.rewriting.answers import stated_answer
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.runs.published import Run
+from datapruner.schemas.evaluations import Carried
 from scorers.models import fingerprint
 
 
@@ -51,14 +56,19 @@ class HeldOut:
         return [ids[row] for row in np.sort(order).tolist()]
 
 
+Carry = Callable[[Run, Collection[str]], tuple[TrainingRows, CarriedCounts]]
+"""These of a run's kept samples in the tokens of another model."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """The samples of the corpus that may be trained on, as they are read by the model; `index` is theirs.
-    foreign: whether the runs' tokens are others, so that their masks do not fit."""
+    carry: where the runs' tokens are others, how their masks are carried over to the model's."""
 
     tokenised: Tokenised
     index: pl.DataFrame
-    foreign: bool
+    carry: Carry | None
+    _carried: dict[str, tuple[Candidates, Carried]] = field(default_factory=dict)
 
     def everything(self) -> Candidates:
         """All of them, with all of their response tokens."""
@@ -67,31 +77,59 @@ class Pool:
     def kept(self, run: Run) -> Candidates:
         """Those that a run kept, with the tokens that it kept of them.
 
-        Raises UsageError when it kept none that is left here, or when its masks are of other tokens than the
-        model's.
+        Raises UsageError when it kept none that is left here.
         """
+        if self.carry is not None:
+            return self._carried_of(run, self.carry)[0]
         with duckdb.connect(str(run.database), read_only=True) as connection:
             kept = connection.sql(
-                "SELECT row, n_kept_tokens, n_response_tokens FROM sample_scores "
-                "WHERE keep AND n_kept_tokens > 0"
+                "SELECT row, n_kept_tokens FROM sample_scores WHERE keep AND n_kept_tokens > 0"
             ).pl()
         found = self.index.join(kept, on="row", how="inner", maintain_order="left")
         if found.is_empty():
             raise UsageError(f"run {run.run_id} kept no row that may be trained on")
-        if not self.foreign:
-            return _candidates(found.with_columns(n_counted=pl.col("n_kept_tokens").cast(pl.Int64)))
-        if not (found["n_kept_tokens"] == found["n_response_tokens"]).all():
+        return _candidates(found.with_columns(n_counted=pl.col("n_kept_tokens").cast(pl.Int64)))
+
+    def carried(self, run: Run) -> Carried | None:
+        """What became of a run's kept samples in the tokens of the model, where those are others."""
+        return None if self.carry is None else self._carried_of(run, self.carry)[1]
+
+    def _carried_of(self, run: Run, carry: Carry) -> tuple[Candidates, Carried]:
+        if run.run_id in self._carried:
+            return self._carried[run.run_id]
+        kept = training_rows.kept_rows(run)
+        refused = Counter(
+            self.tokenised.errors[each] for each in kept["sample_id"] if each in self.tokenised.errors
+        )
+        here = kept.join(self.index, on="sample_id", how="semi")["sample_id"].to_list()
+        if not here:
+            raise UsageError(f"run {run.run_id} kept no row that may be trained on")
+        rows, counts = carry(run, here)
+        ids: list[str] = []
+        counted, lengths = [], []
+        for batch in rows:
+            ids += batch.sample_ids
+            counted.append(batch.trained)
+            lengths.append(batch.lengths)
+        if not ids:
             raise UsageError(
-                f"run {run.run_id} pruned tokens, and the model to train has others",
-                remedy="train its proxy model, or one with the same tokenizer and chat template",
-                field="model",
+                f"run {run.run_id} kept no token that the model to train has whole", field="model"
             )
-        return _candidates(found)
+        about = _about(len(ids), rows.counts.untrained, counts, refused)
+        found = Candidates(ids, np.concatenate(counted), np.concatenate(lengths))
+        self._carried[run.run_id] = found, about
+        return found, about
 
     def examples_of(self, run: Run, ids: Sequence[str]) -> Examples:
         """These samples with the tokens that the run kept."""
-        if self.foreign:
-            return self.tokenised.examples(ids)
+        if self.carry is not None:
+            rows, _ = self.carry(run, ids)
+            carried = {
+                sample_id: (tokens, np.flatnonzero(labels != IGNORED).astype(np.int32))
+                for batch in rows
+                for sample_id, tokens, labels in batch.rows()
+            }
+            return Examples.of([carried[each][0] for each in ids], [carried[each][1] for each in ids])
         wanted = pl.DataFrame({"sample_id": ids}).join(
             self.index, on="sample_id", how="left", maintain_order="left"
         )
@@ -106,6 +144,31 @@ class Pool:
 def _candidates(index: pl.DataFrame) -> Candidates:
     return Candidates(
         index["sample_id"].to_list(), index["n_counted"].to_numpy(), index["n_tokens"].to_numpy()
+    )
+
+
+def _about(trained: int, untrained: int, counts: CarriedCounts, refused: Counter[str]) -> Carried:
+    """What became of kept rows. counts: of those that were carried; refused: of others, by reason."""
+    refused = refused + Counter(counts.refused)
+    rows = trained + untrained + refused.total()
+    share = counts.on_border / max(counts.response_tokens, 1)
+    said = [
+        f"The model has other tokens than the proxy: masks of {trained:,} of {rows:,} kept rows were carried "
+        f"over by characters; {share:.1%} of their response tokens lie across a border and are left out."
+    ]
+    if untrained:
+        said.append(f"{untrained:,} rows have no token that was kept whole.")
+    if refused:
+        why, number = refused.most_common(1)[0]
+        said.append(f"{refused.total():,} rows cannot be read by the model, {number:,} of them so: {why}.")
+    return Carried(
+        rows=rows,
+        trained=trained,
+        untrained=untrained,
+        refused=dict(refused),
+        response_tokens=counts.response_tokens,
+        on_border=counts.on_border,
+        said=" ".join(said),
     )
 
 
@@ -184,7 +247,12 @@ def prepare(
             f"nothing is left to train on: {len(taken)} of {len(index)} rows hold text of held-out rows",
             remedy="hold out rows that the corpus does not have",
         )
-    return Pool(pool, left, not _same_tokens(wanted, measured)), sets
+
+    def carry(run: Run, ids: Collection[str]) -> tuple[TrainingRows, CarriedCounts]:
+        with Corpus(corpus) as rows:
+            return carrying.rows_for(run, rows, home, machine, wanted.key.model, only=ids, progress=progress)
+
+    return Pool(pool, left, None if _same_tokens(wanted, measured) else carry), sets
 
 
 def _same_tokens(one: Pass, other: Pass) -> bool:

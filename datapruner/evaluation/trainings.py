@@ -127,7 +127,7 @@ def train(
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)
     device = machine.devices[0]
-    about = _about(runs, sets, wanted, settings, device, tasks)
+    about = _about(runs, sets, wanted, settings, device, tasks, carried=pool.carry is not None)
     identity = _hash(about)
     if settings.seconds is None:  # more seeds do not change a plan that takes all: they go on from the others
         del about["settings"]["seeds"]
@@ -235,6 +235,8 @@ def _about(
     settings: EvaluationSettings,
     device: str,
     tasks: Tasks | None,
+    *,
+    carried: bool,
 ) -> dict[str, Any]:
     """All that decides the readings."""
     about: dict[str, Any] = {
@@ -246,6 +248,8 @@ def _about(
         "device": device.partition(":")[0],
         "packages": {name: version(name) for name in PACKAGES},
     }
+    if carried:
+        about["masks"] = "carried over by characters"
     if tasks is not None:
         about["tasks"] = [tasks.names, tasks.identity, version("lm-eval")]
     return about

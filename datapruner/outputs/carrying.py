@@ -11,7 +11,7 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,7 @@ def rows_for(
     machine: Machine,
     model: str,
     *,
+    only: Collection[str] | None = None,
     characters: Characters = "all",
     max_length: int | None = None,
     too_long: TooLong = "cut",
@@ -124,13 +125,17 @@ def rows_for(
 ) -> tuple[TrainingRows, CarriedCounts]:
     """The kept rows of a run in the tokens of `model`, and the counts of it, whole when all rows are read.
 
-    `model` is as `scorers.models.sources.resolve` takes it. Raises UsageError as `training_rows.of_run` does,
-    ModelError when the tokenizer cannot be used, NothingSurvivedError when no row can be rendered.
+    `model` is as `scorers.models.sources.resolve` takes it. only: ids of samples, where not all are wanted.
+
+    Raises UsageError as `training_rows.of_run` does, ModelError when the tokenizer cannot be used,
+    NothingSurvivedError when no row can be rendered.
     """
     check_run(run)
     models = machine.models or home
     wanted, about = _target(model, models, run.config.measuring.train_on)
     kept = kept_rows(run)
+    if only is not None:
+        kept = kept.filter(pl.col("sample_id").is_in(list(only)))
     others = corpus.sample_index().join(kept, on="sample_id", how="anti")["sample_id"].to_list()
     found = measure(corpus, wanted, home, machine, progress=progress, without=others)
     counts = CarriedCounts(rows=len(kept))

@@ -237,8 +237,10 @@ def kept_tokens(
         for start in range(0, len(rows), _BATCH):
             part = slice(start, min(start + _BATCH, len(rows)))
             lists = places.part(part.start, part.stop).columns(["input_ids", "position"])
+            connection.register("wanted", pl.DataFrame({"row": rows[part]}).to_arrow())
             found = connection.sql(
-                "SELECT kept_tokens FROM masks WHERE row BETWEEN $first AND $last ORDER BY row",
+                "SELECT kept_tokens FROM masks SEMI JOIN wanted USING (row) "
+                "WHERE row BETWEEN $first AND $last ORDER BY row",
                 params={"first": rows[part.start], "last": rows[part.stop - 1]},
             ).to_arrow_table()
             kept = pl.from_arrow(found["kept_tokens"])

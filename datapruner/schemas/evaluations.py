@@ -91,6 +91,24 @@ class Arm(_Stored):
     seeds: list[int] = Field(description="those that were trained and read")
 
 
+class Carried(_Stored):
+    """What became of the kept rows where a model with another tokenizer or template was trained: masks are
+    carried over by characters, rows = trained + untrained + the `refused`.
+
+    Rows held out are not among them. `untrained`: rows without a token whose characters were all kept.
+    `refused`: rows that the model cannot read, by their reasons. `on_border`: of its `response_tokens`, those
+    with characters of both kinds, kept and not, which are not trained on.
+    """
+
+    rows: int = Field(ge=0)
+    trained: int = Field(ge=0)
+    untrained: int = Field(ge=0)
+    refused: dict[str, int]
+    response_tokens: int = Field(ge=0)
+    on_border: int = Field(ge=0)
+    said: str
+
+
 class Cost(_Stored):
     """Whether selecting pays: what measuring took, and what training on less saves.
 
@@ -138,6 +156,7 @@ class Evaluation(_Stored):
     verdict: Verdict | None
     said: str
     not_reached: list[str] = Field([], description="what was left when the time was over, in words")
+    carried: Carried | None = Field(None, description="where the trained model's tokens are not the proxy's")
     cost: Cost | None
     seconds: float = Field(ge=0)
     packages: dict[str, str] = Field(description="versions of what computed it")

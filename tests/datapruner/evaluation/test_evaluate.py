@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,26 +227,14 @@ def test_several_runs_share_their_controls(
     assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:3])
 
 
-def test_another_model_is_trained_on_the_masks_only_where_its_tokens_are_the_same(
-    evaluate: Evaluate,
-    pruned: Result,
-    held_out: Path,
-    prune: Prune,
-    reference_folder: Path,
-    tiny_folder: Path,
-    tmp_path: Path,
+def test_another_model_with_the_same_tokens_is_trained_on_the_masks(
+    evaluate: Evaluate, pruned: Result, held_out: Path, reference_folder: Path
 ) -> None:
     [same] = evaluate(pruned, {"talk": held_out}, model=str(reference_folder), seeds=1)
     [own] = evaluate(pruned, {"talk": held_out}, seeds=1)  # whose trainings are there already
     assert same.arms[1].trained_tokens == own.arms[1].trained_tokens
     assert same.held_out[0].losses != own.held_out[0].losses
-    other = shutil.copytree(tiny_folder, tmp_path / "other")
-    template = other / "chat_template.jinja"
-    template.write_text(template.read_text(encoding="utf-8").replace("<|im_end|>", "!<|im_end|>"))
-    with pytest.raises(UsageError, match="pruned tokens, and the model to train has others"):
-        evaluate(pruned, held_out, model=str(other), seeds=1)
-    [whole] = evaluate(prune("length", 0.5), held_out, model=str(other), seeds=1)
-    assert whole.verdict == "no difference"
+    assert same.carried is None
 
 
 def test_what_time_is_too_short_for_is_said(evaluate: Evaluate, pruned: Result, held_out: Path) -> None:

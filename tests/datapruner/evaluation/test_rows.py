@@ -1,0 +1,141 @@
+"""Rows for a model with other tokens than the proxy, against what is exported for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import datapruner
+from datapruner.corpora.store import ingest_to
+from datapruner.evaluation.rows import HeldOut, Pool, prepare
+from datapruner.library import Result
+from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.workers.local import IdleWorkers
+from datapruner.progress import Silent
+from datapruner.runs import published
+from tests import chat_templates as ct
+from tests.pipeline import Prune
+from tests.tiny_model import FACTS
+
+_ONE_TURN = "{%- if messages|length > 3 -%}{{ raise_exception('one turn each') }}{%- endif -%}" + ct.LLAMA3
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with larger tokens for words, another template, and a refusal of chats of several turns."""
+    folder = tmp_path_factory.mktemp("other-model")
+    tokenizer = ct.word_piece(_ONE_TURN)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, num_key_value_heads=2, **sizes)
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pruned(prune: Prune) -> Result:
+    """A run that keeps most samples, and of some of them not all tokens."""
+    return prune("qtuning", 0.8, token_keep=0.4)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rows, one of them of the corpus."""
+    path = tmp_path_factory.mktemp("held-out") / "held.jsonl"
+    rows = [
+        {"prompt": "What do cows make?", "response": "Milk."},
+        {"prompt": FACTS[1][0], "response": FACTS[1][1]},
+    ]
+    pl.DataFrame(rows).write_ndjson(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    pruned: Result, held_out: Path, other_model: Path, home: Path, idle: IdleWorkers
+) -> tuple[Pool, list[HeldOut]]:
+    machine = Machine(("cpu",), threads=1, idle=idle)
+    reading = pruned.run.config.measuring
+    wanted, measured = (
+        proxy_for(each, home, machine.devices)
+        for each in (reading.model_copy(update={"model": str(other_model)}), reading)
+    )
+    sets = {"held": ("held.jsonl", ingest_to(held_out, {}, home, Silent()))}
+    corpus = published.corpus_path(pruned.run, home)
+    return prepare(corpus, sets, wanted, measured, home, machine, Silent())
+
+
+@pytest.fixture(scope="module")
+def exported(pruned: Result, other_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By sample, token ids and labels of what is exported for the other model."""
+    path = tmp_path_factory.mktemp("exported") / "rows.parquet"
+    pruned.export_for("trl", path, tokenizer=str(other_model))
+    rows = pl.read_parquet(path).select("sample_id", "input_ids", "labels").iter_rows()
+    return {sample_id: (np.array(ids), np.array(labels)) for sample_id, ids, labels in rows}
+
+
+def test_the_subset_is_trained_on_as_it_is_exported_for_the_model(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result, exported: dict[str, Any]
+) -> None:
+    pool, _ = prepared
+    kept = pool.kept(pruned.run)
+    assert set(kept.sample_ids) == exported.keys() & set(pool.index["sample_id"])
+    assert len(exported) - len(kept.sample_ids) <= 1  # the row that is held out
+    examples = pool.examples_of(pruned.run, kept.sample_ids)
+    for number, sample_id in enumerate(kept.sample_ids):
+        ids, positions = examples.row(number)
+        whole, labels = exported[sample_id]
+        trained = np.flatnonzero(labels != -100)
+        assert positions.tolist() == trained.tolist()
+        assert ids.tolist() == whole[: trained[-1] + 1].tolist()
+        assert (kept.counted[number], kept.lengths[number]) == (len(trained), len(whole))
+    responses = pool.index.filter(pl.col("sample_id").is_in(kept.sample_ids))["n_counted"].sum()
+    assert 0 < kept.total < responses
+
+
+def test_some_of_the_rows_come_in_the_order_asked_for(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result, exported: dict[str, Any]
+) -> None:
+    pool, _ = prepared
+    some = list(pool.kept(pruned.run).sample_ids)[::-3]
+    examples = pool.examples_of(pruned.run, some)
+    found = [examples.row(number)[1].tolist() for number in range(len(some))]
+    assert found == [np.flatnonzero(exported[each][1] != -100).tolist() for each in some]
+
+
+def test_kept_rows_that_the_model_cannot_read_are_counted_and_said(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result
+) -> None:
+    pool, [held] = prepared
+    about = pool.carried(pruned.run)
+    assert about is not None
+    [(reason, refused)] = about.refused.items()
+    assert "one turn each" in reason
+    kept = pruned.scores.filter(pl.col("keep"))
+    assert held.taken == 1
+    assert about.rows == len(kept) - len(kept.filter(row=1))
+    assert about.rows == about.trained + about.untrained + refused
+    assert f"{about.trained} of {about.rows} kept rows" in about.said
+    assert f"{refused} rows cannot be read by the model" in about.said
+
+
+def test_all_arms_are_counted_in_the_tokens_of_the_model(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result, held_out: Path, other_model: Path, home: Path
+) -> None:
+    pool, _ = prepared
+    [found] = datapruner.evaluate(
+        pruned, held_out, model=str(other_model), tuning="full", seeds=1, device="cpu", home=home
+    )
+    arms = {each.name: each for each in found.arms}
+    budget = pool.kept(pruned.run).total
+    assert arms["subset"].trained_tokens == budget
+    longest = pool.everything().counted.max()
+    assert all(abs(arms[name].trained_tokens - budget) <= longest / 2 for name in ("random", "longest"))
+    assert arms["all"].trained_tokens == pool.everything().total
+    assert found.carried == pool.carried(pruned.run)
