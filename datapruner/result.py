@@ -151,7 +151,7 @@ class Result:
         other tokenizer cannot be used, and NothingSurvivedError when no row is left.
         """
         target, kind = Path(path), registry.find(trainer)
-        writing.check_target(kind, target, shard_rows)
+        writing.check_target(kind, target, shard_rows, max_length)
         counts: CarriedCounts | None = None
         if tokenizer is None:
             rows = training_rows.of_run(self.run, self.home, max_length=max_length, too_long=too_long)

@@ -28,6 +28,8 @@ from scorers.models.sources import ModelSourceError, resolve
 
 _TRIED = 200
 """Rows whose text is turned into ids again."""
+_TRIED_TOKENS = 1_000_000
+"""Tokens of the first rows, behind which none is: so many take ten seconds."""
 _SHOWN = 400
 """Tokens of the example."""
 
@@ -169,7 +171,7 @@ def _look(found: Findings, model: Model, ids: Ints, labels: Ints) -> None:
         found.count("too_long")
     if not inside:
         return
-    if found.tried < _TRIED:
+    if found.tried < _TRIED and found.tokens <= _TRIED_TOKENS:
         text = model.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
         found.tried += 1
         found.same += model.tokenizer.encode(text, add_special_tokens=False).ids == ids.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def find(target: str, home: Path) -> published.Run:
     if found is None:
         raise InputError(
             f"{path}: run {document['run']} is not in {home}",
-            remedy=f"bring it back with: datapruner replay {path}",
+            remedy=f"bring it back with: datapruner replay {shlex.quote(str(path))}",
         )
     return found
 

@@ -15,7 +15,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from datapruner.errors import UsageError
 from datapruner.outputs.trainers import columns
 from datapruner.outputs.trainers.trainer import AsFolder
 from datapruner.outputs.training_rows import IGNORED, Int64s, TrainingBatch, TrainingRows
@@ -58,8 +57,7 @@ def packed(lengths: Int64s, size: int) -> list[Int64s]:
 
 
 def _write(folder: Path, rows: TrainingRows) -> None:
-    if rows.max_length is None:
-        raise UsageError("rows for megatron are packed to a length", remedy="give it as --max-length")
+    assert rows.max_length is not None, "what is packed has a limit"
     packs = _Packs(rows.max_length, min_packed_seqlen=rows.max_length)
 
     def tables() -> Iterator[pa.Table]:
@@ -104,4 +102,4 @@ packing = PackedSequenceSpecs(
 """
 
 
-MEGATRON = AsFolder("megatron", "Megatron-Bridge", _write, _note)
+MEGATRON = AsFolder("megatron", "Megatron-Bridge", _write, _note, packed=True)

@@ -31,12 +31,14 @@ class AsFile:
 @dataclass(frozen=True, slots=True)
 class AsFolder:
     """A format that is a folder. `write` reads all the rows and puts what it has to into an empty folder,
-    which gets another name later: `note` is told that one."""
+    which gets another name later: `note` is told that one. `packed`: its rows are packed to their
+    limit, so there has to be one."""
 
     name: str
     title: str
     write: Callable[[Path, TrainingRows], None]
     note: Note
+    packed: bool = False
 
 
 Trainer = AsFile | AsFolder

@@ -12,7 +12,7 @@ from datapruner.rows import shards
 from datapruner.system.files import check_file, check_place, publishing, publishing_folder
 
 
-def check_target(trainer: Trainer, path: Path, shard_rows: int | None = None) -> None:
+def check_target(trainer: Trainer, path: Path, shard_rows: int | None, max_length: int | None) -> None:
     """Find out before the work starts that a trainer's format cannot be written there. Raises UsageError."""
     if isinstance(trainer, AsFile) and shard_rows is None:
         check_place(path)
@@ -25,6 +25,8 @@ def check_target(trainer: Trainer, path: Path, shard_rows: int | None = None) ->
         return
     if not isinstance(trainer, AsFile) and shard_rows is not None:
         raise UsageError(f"rows for {trainer.name} are a folder already", remedy="leave out --shard-rows")
+    if not isinstance(trainer, AsFile) and trainer.packed and max_length is None:
+        raise UsageError(f"rows for {trainer.name} are packed to a length", remedy="give it as --max-length")
     shards.check_folder(path)
 
 
@@ -34,7 +36,7 @@ def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | No
     shard_rows: rows of a file, of a format that is one otherwise. Raises UsageError when that cannot be
     written there, NothingSurvivedError when no row is left.
     """
-    check_target(trainer, path, shard_rows)
+    check_target(trainer, path, shard_rows, rows.max_length)
     rows.about["trainer"] = trainer.name  # whose forms are not all told apart by their columns
     try:
         if not isinstance(trainer, AsFile):

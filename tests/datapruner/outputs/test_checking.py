@@ -14,6 +14,7 @@ import pytest
 from transformers import LlamaConfig
 
 from datapruner.errors import InputError, ModelError, UsageError
+from datapruner.outputs import checking
 from datapruner.outputs.checking import Difference, Findings, Piece, check
 from datapruner.outputs.trainers.registry import TRAINERS
 from datapruner.outputs.trainers.trainer import AsFile, Trainer
@@ -310,6 +311,15 @@ def test_the_folder_that_one_is_in_can_be_checked(
     monkeypatch.chdir(tmp_path / "rows-0.5")
     found = check(Path(), str(tiny_folder), home)
     assert (found.ok, found.described) == (True, True)
+
+
+def test_only_so_much_text_is_turned_into_ids_again(
+    exported: Path, rows: list[Row], tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sum(len(row["input_ids"]) for row in rows[:2])
+    monkeypatch.setattr(checking, "_TRIED_TOKENS", first)
+    found = check(exported, str(tiny_folder), home)
+    assert (found.rows, found.tried, found.same) == (len(rows), 2, 2)
 
 
 def test_what_is_not_there_is_told(exported: Path, tiny_folder: Path, home: Path, tmp_path: Path) -> None:

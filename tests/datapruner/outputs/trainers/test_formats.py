@@ -166,6 +166,9 @@ def test_megatron_asks_for_the_length_of_a_pack(written: Written, tmp_path: Path
         written("megatron")
     assert "--max-length" in str(error.value.remedy)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="packed to a length"):
+        writing.check_target(find("megatron"), tmp_path / "rows", None, None)
+    writing.check_target(find("megatron"), tmp_path / "rows", None, 64)
 
 
 def test_packs_hold_every_row_once_and_are_as_full_as_first_fit_decreasing_makes_them() -> None:
