@@ -42,4 +42,4 @@ packed_sequence:
 """
 
 
-AUTOMODEL = AsFile("automodel", "NeMo Automodel", ".parquet", _write, _note)
+AUTOMODEL = AsFile("automodel", ".parquet", _write, _note)

@@ -62,4 +62,4 @@ output_dir: trained
 """
 
 
-LLAMAFACTORY = AsFolder("llamafactory", "LLaMA-Factory", _write, _note)
+LLAMAFACTORY = AsFolder("llamafactory", _write, _note)

@@ -102,4 +102,4 @@ packing = PackedSequenceSpecs(
 """
 
 
-MEGATRON = AsFolder("megatron", "Megatron-Bridge", _write, _note, packed=True)
+MEGATRON = AsFolder("megatron", _write, _note, packed=True)

@@ -42,4 +42,4 @@ swift sft --model {shlex.quote(rows.model)} \\
 """
 
 
-MS_SWIFT = AsFolder("ms-swift", "ms-swift", _write, _note)
+MS_SWIFT = AsFolder("ms-swift", _write, _note)

@@ -22,7 +22,6 @@ class AsFile:
     stream."""
 
     name: str
-    title: str
     suffix: str
     write: Callable[[BinaryIO, TrainingRows], None]
     note: Note
@@ -35,7 +34,6 @@ class AsFolder:
     limit, so there has to be one."""
 
     name: str
-    title: str
     write: Callable[[Path, TrainingRows], None]
     note: Note
     packed: bool = False

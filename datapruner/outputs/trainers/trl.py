@@ -75,6 +75,6 @@ excess_length_strategy: raise  # without it longer rows are dropped
 """
 
 
-TRL = AsFile("trl", "TRL's SFTTrainer", ".parquet", _write, _trl)
-TRANSFORMERS = AsFile("transformers", "transformers' Trainer", ".parquet", _write, _transformers)
-AXOLOTL = AsFile("axolotl", "axolotl", ".parquet", _write_tokens, _axolotl)
+TRL = AsFile("trl", ".parquet", _write, _trl)
+TRANSFORMERS = AsFile("transformers", ".parquet", _write, _transformers)
+AXOLOTL = AsFile("axolotl", ".parquet", _write_tokens, _axolotl)

@@ -46,4 +46,4 @@ def _set(key: str, value: str) -> str:
     return shlex.quote(f"{key}={quoted(value)}")
 
 
-VERL = AsFolder("verl", "verl", _write, _note)
+VERL = AsFolder("verl", _write, _note)
