@@ -99,7 +99,7 @@ def named(given: Sequence[str]) -> dict[str, str]:
     for item in given:
         name, equals, source = item.partition("=")
         if not equals or Path(item).exists():
-            name, source = Path(item).stem, item
+            name, source = Path(item).absolute().stem if item else "", item
         if not (name and source):
             raise UsageError(f"--held-out {item!r} is not NAME=DATA")
         if name in found:

@@ -32,7 +32,8 @@ def sections(found: Evaluation) -> Iterator[RenderableType]:
     """What an evaluation found, for people."""
     yield Text(f"Run {found.run}: {found.said}", style="bold")
     yield _arms(found)
-    yield _differences(found)
+    if found.overall:
+        yield _differences(found)
     if any(each.exact_match or each.tasks for each in found.held_out):
         yield _scores(found)
     if found.carried is not None:

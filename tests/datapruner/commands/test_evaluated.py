@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 import datapruner
+from datapruner.commands import verdicts
+from datapruner.commands.evaluate import named
 from datapruner.result import Result
 from datapruner.runs import evaluations
+from datapruner.schemas.evaluations import Evaluation
 from tests.command_line import Said
 from tests.evaluations import evaluation
 from tests.pipeline import Prune
@@ -53,6 +57,26 @@ def test_a_comparison_says_how_either_run_was_evaluated(
     shown = " ".join(command("compare", *both, home=home).out.split())
     assert f"The second, as it was evaluated: {evaluation().said}" in shown
     assert "The first, as it was" not in shown
+
+
+def test_an_evaluation_that_compared_nothing_has_no_table_of_differences() -> None:
+    def shown(found: Evaluation) -> list[str]:
+        tables = (each for each in verdicts.sections(found) if isinstance(each, Table))
+        return [str(table.title) for table in tables]
+
+    assert any("Subset less control" in title for title in shown(evaluation()))
+    found = shown(evaluation(overall=[], verdict=None))
+    assert found
+    assert not any("Subset less control" in title for title in found)
+
+
+def test_a_folder_of_held_out_rows_is_called_as_it_is_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "questions").mkdir()
+    monkeypatch.chdir(tmp_path / "questions")
+    assert named(["."]) == {"questions": "."}
+    assert named([str(tmp_path / "questions")]) == {"questions": str(tmp_path / "questions")}
 
 
 def test_a_recipe_evaluates_its_run(
