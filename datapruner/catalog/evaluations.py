@@ -53,14 +53,16 @@ def of_run(session: Session, run_id: str, settings: EvaluationSettings) -> Evalu
 
 
 def latest(session: Session, run_id: str) -> Evaluation | None:
-    """The last published evaluation of a run."""
+    """The last published evaluation of a run that came to a verdict, else the last of all."""
     query = select(Evaluation).where(Evaluation.run_id == run_id, Evaluation.published_at.is_not(None))
-    return session.scalars(query.order_by(Evaluation.id.desc()).limit(1)).one_or_none()
+    query = query.order_by(Evaluation.verdict.is_(None), Evaluation.id.desc())
+    return session.scalars(query.limit(1)).one_or_none()
 
 
 def verdicts(session: Session, run_ids: Sequence[str]) -> dict[str, str | None]:
-    """What the last published evaluation says of each of these runs that has one."""
-    query = select(Evaluation.run_id, Evaluation.verdict).order_by(Evaluation.id)
+    """What `latest` says of each of these runs that has one."""
+    query = select(Evaluation.run_id, Evaluation.verdict)
+    query = query.order_by(Evaluation.verdict.is_not(None), Evaluation.id)
     query = query.where(Evaluation.run_id.in_(run_ids), Evaluation.published_at.is_not(None))
     return dict(session.execute(query).all())
 

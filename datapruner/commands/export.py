@@ -58,7 +58,7 @@ def export(
     ] = None,
     require_verdict: Annotated[
         Literal["better"] | None,
-        typer.Option(help="Refuse unless the run's last evaluation says so: better than random rows."),
+        typer.Option(help="Refuse unless the last verdict on the run is this: better than random rows."),
     ] = None,
     tokenizer: Annotated[
         str | None,

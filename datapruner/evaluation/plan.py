@@ -7,7 +7,7 @@ training, and who goes on with an evaluation goes on with its plan.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,8 +51,12 @@ class Amounts:
 
 
 def plan(amounts: Amounts, seconds: float | None, seconds_a_token: float) -> Plan:
-    """The largest of a ladder of plans, each of twice the tokens of the one below, that fits into `seconds`,
-    or the least of them; answers are written where there is time for that too. None: all there is."""
+    """The largest of a ladder of plans, each of twice the tokens of the one below, that fits into `seconds`;
+    answers are written where there is time for that too. None: all there is.
+
+    Where not even the least fits, it tries no learning rate but the middle one: what time there is goes to
+    training on random rows and on the subset.
+    """
     budgets = [amounts.whole]
     while seconds is not None and budgets[-1] > 2 * _LEAST_TOKENS:
         budgets.append(_rung(budgets[-1]))
@@ -62,7 +66,7 @@ def plan(amounts: Amounts, seconds: float | None, seconds_a_token: float) -> Pla
             found = Plan(budget, steps_of(budget), rows, list(answered), list(amounts.rates), seconds_a_token)
             if seconds is None or _seconds(amounts, found) <= _USED * seconds:
                 return found
-    return found
+    return replace(found, rates=sorted(amounts.rates)[len(amounts.rates) // 2 :][:1])
 
 
 def steps_of(trained_tokens: int) -> int:

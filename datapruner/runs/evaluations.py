@@ -40,12 +40,14 @@ def of(folder: Path) -> list[Evaluation]:
 
 
 def latest(folder: Path) -> Evaluation | None:
-    """The newest evaluation of the run in `folder`, None when there is none. Raises InputError."""
-    return next(iter(of(folder)), None)
+    """The newest evaluation of the run in `folder` that came to a verdict, else the newest of all; None when
+    there is none. Raises InputError."""
+    found = of(folder)
+    return next((each for each in found if each.verdict is not None), next(iter(found), None))
 
 
 def require(folder: Path, verdict: Verdict) -> None:
-    """Raise UsageError unless this is the verdict of the newest evaluation of the run in `folder`."""
+    """Raise UsageError unless this is the verdict of the `latest` evaluation of the run in `folder`."""
     last = latest(folder)
     if last is None:
         raise UsageError(

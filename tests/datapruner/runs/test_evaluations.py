@@ -19,8 +19,19 @@ def test_evaluations_are_read_as_they_were_written_the_newest_first(tmp_path: Pa
     paths = [evaluations.write(tmp_path, each) for each in (newer, older)]
     assert [path.name for path in paths] == [f"{'aa' * 8}.json", "0123456789abcdef.json"]
     assert evaluations.of(tmp_path) == [newer, older]
-    assert evaluations.latest(tmp_path) == newer
     assert json.loads(paths[0].read_text())["verdict"] is None
+
+
+def test_one_that_came_to_no_verdict_hides_none_that_did(tmp_path: Path) -> None:
+    older, hasty = (
+        evaluation(),
+        evaluation(id="aa" * 8, created_at=datetime(2026, 1, 3, tzinfo=UTC), verdict=None, cost=None),
+    )
+    evaluations.write(tmp_path, hasty)
+    assert evaluations.latest(tmp_path) == hasty
+    evaluations.write(tmp_path, older)
+    assert evaluations.latest(tmp_path) == older
+    evaluations.require(tmp_path, "better")
 
 
 def test_an_evaluation_with_the_same_id_replaces_the_one_before(tmp_path: Path) -> None:
