@@ -22,7 +22,7 @@ from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.result import Result
-from datapruner.runs import published
+from datapruner.runs import folders, published
 
 _EXAMPLES = 5
 _REASONS = 10
@@ -104,7 +104,7 @@ def lost_masks(result: Result) -> Iterator[Text]:
 def files(written: Written) -> Iterator[str]:
     for what, (path, rows) in written.items():
         yield f"{display.clean(str(path))}: {what}, {display.plural(rows, 'row')}"
-    for beside in sorted({str(path.with_suffix(".run.json")) for path, _ in written.values()}):
+    for beside in sorted({str(folders.beside(path)) for path, _ in written.values()}):
         yield f"{display.clean(beside)}: settings and lineage, for `datapruner replay`"
 
 

@@ -29,7 +29,7 @@ from datapruner.progress import Progress
 from datapruner.query.results import QueryResult
 from datapruner.request.config import RunConfig
 from datapruner.rows.formats import ExportFormat, export_with
-from datapruner.runs import published
+from datapruner.runs import folders, published
 from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.reports import RunReport
@@ -244,7 +244,7 @@ def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
     client.exports.download(export, path, progress=progress.at)
     about = client.exports.get(export)
     replays = client.runs.report(about.run_id).model_dump(mode="json")
-    files.write_json(path.with_suffix(".run.json"), {**replays, "run": replays.pop("content_id")})
+    files.write_json(folders.beside(path), {**replays, "run": replays.pop("content_id")})
     return about.rows or 0
 
 

@@ -29,7 +29,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.outputs import training_rows
 from datapruner.outputs.training_rows import IGNORED, TrainingBatch
-from datapruner.rewriting.training import ABOUT, TrainingRows
+from datapruner.rewriting.training import ABOUT, RewrittenRows
 from datapruner.rows import json_form
 from datapruner.rows.json_text import spliced
 from datapruner.rows.row_files import plain_table
@@ -104,15 +104,15 @@ def _rewritten(run: Run, corpus: Corpus) -> Rows:
     return Rows(tables, lines, lambda: next(tables()).column_names)
 
 
-def _training(run: Run, corpus: Corpus) -> TrainingRows:
+def _training(run: Run, corpus: Corpus) -> RewrittenRows:
     """What to train on of a run that rewrote."""
     assert run.config.rewrite is not None, run.run_id
     scores = kept_scores(run)
     rows, pattern = scores["row"].to_list(), run.config.rewrite.pattern
-    return TrainingRows(run.database, corpus, rows, pattern, scores.columns)
+    return RewrittenRows(run.database, corpus, rows, pattern, scores.columns)
 
 
-def rewritten_rows(training: TrainingRows) -> Rows:
+def rewritten_rows(training: RewrittenRows) -> Rows:
     """Rewritten rows, with nothing of ours but what to train on."""
 
     def tables() -> Iterator[pa.Table]:
@@ -176,7 +176,7 @@ def _metadata(run: Run, moved: Mapping[str, str]) -> dict[bytes, bytes]:
 
 
 def plain(run: Run, corpus: Corpus) -> Rows:
-    """The kept rows alone, unchanged; of a run that rewrote, its `TrainingRows`."""
+    """The kept rows alone, unchanged; of a run that rewrote, its `RewrittenRows`."""
     if run.config.rewrite is not None:
         return rewritten_rows(_training(run, corpus))
     return corpus.original_rows(kept_scores(run)["row"].to_list())

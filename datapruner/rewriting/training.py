@@ -57,7 +57,7 @@ class Batch:
     original: pa.Table
 
 
-class TrainingRows:
+class RewrittenRows:
     """Of these rows, each with a text in the table `rewrites` of `database`, what to train on.
 
     rows: indices into the corpus, ascending. pattern: where reasoning is, as it was when they were rewritten.

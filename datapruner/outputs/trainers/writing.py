@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import NothingSurvivedError, UsageError
@@ -37,7 +38,8 @@ def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | No
     written there, NothingSurvivedError when no row is left.
     """
     check_target(trainer, path, shard_rows, rows.max_length)
-    rows.about["trainer"] = trainer.name  # whose forms are not all told apart by their columns
+    # Whose rows they are, for not all forms are told apart by their columns. The counts stay those of `rows`.
+    rows = replace(rows, about=rows.about | {"trainer": trainer.name})
     try:
         if not isinstance(trainer, AsFile):
             with publishing_folder(path) as folder:

@@ -17,7 +17,7 @@ from datapruner.outputs import exports
 from datapruner.rewriting import tables
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningFinder
-from datapruner.rewriting.training import TrainingRows
+from datapruner.rewriting.training import RewrittenRows
 from datapruner.rows import row_files
 from tests.chats import of_sample
 
@@ -96,7 +96,7 @@ PLAIN: dict[str, Any] = {"prompt": "Who?", "completion": "I."}
 
 def training(
     folder: Path, rows: Any, mapping: dict[str, str] | None = None, chosen: Sequence[int] | None = None
-) -> tuple[TrainingRows, Corpus]:
+) -> tuple[RewrittenRows, Corpus]:
     """These rows with their reasoning, where they have any, cut to `LEFT`."""
     path, database = folder / "corpus.duckdb", folder / "run.duckdb"
     ingest(rows, out=path, mapping=mapping)
@@ -112,10 +112,10 @@ def training(
             )
             lines.append(tables.line(row, sample_id, outcome))
     tables.write(database, iter([lines]))
-    return TrainingRows(database, corpus, chosen or corpus.sample_index()["row"].to_list(), None), corpus
+    return RewrittenRows(database, corpus, chosen or corpus.sample_index()["row"].to_list(), None), corpus
 
 
-def written(made: TrainingRows, folder: Path, suffix: str) -> list[dict[str, Any]]:
+def written(made: RewrittenRows, folder: Path, suffix: str) -> list[dict[str, Any]]:
     path = folder / f"out{suffix}"
     row_files.write(path, exports.rewritten_rows(made))
     if suffix == ".jsonl":
