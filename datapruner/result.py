@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import polars as pl
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine
-from datapruner.outputs import carrying, exports, training_rows
+from datapruner.outputs import carrying, exports, learner, training_rows
 from datapruner.outputs.carrying import CarriedCounts, Characters
 from datapruner.outputs.trainers import registry, writing
 from datapruner.outputs.training_rows import Counts
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class TrainerExport:
     """What was written for a trainer, and the configuration to train on it, ready to copy. `carried`: what
-    became of the rows on their way to another tokenizer, where they went to one."""
+    became of the rows on their way to another tokenizer, where they went to one. `warnings`: what is to be
+    known of the model that it belongs to."""
 
     counts: Counts
     configuration: str
     carried: CarriedCounts | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,9 +155,11 @@ class Result:
         target, kind = Path(path), registry.find(trainer)
         writing.check_target(kind, target, shard_rows, max_length)
         counts: CarriedCounts | None = None
+        warnings: list[str] = []
         if tokenizer is None:
             rows = training_rows.of_run(self.run, self.home, max_length=max_length, too_long=too_long)
         else:
+            warnings = learner.warnings(tokenizer, self.home)
             with self._corpus() as corpus:
                 rows, counts = carrying.rows_for(
                     self.run,
@@ -173,7 +177,7 @@ class Result:
         if counts is not None:
             document["carried"] = rows.about["carried"] | asdict(counts)
         files.write_json(folders.beside(target), document)
-        return TrainerExport(rows.counts, kind.note(target, rows), counts)
+        return TrainerExport(rows.counts, kind.note(target, rows), counts, warnings)
 
     def export_scores(self, path: str | Path) -> int:
         """Write the score table in the format of the suffix, with `<name>.run.json` beside it."""

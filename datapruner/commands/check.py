@@ -66,9 +66,13 @@ def _sections(found: Findings, *, colour: bool) -> Iterator[RenderableType]:
             "Tokens": f"{found.tokens:,}, {found.trained_tokens:,} of them trained on",
             "Longest": display.plural(found.longest, "token"),
             "End token": f"the last to train on in {display.plural(found.ended, 'row')}",
-            "As text and back": f"the same ids in {found.same:,} of {found.tried:,} rows",
+            "As text and back": f"the same ids in {found.same:,} of {display.plural(found.tried, 'row')}"
+            if found.tried
+            else "no row tried",
         }
     )
+    if found.warnings:
+        yield display.warnings(found.warnings)
     if not found.described:
         yield Text("The file does not say whose tokens it holds, so only its ids were looked at.", "yellow")
     if found.differences:
@@ -95,6 +99,8 @@ def _sections(found: Findings, *, colour: bool) -> Iterator[RenderableType]:
     verdict = Text("fine: its ids are this model's", "green")
     if not found.ok:
         verdict = Text("not for this model: it would train on something else", "bold red")
+    elif not (found.described or found.tried):
+        verdict = Text("no fault found, and nothing that shows that its ids are this model's", "yellow")
     yield ""
     yield verdict
 

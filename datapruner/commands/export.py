@@ -139,6 +139,7 @@ def export(
             "path": str(out),
             "counts": asdict(written.counts),
             "carried": None if written.carried is None else asdict(written.carried),
+            "warnings": written.warnings,
             "configuration": written.configuration,
         }
         | pushed
@@ -169,7 +170,7 @@ def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableT
         place, unpacking = Path(registry.FOLDER), f"tar -xf {shlex.quote(str(out))}\n"
     else:
         place, unpacking = out, ""
-    yield from _sections(out, TrainerExport(rows.counts, unpacking + trainer.note(place, rows), None))
+    yield from _sections(out, TrainerExport(rows.counts, unpacking + trainer.note(place, rows)))
 
 
 def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:
@@ -190,6 +191,8 @@ def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:
     if written.carried is not None:
         said |= _carried(written.carried)
     yield display.pairs(said)
+    if written.warnings:
+        yield display.warnings(written.warnings)
     yield Text(f"\n{written.configuration}", end="")
 
 

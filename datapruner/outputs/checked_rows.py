@@ -33,6 +33,7 @@ _ROWS = ("rows.jsonl", "rows.parquet", "train.idx.parquet")
 _SHIFTED = "automodel"
 _LARGEST = 16 << 20
 """Bytes of what is said beside rows."""
+_AGAIN = "write the rows again with `datapruner export`"
 
 
 def about(path: Path) -> Mapping[str, Any]:
@@ -40,15 +41,23 @@ def about(path: Path) -> Mapping[str, Any]:
     path = path.absolute()  # for `.` has no name
     said = _in_parquet(path)
     for beside in (path / "datapruner.json", folders.beside(path)):
-        if said is None and beside.is_file() and beside.stat().st_size <= _LARGEST:
-            said = beside.read_bytes()
+        if said is None and beside.is_file():
+            said = _document(beside)
     if said is None:
         return {}
     try:
         document = orjson.loads(said)
     except ValueError as error:
-        raise InputError(f"{path}: what it says of its run is not JSON: {error}") from error
+        raise InputError(f"{path}: what it says of its run is not JSON: {error}", remedy=_AGAIN) from error
     return document if isinstance(document, dict) else {}
+
+
+def _document(path: Path) -> bytes:
+    """A small file beside rows. Raises InputError when it is not."""
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise InputError(f"{path}: of {size:,} bytes, more than the {_LARGEST:,} it may have", remedy=_AGAIN)
+    return path.read_bytes()
 
 
 def _in_parquet(path: Path) -> bytes | None:
@@ -83,9 +92,12 @@ def _sources(path: Path) -> list[Source]:
     splits = path / "dataset_dict.json"
     if splits.is_file():
         try:
-            names = [str(name) for name in orjson.loads(splits.read_bytes())["splits"]]
+            names = [str(name) for name in orjson.loads(_document(splits))["splits"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{splits}: does not say which splits there are") from error
+            raise InputError(
+                f"{splits}: does not say which splits there are",
+                remedy="save the splits again with datasets' save_to_disk, or give one of their folders",
+            ) from error
         found = (open_sources(Dataset(str(path), split=name), _NEEDED) for name in names)
         return list(chain.from_iterable(found))
     inside = next((path / name for name in _ROWS if (path / name).is_file()), path)

@@ -9,7 +9,6 @@ Notable choices:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from datapruner.errors import InputError, ModelError, UsageError
-from datapruner.outputs import checked_rows
+from datapruner.outputs import checked_rows, learner
 from datapruner.outputs.checked_rows import Ints
 from datapruner.outputs.training_rows import IGNORED
 from scorers.models import fingerprint, tokenizer_file
@@ -60,6 +59,7 @@ class Findings:
     without a token to train on. `too_long`: of more tokens than `max_length`. `ended`: whose last token to
     train on is the model's end token. `same`: of the `tried`, those whose text has the same ids again.
     `first`: of each kind a row, counted from 0. `described`: whether the file says whose tokens it holds.
+    `warnings`: what is to be known of the model, whatever is in the file.
     """
 
     file: str
@@ -81,6 +81,7 @@ class Findings:
     same: int = 0
     first: dict[str, int] = field(default_factory=dict)
     reason: str | None = None
+    warnings: list[str] = field(default_factory=list)
     example: list[Piece] = field(default_factory=list)
 
     @property
@@ -112,7 +113,7 @@ class Model:
         except ModelSourceError as error:
             raise ModelError(str(error)) from error
         size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        return cls(name, found, tokenizer, size, _limit(folder / "config.json"))
+        return cls(name, found, tokenizer, size, _limit(learner.configuration(folder)))
 
     @property
     def end(self) -> int | None:
@@ -130,6 +131,7 @@ def check(path: Path, model: str, home: Path, *, max_length: int | None = None) 
         raise UsageError(f"{path}: no such file or folder", remedy="give what export wrote")
     known = Model.find(model, home)
     found = Findings(str(path), model, max_length if max_length is not None else known.limit)
+    found.warnings = learner.warnings(model, home)
     about = checked_rows.about(path)
     described = _described(about)
     if described is not None:
@@ -231,13 +233,9 @@ def _token(special: Any) -> str:
     return f"{str(special.get('token'))[:64]!r} ({special.get('id')})"
 
 
-def _limit(config: Path) -> int | None:
+def _limit(configuration: Mapping[str, Any]) -> int | None:
     """The longest row that a model's configuration allows, None when it states none."""
-    try:
-        said = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{config}: cannot be read: {error}") from error
-    for part in (said, said.get("text_config") if isinstance(said, dict) else None):
+    for part in (configuration, configuration.get("text_config")):
         limit = part.get("max_position_embeddings") if isinstance(part, dict) else None
         if isinstance(limit, int):
             return limit

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer, LlamaConfig
+from transformers import AutoTokenizer, BertConfig, LlamaConfig
 
 from datapruner.result import Result
 from scorers.models import fingerprint
@@ -60,6 +60,23 @@ def test_a_subset_for_another_model_is_in_its_tokens_and_says_what_became_of_the
     assert "2 rows: chat template refused the conversation: one turn each" in text
     more = pq.read_table(out)["labels"].combine_chunks().flatten().to_numpy()
     assert (more != -100).sum() > counts["trained_tokens"]
+
+
+def test_a_model_that_is_no_chat_model_is_warned_of(
+    command: Command, pruned: Result, home: Path, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    tokenizer = ct.word_piece(None)
+    tokenizer.save_pretrained(encoder)
+    BertConfig(vocab_size=len(tokenizer), architectures=["BertModel"]).save_pretrained(encoder)
+    out = tmp_path / "train.parquet"
+    export = ("export", pruned.run.run_id, "--for", "trl", "--out", out, "--tokenizer", encoder)
+    said = command(*export, home=home).out
+    assert f"warning: {encoder} has no chat template: rows are rendered for it with ### Instruction:" in said
+    assert f"warning: {encoder} is no causal language model by its configuration (BertModel)" in said
+    template, causal = command("check", out, "--model", encoder, "--json", home=home).json["warnings"]
+    assert template in said
+    assert causal in said
 
 
 @pytest.mark.parametrize(

@@ -286,11 +286,22 @@ def test_what_a_hostile_file_says_of_itself_is_no_more_than_words(
     table = pa.Table.from_pylist(rows).replace_schema_metadata({b"datapruner": said})
     pq.write_table(table, tmp_path / "x.parquet")
     if said == b"{":
-        with pytest.raises(InputError, match="is not JSON"):
+        with pytest.raises(InputError, match=r"is not JSON: .*\(write the rows again with"):
             check(tmp_path / "x.parquet", str(tiny_folder), home)
     else:
         found = check(tmp_path / "x.parquet", str(tiny_folder), home)
         assert (found.ok, found.described) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["dataset_dict.json", "datapruner.json"])
+def test_a_large_file_beside_the_rows_is_not_read(
+    tiny_folder: Path, home: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"input_ids": [5, 6], "labels": [-100, 6]}\n')
+    with (tmp_path / name).open("wb") as file:
+        file.truncate((16 << 20) + 1)
+    with pytest.raises(InputError, match=rf"{name}: of 16,777,217 bytes, more than the 16,777,216"):
+        check(tmp_path, str(tiny_folder), home)
 
 
 def test_a_description_of_the_wrong_types_is_a_difference(
