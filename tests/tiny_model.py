@@ -11,7 +11,7 @@ import torch
 import transformers as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.chat_templates import CHATML
+from tests.chat_templates import CHATML, LLAMA3, word_piece
 
 POSITIONS = 192
 """The longest sequence that the model allows: what a row of more tokens is cut to."""
@@ -155,6 +155,18 @@ def save_tiny_model(folder: Path, *, seed: int = 7) -> Path:
                 parameter.normal_(0, 0.15)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def with_other_tokens(folder: Path, template: str = LLAMA3) -> Path:
+    """A model with larger tokens for words, and another template."""
+    tokenizer = word_piece(template)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = tf.LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=4096, num_key_value_heads=2, **sizes
+    )
+    tf.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from datapruner.catalog import evaluations, runs
 from datapruner.catalog.models import Evaluation, Run, Version
 from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import published
@@ -85,6 +86,10 @@ def _evaluated(
     shared = [f"{project}/evaluations", signals_prefix(run.project_id, tokens)]
     for prefix in shared:
         storage.pull(prefix)
+    if (
+        settings.model is not None
+    ):  # its tokens may be others, into which the masks of the proxy's are carried
+        storage.pull(signals_prefix(run.project_id, ProxyKey(**made.lineage["proxy"])))
     try:
         [document] = evaluate(
             [made],

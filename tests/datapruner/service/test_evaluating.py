@@ -38,6 +38,7 @@ from tests.datapruner.service.jobs_here import (
     work,
 )
 from tests.datapruner.service.queues import LEASE
+from tests.tiny_model import with_other_tokens
 
 QUESTIONS = [
     {"instruction": f"What comes after {number}?", "output": f"After {number} comes {number + 1}."}
@@ -144,19 +145,25 @@ def trainings(context: Context) -> dict[str, Any]:
     return {each.key.rpartition("/")[2]: each.modified for each in stored}
 
 
+def machines(context: Context, s3_url: str, *names: str) -> list[Context]:
+    """Such as have nothing yet, with the files of the context in an object store."""
+    first, *others = (
+        replace(context, storage=open_storage(s3_url, context.settings.home / name))
+        for name in ("storing", *names)
+    )
+    for stored in list(context.storage.listing("projects/prj_1")):
+        copy = context.settings.home / "copy"
+        copy.write_bytes(context.storage.local(stored.key).read_bytes())
+        first.storage.publish(copy, stored.key)
+    return others
+
+
 def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_training(
     context: Context, run: Run, evaluated: tuple[Context, JobResult], s3_url: str
 ) -> None:
     """The files of the run are copied to an object store, in which two machines do the job."""
 
-    def machine(name: str) -> Context:
-        return replace(context, storage=open_storage(s3_url, context.settings.home / name))
-
-    first, second = machine("first"), machine("second")
-    for stored in list(context.storage.listing("projects/prj_1")):
-        copy = context.settings.home / "copy"
-        copy.write_bytes(context.storage.local(stored.key).read_bytes())
-        first.storage.publish(copy, stored.key)
+    first, second = machines(context, s3_url, "first", "second")
     lease = asked(context, run)
     with pytest.raises(StoppedError):
         perform(first, lease, StopsAfter(3))
@@ -176,6 +183,24 @@ def test_a_job_that_is_taken_up_on_another_machine_goes_on_with_the_next_trainin
     assert other is not None
     assert one.overall == other.overall
     assert one.id == other.id
+
+
+def test_another_machine_carries_masks_over_to_a_model_with_other_tokens(
+    ready: tuple[Path, str], tiny_folder: Path, idle: IdleWorkers, tmp_path: Path, s3_url: str
+) -> None:
+    other = with_other_tokens(tmp_path / "other")
+    home = shutil.copytree(ready[0], tmp_path / "home")
+    with opened(home, [tiny_folder, other], idle) as context:
+        with context.db.read() as session:
+            run = runs.find(session, "prj_1", ready[1])
+        lease = asked(context, run, model=str(other), seeds=1)
+        [fresh] = machines(context, s3_url, "fresh")
+        done = perform(fresh, lease, Silent())
+        with context.db.read() as session:
+            document = evaluations.document(session.get_one(Evaluation, done.evaluation_id))
+    assert document is not None
+    assert document.carried is not None
+    assert document.carried.trained > 0
 
 
 def test_a_lost_lease_publishes_no_verdict(context: Context, run: Run) -> None:
