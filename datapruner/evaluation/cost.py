@@ -2,8 +2,8 @@
 
 A model of P parameters takes about 2 P FLOPs to read a token and 6 P to train on it (Kaplan et al. 2020,
 arXiv:2001.08361, section 2.1). What a token costs does not depend on whether it is labelled, so that tokens
-count here which are read, labelled or not. For a proxy of P parameters that measured T tokens, and a model
-of M parameters that is trained for E epochs on S instead of A tokens,
+count here which are read, labelled or not. For a proxy of P parameters that measured T of its tokens, and a
+model of M parameters that is trained for E epochs on S instead of A of its own,
 
     measuring = 2 P T        saved = 6 M E (A - S)        break-even M = P T / (3 E (A - S)),
 

@@ -9,19 +9,20 @@ from importlib.metadata import version
 from math import prod
 from pathlib import Path
 
+import duckdb
 import numpy as np
 from safetensors import safe_open
 
 from datapruner.evaluation.controls import CONTROLS, RANDOM
 from datapruner.evaluation.cost import Epoch, Measured, cost
-from datapruner.evaluation.rows import HeldOut
+from datapruner.evaluation.rows import HeldOut, Pool
 from datapruner.evaluation.statistics import CONFIDENCE
 from datapruner.evaluation.store import Done
 from datapruner.evaluation.tasks import Tasks
 from datapruner.evaluation.trainings import PACKAGES, Trainings, train
 from datapruner.evaluation.verdict import Verdicts, verdicts
 from datapruner.measuring.measure import Machine, proxy_for
-from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs.published import Run
@@ -193,7 +194,7 @@ def _not_reached(trainings: Trainings, missing: Sequence[tuple[str, int]]) -> li
 def _cost(run: Run, trainings: Trainings, home: Path, machine: Machine, verdict: Verdict | None) -> Cost:
     key = ProxyKey(**run.lineage["proxy"])
     everything, kept = trainings.pool.everything(), trainings.pool.kept(run)
-    tokens = int(everything.lengths.sum()) if key.has_signals else 0
+    tokens = _measured_tokens(run, key, trainings.pool, home) if key.has_signals else 0
     backward = tokens if key.tied or key.lora else 0
     trained = parameters(trainings.model.proxy.path)
     proxy = trained
@@ -207,6 +208,18 @@ def _cost(run: Run, trainings: Trainings, home: Path, machine: Machine, verdict:
         trained_parameters=trained,
         verdict=verdict,
     )
+
+
+def _measured_tokens(run: Run, key: ProxyKey, pool: Pool, home: Path) -> int:
+    """Tokens that the proxy read, its own ones: of all samples of the run, each once, held out or not."""
+    query = "SELECT DISTINCT sample_id FROM sample_scores WHERE n_response_tokens IS NOT NULL"
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        samples = connection.sql(query).pl()
+    if pool.carry is None:  # the model has the proxy's tokens
+        counts = samples.join(pool.tokenised.index, on="sample_id")
+    else:
+        counts = SignalCache(home, key).columns(samples["sample_id"].to_list(), ["n_tokens"])
+    return int(counts["n_tokens"].sum())
 
 
 def parameters(folder: Path) -> int:

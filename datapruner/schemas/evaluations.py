@@ -118,10 +118,10 @@ class Cost(_Stored):
     """
 
     proxy_parameters: int = Field(ge=1)
-    measured_tokens: int = Field(ge=0)
+    measured_tokens: int = Field(ge=0, description="the proxy's own, of all samples of the run")
     measuring_flops: float = Field(ge=0)
     measuring_seconds: float | None = Field(ge=0, description="null where all was measured before")
-    all_tokens: int = Field(ge=0, description="of one epoch on all rows, labelled or not")
+    all_tokens: int = Field(ge=0, description="of one epoch on all rows, labelled or not, by the model")
     subset_tokens: int = Field(ge=0, description="of one epoch on the subset")
     saved_trained_tokens: int = Field(description="labelled tokens fewer in one epoch")
     epochs: float = Field(gt=0)

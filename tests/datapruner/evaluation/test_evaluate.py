@@ -92,6 +92,8 @@ def test_held_out_rows_add_up_and_are_not_trained_on(evaluated: Evaluation, prun
     everything = next(each for each in evaluated.arms if each.name == "all")
     measured = pruned.scores.filter(pruned.scores["status"].is_in(["kept", "pruned"]))
     assert everything.rows == len(measured.filter(measured["reason"].str.contains("duplicate").not_())) - 2
+    assert evaluated.cost is not None
+    assert evaluated.cost.measured_tokens > evaluated.cost.all_tokens  # the proxy read the two rows too
 
 
 def test_it_is_stored_with_the_run_and_says_what_its_verdict_is(

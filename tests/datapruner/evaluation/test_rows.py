@@ -8,34 +8,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import datapruner
 from datapruner.corpora.store import ingest_to
 from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.library import Result
 from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.runs import published
 from tests import chat_templates as ct
 from tests.pipeline import Prune
-from tests.tiny_model import FACTS
+from tests.tiny_model import FACTS, with_other_tokens
 
 _ONE_TURN = "{%- if messages|length > 3 -%}{{ raise_exception('one turn each') }}{%- endif -%}" + ct.LLAMA3
 
 
 @pytest.fixture(scope="module")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with larger tokens for words, another template, and a refusal of chats of several turns."""
-    folder = tmp_path_factory.mktemp("other-model")
-    tokenizer = ct.word_piece(_ONE_TURN)
-    tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(
-        LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, num_key_value_heads=2, **sizes)
-    ).save_pretrained(folder)
-    return folder
+    """One that refuses chats of several turns."""
+    return with_other_tokens(tmp_path_factory.mktemp("other-model"), _ONE_TURN)
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +132,9 @@ def test_all_arms_are_counted_in_the_tokens_of_the_model(
     assert all(abs(arms[name].trained_tokens - budget) <= longest / 2 for name in ("random", "longest"))
     assert arms["all"].trained_tokens == pool.everything().total
     assert found.carried == pool.carried(pruned.run)
+    measured = SignalCache(home, ProxyKey(**pruned.run.lineage["proxy"]))
+    samples = pruned.scores.filter(pl.col("n_response_tokens").is_not_null())["sample_id"].unique().to_list()
+    read = sum(map(len, measured.columns(samples, ["input_ids"])["input_ids"]))
+    assert found.cost is not None
+    assert found.cost.measured_tokens == read != pool.everything().lengths.sum()  # those of the proxy
+    assert found.cost.all_tokens == pool.everything().lengths.sum()
