@@ -258,11 +258,10 @@ def evaluate(
     its run.
 
     `runs`: results, ids, "latest", or files that a run wrote; of one corpus. `held_out`: rows as for `prune`,
-    or several sets of them by name. `model` is trained, by default the runs' proxy model; `tuning` is "lora",
-    which takes the package's extra `eval`, or "full". `seconds` bounds all of it; what was not reached is
-    said, and asking again goes on. `lm_eval`: tasks of that package, by name or YAML file, that each model
-    does besides; they may run code and fetch data, as they say. `home` must be that of the runs. The others
-    are as for `prune`.
+    or several sets of them by name. `model` is trained, by default the runs' proxy model; `tuning` is "lora"
+    or "full". `seconds` bounds all of it; what was not reached is said, and asking again goes on. `lm_eval`:
+    tasks of that package (the extra `eval`), by name or YAML file, that each model does besides; they may run
+    code and fetch data, as they say. `home` must be that of the runs. The others are as for `prune`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError.
     """

@@ -54,8 +54,8 @@ def evaluate(
 
     The others: random rows and the longest rows, as many trained tokens of each, and all rows in as many
     steps. Held-out rows are taken out of all that is trained on. What is done is kept: the same command again
-    goes on where time was over. LoRA and --lm-eval take the extra `eval` of the package. With --url, the runs
-    are those of the service, DATA a file to send or one of its datasets.
+    goes on where time was over. --lm-eval takes the extra `eval` of the package. With --url, the runs are
+    those of the service, DATA a file to send or one of its datasets.
     """
     output = Output(as_json=as_json, quiet=quiet)
     if url is not None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import torch
 from transformers.utils import logging
 
-from datapruner.errors import ModelError, UsageError
+from datapruner.errors import ModelError
 from datapruner.evaluation.batches import Batch, Sizes, batches, steps
 from datapruner.evaluation.examples import Examples, Ints
 from datapruner.evaluation.loss import summed_nll
@@ -52,7 +53,7 @@ class Trained:
 class Trainee:
     """The model that is trained, on one device. full: all its weights, instead of an adapter (LoRA).
 
-    Raises ModelError when the model cannot be used, UsageError when peft is missing.
+    Raises ModelError when the model cannot be used.
     """
 
     def __init__(self, folder: Path, device: str, *, full: bool, token_budget: int | None = None) -> None:
@@ -180,13 +181,6 @@ def _share(step: int, number: int) -> float:
 
 def _adapted(model: Any) -> Any:
     """The model with an adapter, which is put into the model itself."""
-    try:
-        import peft
-    except ImportError as error:
-        raise UsageError(
-            "training with LoRA takes the package peft",
-            remedy="pip install 'datapruner[eval]', or train all weights (--full)",
-        ) from error
     config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules="all-linear")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft
