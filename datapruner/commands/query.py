@@ -210,7 +210,7 @@ def list_runs(
         cells: Sequence[str] = (run_id, when, source, run.config.title, f"{run.report.ingested:,}", kept)
         if told:
             last = evaluated[run.run_id]
-            cells = (*cells, "–" if last is None else last.verdict or "not reached")
+            cells = (*cells, "–" if last is None else last.verdict or "no verdict")
         made.add_row(*map(display.clean, cells))
     output.show(made)
 

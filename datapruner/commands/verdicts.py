@@ -40,6 +40,8 @@ def sections(found: Evaluation) -> Iterator[RenderableType]:
         yield Text(display.clean(found.carried.said))
     if found.cost is not None:
         yield Text(found.cost.said)
+    if found.diverged:
+        yield display.warnings([f"diverged: {each}" for each in found.diverged])
     if found.not_reached:
         yield display.warnings([f"not reached: {each}" for each in found.not_reached])
     about = f"{found.model}, {found.settings.tuning}, learning rate {found.learning_rate:g}"

@@ -3,10 +3,10 @@ numbers for each run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 
 import duckdb
@@ -66,11 +66,14 @@ def _of_run(
 ) -> Evaluation:
     names = {run.run_id: SUBSET} | {name: name for name in CONTROLS}
     done = {(names[arm], seed): each for (arm, seed), each in trainings.outcome.done.items() if arm in names}
+    sweep = {rate: loss if isfinite(loss) else None for rate, loss in trainings.outcome.sweep.items()}
     found = verdicts(
         (each for each in trainings.outcome.readings() if each.arm in names), run.run_id, CONTROLS
     )
     against = next((each for each in found.overall if each.control == RANDOM), None)
     verdict = None if against is None else against.verdict
+    diverged = {names[arm]: seeds for arm, seeds in found.diverged.items()}
+    usable = {(arm, seed): each for (arm, seed), each in done.items() if arm not in diverged}
     missing = [(names[arm], seed) for arm, seed in trainings.outcome.not_reached if arm in names]
     model = trainings.model
     return Evaluation(
@@ -82,13 +85,18 @@ def _of_run(
         model_hash=model.proxy.revision,
         device=trainings.device,
         learning_rate=trainings.outcome.rate,
-        learning_rates={f"{rate:g}": loss for rate, loss in trainings.outcome.sweep.items()},
+        learning_rates={f"{rate:g}": loss for rate, loss in sweep.items()},
         confidence=CONFIDENCE,
         arms=[_arm(name, done) for name in dict.fromkeys(arm for arm, _ in done)],
-        held_out=[_set(each, trainings, done, found) for each in trainings.held_out] + _tasks(done),
+        held_out=[_set(each, trainings, usable, found) for each in trainings.held_out] + _tasks(usable),
         overall=found.overall,
         verdict=verdict,
-        said=_said(against),
+        said=_said(against, diverged),
+        diverged=[
+            f"training on {arm} with seed {', '.join(map(str, seeds))}: its loss is no finite number, so "
+            "that nothing is compared with it"
+            for arm, seeds in diverged.items()
+        ],
         not_reached=_not_reached(trainings, missing),
         carried=trainings.pool.carried(run),
         cost=_cost(run, trainings, home, machine, verdict),
@@ -163,10 +171,13 @@ def _tasks(done: Mapping[tuple[str, int], Done]) -> list[HeldOutSet]:
     ]
 
 
-def _said(against: Against | None) -> str:
-    if against is None:
-        return "There was no time to train on both the subset and random rows, so nothing is known."
-    return against.said
+def _said(against: Against | None, diverged: Collection[str]) -> str:
+    if against is not None:
+        return against.said
+    for arm, rows in ((SUBSET, "the subset"), (RANDOM, "random rows")):
+        if arm in diverged:
+            return f"A training on {rows} diverged, so nothing is known; another model or tuning may train."
+    return "There was no time to train on both the subset and random rows, so nothing is known."
 
 
 def _not_reached(trainings: Trainings, missing: Sequence[tuple[str, int]]) -> list[str]:

@@ -3,6 +3,9 @@
 It is told by the loss on held-out rows: the subset is better where the whole interval of the difference
 (`datapruner.evaluation.statistics`) is on its side, worse where it is on the other's, and otherwise no
 difference is shown. One seed, or a handful of rows, shows none.
+
+An arm of which a training diverged is compared with nothing: without that seed it would look better than it
+is, and how bad it was is no number. Another learning rate, which is not the arm's doing, may mend it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datapruner.errors import ModelError
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.statistics import CONFIDENCE, LEAST_ROWS, Paired, estimate
 from datapruner.schemas.evaluations import RANDOM, Against, Estimate, Verdict
@@ -24,10 +26,12 @@ _BySeed = Mapping[int, Readings]
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """`by_set`: of each held-out set, in the order of the readings, its verdicts against the controls that
-    were read on it. `overall`: against the controls that were read on all sets."""
+    were read on it. `overall`: against the controls that were read on all sets. `diverged`: by arm, the seeds
+    of trainings whose loss is no finite number."""
 
     by_set: dict[str, list[Against]]
     overall: list[Against]
+    diverged: dict[str, list[int]]
 
 
 def verdicts(
@@ -36,19 +40,17 @@ def verdicts(
     """What the readings say of the arm `run` against each of `controls`.
 
     A set is compared over the seeds that both arms were read with; all sets over the seeds that are common
-    to all of them. What has no such seed is left out.
-
-    Raises ModelError when a training diverged, so that the loss is no number.
+    to all of them. What has no such seed is left out, and so is an arm of which a training diverged.
     """
     found: dict[str, dict[str, dict[int, Readings]]] = {}
+    broken: dict[str, set[int]] = {}
     for each in readings:
-        if not np.isfinite(each.nll).all():
-            raise ModelError(
-                f"the training of {each.arm} with seed {each.seed} diverged: its loss on {each.held_out} is "
-                "no finite number",
-                remedy="give a lower learning rate, or another model",
-            )
         found.setdefault(each.held_out, {}).setdefault(each.arm, {})[each.seed] = each
+        if not np.isfinite(each.nll).all():
+            broken.setdefault(each.arm, set()).add(each.seed)
+    for arms in found.values():
+        for arm in broken:
+            arms.pop(arm, None)
     by_set: dict[str, list[Against]] = {name: [] for name in found}
     overall: list[Against] = []
     for control in controls:
@@ -65,7 +67,7 @@ def verdicts(
         common = set.intersection(*(subset.keys() & other.keys() for subset, other in both.values()))
         if common:
             overall.append(_against(control, list(both.values()), sorted(common), confidence))
-    return Verdicts(by_set, overall)
+    return Verdicts(by_set, overall, {arm: sorted(seeds) for arm, seeds in broken.items()})
 
 
 def _against(

@@ -58,7 +58,7 @@ class HeldOutSet(_Stored):
 
     `left_out`: copies of other rows, those without a labelled token, and more than there was time for.
     `contaminated`: rows of the corpus that are the same as rows held out, or hold text of them, and so are
-    not trained on. `losses`: nats per labelled token by arm, mean over seeds.
+    not trained on. `losses`: nats per labelled token by arm, mean over seeds; of arms that diverged, none.
     """
 
     name: str
@@ -135,7 +135,8 @@ class Evaluation(_Stored):
     """An evaluation of one run. Its `id` is a hash of all that decides the result.
 
     `overall`: each held-out set counts the same. `verdict` is that of `overall` against random rows at equal
-    trained tokens, null when that was not reached, and `said` says it, or why there is none.
+    trained tokens, null when that was not reached or a training of either diverged, and `said` says it, or
+    why there is none.
     """
 
     id: str = Field(pattern="^[0-9a-f]{8,64}$")
@@ -146,8 +147,9 @@ class Evaluation(_Stored):
     model_hash: str = Field(description="of its weights, tokenizer and template")
     device: str
     learning_rate: float = Field(gt=0)
-    learning_rates: dict[str, float] = Field(
-        {}, description="held-out loss of random rows by the learning rates that were tried"
+    learning_rates: dict[str, float | None] = Field(
+        {},
+        description="held-out loss of random rows by the learning rates that were tried; null: it diverged",
     )
     confidence: float = Field(gt=0, lt=1)
     arms: list[Arm]
@@ -155,6 +157,7 @@ class Evaluation(_Stored):
     overall: list[Against]
     verdict: Verdict | None
     said: str
+    diverged: list[str] = Field([], description="trainings that came to nothing, in words")
     not_reached: list[str] = Field([], description="what was left when the time was over, in words")
     carried: Carried | None = Field(None, description="where the trained model's tokens are not the proxy's")
     cost: Cost | None
@@ -169,7 +172,7 @@ class NewEvaluation(Request, EvaluationSettings):
 
 class EvaluationAnswer(Answer):
     """An evaluation at a service. `settings` with the versions of the held-out sets; `evaluation` and its
-    `verdict` are null until it is published, and the verdict where random rows were not reached."""
+    `verdict` are null until it is published, and the verdict where the evaluation came to none."""
 
     id: str
     run_id: str

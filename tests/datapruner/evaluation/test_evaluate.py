@@ -239,6 +239,43 @@ def test_another_model_with_the_same_tokens_is_trained_on_the_masks(
     assert same.carried is None
 
 
+def test_a_training_that_diverged_is_told_and_so_is_what_the_others_came_to(
+    command: Callable[..., Said], evaluate: Evaluate, pruned: Result, held_out: Path, home: Path
+) -> None:
+    def again() -> Evaluation:
+        [found] = evaluate(pruned, {"talk": held_out}, seeds=1, seed=40)
+        return found
+
+    def diverge(arm: str, rate: float) -> None:
+        [path] = (home / "evaluations").glob(f"*/{arm}-40-{rate:g}.npz")
+        store = Store(path.parent)
+        done = store.get(arm, 40, rate)
+        assert done is not None
+        done.nll["talk"][0] = np.nan
+        store.put(arm, 40, rate, done)
+
+    before = again()
+    rates = {float(rate): loss for rate, loss in before.learning_rates.items()}
+    other = next(rate for rate in rates if rate != before.learning_rate)
+    diverge("random", other)
+    diverge("longest", before.learning_rate)
+    found = again()
+    assert found.learning_rates == before.learning_rates | {f"{other:g}": None}
+    assert (found.verdict, found.said) == (before.verdict, before.said)
+    assert [each.control for each in found.overall] == ["random", "all"]
+    assert found.held_out[0].losses.keys() == {"random", "subset", "all"}
+    assert found.diverged == [
+        "training on longest with seed 40: its loss is no finite number, so that nothing is compared with it"
+    ]
+    diverge(pruned.run.run_id, before.learning_rate)
+    found = again()
+    assert (found.verdict, found.overall) == (None, [])
+    assert "training on the subset diverged" in found.said
+    given = ("evaluate", pruned.run.run_id, "-x", f"talk={held_out}", "--seeds", 1, "--seed", 40)
+    shown = command(*given, "--device", "cpu", home=home).out
+    assert "diverged: training on subset with seed 40" in " ".join(shown.split())
+
+
 def test_what_time_is_too_short_for_is_said(evaluate: Evaluate, pruned: Result, held_out: Path) -> None:
     with pytest.raises(UsageError, match="no training ended in the time given"):
         evaluate(pruned, held_out, seconds=1e-3)

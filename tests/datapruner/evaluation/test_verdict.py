@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datapruner.errors import ModelError
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.verdict import verdicts
 
@@ -124,10 +123,20 @@ def test_right_answers_are_compared_where_all_were_asked_for_them() -> None:
     assert without.exact_match is None
 
 
-def test_a_training_that_diverged_is_named() -> None:
+def test_an_arm_that_diverged_is_named_and_compared_with_nothing_and_the_others_are() -> None:
     broken = readings("random")
     broken[1].nll[3] = np.nan
-    with pytest.raises(
-        ModelError, match=r"training of random with seed 1 diverged.*questions.*lower learning"
-    ):
-        verdicts([*readings(RUN), *broken], RUN, ["random"])
+    broken[2].nll[:] = np.inf
+    others = [*readings(RUN, 0.2), *readings("longest")]
+    found = verdicts([*others, *broken], RUN, ["random", "longest"])
+    assert found.diverged == {"random": [1, 2]}
+    assert found.overall == found.by_set["questions"] == verdicts(others, RUN, ["longest"]).overall
+
+
+def test_a_subset_that_diverged_on_one_set_has_no_verdict_on_any() -> None:
+    broken = readings(RUN, held_out="answers")
+    broken[0].nll[0] = np.inf
+    whole = [*readings(RUN), *readings("random"), *readings("random", held_out="answers")]
+    found = verdicts([*whole, *broken], RUN, ["random"])
+    assert found.diverged == {RUN: [0]}
+    assert (found.overall, found.by_set) == ([], {"questions": [], "answers": []})
