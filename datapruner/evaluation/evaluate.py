@@ -181,24 +181,29 @@ def _said(against: Against | None, diverged: Collection[str]) -> str:
 
 
 def _not_reached(trainings: Trainings, missing: Sequence[tuple[str, int]]) -> list[str]:
-    """What time was too short for, in words."""
+    """What time was too short for, in words: what the plan left out, which stays as it is, and trainings that
+    the same evaluation goes on with when it is asked for again."""
     found = []
     if trainings.plan.trained_tokens < trainings.whole:
         found.append(
             f"training on all of the subset: {trainings.plan.trained_tokens:,} of "
-            f"{trainings.whole:,} trained tokens were taken each time"
+            f"{trainings.whole:,} trained tokens were taken each time; give more seconds"
         )
     for each in trainings.held_out:
         rows, read = len(each.tokenised.index), trainings.plan.rows[each.name]
         if read < rows:
-            found.append(f"{rows - read:,} of {rows:,} held-out rows of {each.name}")
+            found.append(f"{rows - read:,} of {rows:,} held-out rows of {each.name}; give more seconds")
         if each.answers is not None and each.name not in trainings.plan.answered:
-            found.append(f"answers to the held-out rows of {each.name}, which state theirs")
+            found.append(
+                f"answers to the held-out rows of {each.name}, which state theirs; give more seconds"
+            )
     by_arm: dict[str, list[int]] = {}
     for arm, seed in missing:
         by_arm.setdefault(arm, []).append(seed)
     for arm, seeds in by_arm.items():
-        found.append(f"training on {arm} with seed {', '.join(map(str, seeds))}")
+        found.append(
+            f"training on {arm} with seed {', '.join(map(str, seeds))}; the same again goes on from there"
+        )
     return found
 
 

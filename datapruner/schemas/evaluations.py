@@ -158,7 +158,7 @@ class Evaluation(_Stored):
     verdict: Verdict | None
     said: str
     diverged: list[str] = Field([], description="trainings that came to nothing, in words")
-    not_reached: list[str] = Field([], description="what was left when the time was over, in words")
+    not_reached: list[str] = Field([], description="what time was too short for, and how to get it, in words")
     carried: Carried | None = Field(None, description="where the trained model's tokens are not the proxy's")
     cost: Cost | None
     seconds: float = Field(ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation import reading
 from datapruner.evaluation.plan import steps_of
 from datapruner.evaluation.store import Store
+from datapruner.evaluation.training import RATES
 from datapruner.progress import Silent
 from datapruner.result import Result
 from datapruner.runs import evaluations
@@ -279,6 +281,30 @@ def test_a_training_that_diverged_is_told_and_so_is_what_the_others_came_to(
 def test_what_time_is_too_short_for_is_said(evaluate: Evaluate, pruned: Result, held_out: Path) -> None:
     with pytest.raises(UsageError, match="no training ended in the time given"):
         evaluate(pruned, held_out, seconds=1e-3)
+
+
+def test_trainings_not_reached_are_said_to_go_on_with_the_same_again(
+    evaluate: Evaluate, pruned: Result, held_out: Path, home: Path, evaluated: Evaluation
+) -> None:
+    def folders() -> set[Path]:
+        return {path.parent for path in (home / "evaluations").glob("*/plan.json")}
+
+    before = folders()
+    with pytest.raises(UsageError, match="no training ended"):
+        evaluate(pruned, {"talk": held_out}, seconds=2e-3)
+    [planned] = folders() - before
+    middle = RATES["lora"][1]
+    [whole] = {path.parent for path in (home / "evaluations").glob(f"*/{pruned.run.run_id}-1-*.npz")}
+    shutil.copy(whole / f"random-0-{middle:g}.npz", planned)
+    [found] = evaluate(pruned, {"talk": held_out}, seconds=2e-3)
+    assert found.learning_rate == middle
+    assert "no time to train" in found.said
+    tokens, *trainings = found.not_reached
+    assert tokens.endswith("trained tokens were taken each time; give more seconds")
+    assert trainings == [
+        f"training on {arm} with seed {seeds}; the same again goes on from there"
+        for arm, seeds in (("subset", "0, 1"), ("longest", "0, 1"), ("random", "1"), ("all", "0, 1"))
+    ]
 
 
 def test_held_out_rows_that_cannot_be_read_are_refused(
