@@ -12,7 +12,7 @@ Notable choices:
 
 from datapruner.client._clients import AsyncClient, Client
 from datapruner.client._flows import SqlResult, Subset
-from datapruner.client._options import EvaluationOptions, Quotas, RunOptions
+from datapruner.client._options import EvaluationOptions, Quotas, RunOptions, ScheduleOptions
 from datapruner.schemas.exports import SubsetFormat
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "EvaluationOptions",
     "Quotas",
     "RunOptions",
+    "ScheduleOptions",
     "SqlResult",
     "Subset",
     "SubsetFormat",

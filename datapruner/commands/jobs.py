@@ -12,9 +12,10 @@ from datapruner.commands import options as given
 from datapruner.commands.datasets import At, Hub, Store, source_of
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.rows.formats import AnyExportFormat
 
 if TYPE_CHECKING:
-    from datapruner.client import RunOptions
+    from datapruner.client import RunOptions, ScheduleOptions
     from datapruner.schemas.jobs import JobAnswer
     from datapruner.schemas.schedules import ScheduleAnswer
 
@@ -137,6 +138,10 @@ def create_schedule(
     ] = None,
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="Of the schedule.", show_default="the dataset's")] = None,
+    export: Annotated[
+        AnyExportFormat | None,
+        typer.Option(help="What to export of each run.", show_default="parquet, where it prunes"),
+    ] = None,
     hub: Hub = None,
     path: At = None,
     store: Store = None,
@@ -167,19 +172,19 @@ def create_schedule(
     output = Output(as_json=as_json)
     from datapruner.commands import remote, sets
 
+    options: ScheduleOptions = {
+        "timezone": timezone,
+        "name": name,
+        "source": source_of(hub, path, store),
+        "overlap": overlap,
+        "webhook": webhook,
+    }
+    if export is not None:
+        options["export"] = export
     with given.client(url) as client:
         with output.progress() as progress:
             run = sets.brought(client, run, lambda job: remote.wait(client, job, progress, output))
-        made = client.schedules.create(
-            dataset,
-            cron,
-            run,
-            timezone=timezone,
-            name=name,
-            source=source_of(hub, path, store),
-            overlap=overlap,
-            webhook=webhook,
-        )
+        made = client.schedules.create(dataset, cron, run, **options)
     _show_schedule(output, made, {"Webhook secret": made.webhook_secret})
     if made.webhook_secret is not None:
         output.note("the webhook secret is shown this once")
@@ -249,6 +254,7 @@ def _show_schedule(output: Output, schedule: ScheduleAnswer, more: dict[str, Any
         "Cron": f"{schedule.cron} ({schedule.timezone})",
         "Next": next_fires or _next_fire(schedule),
         "Method": "+".join(display.clean(choice["name"]) for choice in schedule.run["methods"]),
+        "Export": schedule.export_format,
         "Held out": schedule.evaluation and list(schedule.evaluation["held_out"]),
         "Webhook": schedule.webhook_url,
     }

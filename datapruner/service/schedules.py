@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from datapruner.catalog import datasets, schedules
 from datapruner.catalog.models import Dataset, Schedule, new_id, utcnow
 from datapruner.errors import ConflictError, UsageError, WorkerError
+from datapruner.outputs.trainers.registry import TRAINERS
+from datapruner.outputs.trainers.trainer import AsFolder
 from datapruner.request.config import RunConfig
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import recipes
@@ -208,6 +210,7 @@ def apply_change(schedule: Schedule, wanted: ChangedSchedule) -> None:
 def _export(wanted: NewSchedule, config: RunConfig) -> str | None:
     """What to export after a run; by default nothing of one that scores only. Raises UsageError."""
     if config.has_subset:
+        _check_trainer(wanted.export, config)
         return wanted.export
     if "export" in wanted.model_fields_set and wanted.export is not None:
         raise UsageError(
@@ -216,6 +219,23 @@ def _export(wanted: NewSchedule, config: RunConfig) -> str | None:
             field="export",
         )
     return None
+
+
+def _check_trainer(export: str | None, config: RunConfig) -> None:
+    """Raise UsageError for what no run of a schedule could be exported as."""
+    trainer = TRAINERS.get(export or "")
+    if trainer is not None and config.rewrite is not None:
+        raise UsageError(
+            "a run that rewrites reasoning has token ids of the texts before, and no rows for trainers",
+            remedy="export plain-parquet or plain-jsonl, whose `messages` trainers tokenize",
+            field="export",
+        )
+    if isinstance(trainer, AsFolder) and trainer.packed:
+        raise UsageError(
+            f"rows for {trainer.name} are packed to a length, which a schedule has not",
+            remedy="choose another format, and export its runs for this one by themselves",
+            field="export",
+        )
 
 
 def next_fires(schedule: Schedule, count: int = 5) -> list[datetime]:

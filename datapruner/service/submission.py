@@ -21,6 +21,7 @@ from datapruner.catalog import datasets, evaluations, exports, runs
 from datapruner.catalog.models import Dataset, Job, Upload, Version, new_id
 from datapruner.errors import ConflictError, UsageError
 from datapruner.input.shapes import RowParser
+from datapruner.outputs.trainers import writing
 from datapruner.outputs.trainers.registry import TRAINERS
 from datapruner.request.config import RunConfig
 from datapruner.request.evaluating import EvaluationSettings
@@ -148,8 +149,10 @@ def export(service: Service, caller: Caller, wanted: NewExport) -> Submitted:
     """Write the subset of a run to a file.
 
     Raises NotFoundError, and ConflictError when the run is not published or did not prune, and for a trainer
-    when it rewrote.
+    when it rewrote; UsageError as `writing.check_length`.
     """
+    if wanted.format in TRAINERS:
+        writing.check_length(TRAINERS[wanted.format], wanted.max_length)
     with service.db.write() as session:
         of_run = runs.find_published(session, caller.project_id, wanted.run, lock=True)
         if not RunConfig(**of_run.config).has_subset:

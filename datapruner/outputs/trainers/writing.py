@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import NothingSurvivedError, UsageError
-from datapruner.outputs.trainers.trainer import AsFile, Trainer
+from datapruner.outputs.trainers.trainer import AsFile, AsFolder, Trainer
 from datapruner.outputs.training_rows import TrainingRows
 from datapruner.rows import shards
 from datapruner.system.files import check_file, check_place, publishing, publishing_folder
@@ -26,9 +26,16 @@ def check_target(trainer: Trainer, path: Path, shard_rows: int | None, max_lengt
         return
     if not isinstance(trainer, AsFile) and shard_rows is not None:
         raise UsageError(f"rows for {trainer.name} are a folder already", remedy="leave out --shard-rows")
-    if not isinstance(trainer, AsFile) and trainer.packed and max_length is None:
-        raise UsageError(f"rows for {trainer.name} are packed to a length", remedy="give it as --max-length")
+    check_length(trainer, max_length)
     shards.check_folder(path)
+
+
+def check_length(trainer: Trainer, max_length: int | None) -> None:
+    """Raise UsageError when a trainer's rows are packed to a length, and there is none."""
+    if isinstance(trainer, AsFolder) and trainer.packed and max_length is None:
+        raise UsageError(
+            f"rows for {trainer.name} are packed to a length", remedy="give max_length", field="max_length"
+        )
 
 
 def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | None = None) -> None:

@@ -175,8 +175,9 @@ def test_rows_for_a_trainer_come_with_what_to_train_them_with(
 
 def test_schedules_tokens_and_projects(subset: dict[str, Any], at: Command, service: Server) -> None:
     schedule = ("--keep", "0.3", "--model", service.model, "--timezone", "Europe/Berlin", "--name", "nightly")
+    schedule += ("--export", "trl")
     made = said(at("schedules", "create", subset["dataset"], SELDOM, *schedule, "--json"))
-    assert made["run"]["keep"]["share"] == 0.3
+    assert (made["run"]["keep"]["share"], made["export_format"]) == (0.3, "trl")
     assert "paused" in at("schedules", "pause", "nightly").out
     assert "Europe/Berlin" in at("schedules", "resume", "nightly").out
     at_two = r"\d{4}-\d\d-\d\d 02:00\+0[12]:00 Europe/Berlin"

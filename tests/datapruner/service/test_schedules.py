@@ -40,6 +40,22 @@ def test_a_schedule_that_only_scores_exports_nothing(database: Database, project
 
 @on_sqlite
 @pytest.mark.parametrize(
+    ("export", "run", "message"),
+    [
+        ("megatron", {"method": "random", "keep": 0.5}, "packed to a length, which a schedule has not"),
+        ("trl", {"recipe": {"rewrite": {"method": "asap"}}}, "rewrites reasoning"),
+    ],
+)
+def test_an_export_that_no_run_of_the_schedule_has_is_refused(
+    export: str, run: dict[str, object], message: str, database: Database, project: tuple[str, str]
+) -> None:
+    with pytest.raises(UsageError, match=message) as refused:
+        make(database, project, run=run, export=export)
+    assert refused.value.field == "export"
+
+
+@on_sqlite
+@pytest.mark.parametrize(
     "zone",
     [
         "right/UTC",

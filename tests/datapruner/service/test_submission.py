@@ -276,6 +276,15 @@ def test_rows_for_a_trainer_are_asked_for_with_their_limit(service: Service, lim
     assert export.too_long == limit.get("too_long", "cut")
 
 
+def test_rows_that_are_packed_are_not_asked_for_without_a_length(service: Service) -> None:
+    run = a_run(service, keep=0.5)
+    before = count(service)
+    with pytest.raises(UsageError, match="packed to a length") as refused:
+        submission.export(service, CALLER, NewExport(run=run, format="megatron"))
+    assert (refused.value.field, count(service)) == ("max_length", before)
+    submission.export(service, CALLER, NewExport(run=run, format="megatron", max_length=64))
+
+
 def test_a_run_that_rewrote_has_no_rows_for_trainers_but_other_exports(service: Service) -> None:
     run = a_run(service, keep=0.5, rewrite="asap")
     before = count(service)
