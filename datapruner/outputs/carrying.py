@@ -37,6 +37,7 @@ from datapruner.outputs.training_rows import (
     kept_rows,
     kept_tokens,
     loadable,
+    offsets,
 )
 from datapruner.progress import Progress
 from datapruner.rows.formats import TooLong
@@ -90,9 +91,9 @@ class Tokens:
     def at(cls, places: Places) -> Tokens:
         frame = places.columns(["input_ids", "position", *_SPANS, "n_tokens_full", "n_truncated"])
         return cls(
-            _offsets(frame["input_ids"]),
+            offsets(frame["input_ids"].list.len()),
             flatten(frame["input_ids"]),
-            _offsets(frame["position"]),
+            offsets(frame["position"].list.len()),
             flatten(frame["position"]),
             Spans(*(flatten(frame[name]) for name in _SPANS)),
             frame["n_tokens_full"].to_numpy(),
@@ -264,7 +265,3 @@ def _written(tokenizer: Tokenizer, tokens: Tokens, row: int, chosen: NDArray[np.
     texts = [tokenizer.decode(ids[: count + 1], skip_special_tokens=False) for count in range(len(ids))]
     ends = np.maximum.accumulate([len(text) for text in texts])  # parts of a character may shrink it again
     return Written(texts[-1].ljust(int(ends[-1])), ends)
-
-
-def _offsets(lists: pl.Series) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(lists.list.len().to_numpy(), dtype=np.int64)])

@@ -233,10 +233,15 @@ def _token(special: Any) -> str:
     return f"{str(special.get('token'))[:64]!r} ({special.get('id')})"
 
 
+_LIMITS = ("max_position_embeddings", "n_positions")
+"""How configurations call it, GPT-2's the second."""
+
+
 def _limit(configuration: Mapping[str, Any]) -> int | None:
     """The longest row that a model's configuration allows, None when it states none."""
     for part in (configuration, configuration.get("text_config")):
-        limit = part.get("max_position_embeddings") if isinstance(part, dict) else None
-        if isinstance(limit, int):
-            return limit
+        said = [part.get(name) for name in _LIMITS] if isinstance(part, dict) else []
+        limits = [each for each in said if isinstance(each, int)]
+        if limits:
+            return limits[0]
     return None

@@ -23,7 +23,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from datapruner.errors import UsageError
 from datapruner.measuring.places import flatten
@@ -39,6 +39,11 @@ _BATCH = 2048
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
+
+
+def offsets(lengths: ArrayLike) -> Int64s:
+    """(N + 1,) where each of N parts of these lengths begins, and the end of the last."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class TrainingBatch:
     @property
     def offsets(self) -> Int64s:
         """(N + 1,) where each row begins, and the end of the last."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+        return offsets(self.lengths)
 
     @property
     def trained(self) -> Int64s:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from datapruner.outputs.trainers import columns
 from datapruner.outputs.trainers.trainer import AsFolder
-from datapruner.outputs.training_rows import IGNORED, Int64s, TrainingBatch, TrainingRows
+from datapruner.outputs.training_rows import IGNORED, Int64s, TrainingBatch, TrainingRows, offsets
 
 _ROWS, _ABOUT = "train.idx.parquet", "packs.json"
 
@@ -76,17 +76,13 @@ def _table(batch: TrainingBatch, about: _Packs) -> pa.Table:
         about.add(batch.lengths[pack])
     begins = batch.offsets
     chosen = np.concatenate([np.arange(begins[row], begins[row + 1]) for pack in together for row in pack])
-    tokens = _offsets([batch.lengths[pack].sum() for pack in together])
-    starts = np.concatenate([_offsets(batch.lengths[pack])[:-1] for pack in together])
+    tokens = offsets([batch.lengths[pack].sum() for pack in together])
+    starts = np.concatenate([offsets(batch.lengths[pack])[:-1] for pack in together])
     mask = (columns.next_labels(batch) != IGNORED).astype(np.int8)
     return pa.table(
         columns.lists(tokens, {"input_ids": batch.input_ids[chosen], "loss_mask": mask[chosen]})
-        | columns.lists(_offsets([len(pack) for pack in together]), {"seq_start_id": starts.astype(np.int32)})
+        | columns.lists(offsets([len(pack) for pack in together]), {"seq_start_id": starts.astype(np.int32)})
     )
-
-
-def _offsets(lengths: Int64s | list[int]) -> Int64s:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 def _note(path: Path, rows: TrainingRows) -> str:

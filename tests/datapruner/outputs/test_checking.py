@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,24 @@ def test_another_model_s_tokenizer_template_and_special_tokens_are_told(
     assert told["eos token"] == ("'<|im_end|>' (2)", "'</s>' (321)")
     assert {"vocabulary", "rules of the tokenizer", "chat template"} < told.keys()
     assert (found.max_length, found.too_long > 0) == (64, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ({"max_position_embeddings": 5, "n_positions": 9}, 5),
+        ({"n_positions": 9}, 9),
+        ({"text_config": {"max_position_embeddings": 7}}, 7),
+        ({"max_position_embeddings": "5", "text_config": []}, None),
+    ],
+)
+def test_the_limit_of_length_is_what_the_model_s_configuration_says(
+    tiny_folder: Path, home: Path, tmp_path: Path, said: Row, limit: int | None
+) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    (model / "config.json").write_text(json.dumps(said))
+    (tmp_path / "x.jsonl").write_text('{"input_ids": [5, 6], "labels": [-100, 6]}\n')
+    assert check(tmp_path / "x.jsonl", str(model), home).max_length == limit
 
 
 def test_a_file_that_says_nothing_is_told_by_its_ids(
