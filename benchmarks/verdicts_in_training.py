@@ -79,7 +79,8 @@ def in_training(
             trainee = trainee or Trainee(trainings.model.proxy.path, trainings.device, full=False)
             before = time.monotonic()
             budget = round(trainings.plan.trained_tokens / pruning.keep)
-            rows = trainings.pool.tokenised.examples(everything.draw(budget, seed).sample_ids)
+            drawn = everything.draw(budget, seed).sample_ids.to_list()
+            rows = trainings.pool.tokenised.examples(drawn)
             trained = _train(trainee, rows, trainings, pruning, seed)
             losses = {name: read(trainee, each) for name, each in examples.items()}
             found = Done(trained, int(rows.lengths.sum()), time.monotonic() - before, losses, {}, {})

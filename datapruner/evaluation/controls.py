@@ -12,10 +12,10 @@ the same sets of rows. Budgets are met within one row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from datapruner.evaluation.examples import Ints
 
@@ -27,15 +27,13 @@ class Candidates:
     """The N rows of an arm. sample_ids: N of them. counted: of each, the tokens that would be trained, (N,).
     lengths: of each, all its tokens, (N,)."""
 
-    sample_ids: Sequence[str]
+    sample_ids: pl.Series
     counted: Ints
     lengths: Ints
 
     def some(self, rows: Ints) -> Candidates:
         """These of the rows."""
-        return Candidates(
-            [self.sample_ids[row] for row in rows.tolist()], self.counted[rows], self.lengths[rows]
-        )
+        return Candidates(self.sample_ids[rows], self.counted[rows], self.lengths[rows])
 
     @property
     def total(self) -> int:

@@ -116,7 +116,7 @@ class Pool:
                 f"run {run.run_id} kept no token that the model to train has whole", field="model"
             )
         about = _about(len(ids), rows.counts.untrained, counts, refused)
-        found = Candidates(ids, np.concatenate(counted), np.concatenate(lengths))
+        found = Candidates(pl.Series("sample_id", ids), np.concatenate(counted), np.concatenate(lengths))
         self._carried[run.run_id] = found, about
         return found, about
 
@@ -142,9 +142,7 @@ class Pool:
 
 
 def _candidates(index: pl.DataFrame) -> Candidates:
-    return Candidates(
-        index["sample_id"].to_list(), index["n_counted"].to_numpy(), index["n_tokens"].to_numpy()
-    )
+    return Candidates(index["sample_id"], index["n_counted"].to_numpy(), index["n_tokens"].to_numpy())
 
 
 def _about(trained: int, untrained: int, counts: CarriedCounts, refused: Counter[str]) -> Carried:
@@ -223,12 +221,12 @@ def prepare(
                     )
                 answers = _answers(rows, read)
                 originals = pa.Table.from_batches(list(rows.originals()))
-            own = set(read.index["sample_id"])
-            same = set(index.filter(pl.col("sample_id").is_in(own))["row"])
+            same = pl.col("sample_id").is_in(read.index["sample_id"].to_list())
             texts = contamination.evaluation_set(name, originals, "13-gram")
             found = contamination.find(training, [texts], "13-gram", progress=progress).table
-            mine = same | (set(found.filter(status="dropped")["row"]) & set(index["row"]))
-            taken |= mine
+            alike = pl.col("row").is_in(found.filter(status="dropped")["row"].to_list())
+            mine = index.filter(same | alike)["row"]
+            taken |= set(mine)
             sets.append(
                 HeldOut(
                     name=name,

@@ -219,7 +219,7 @@ def _amounts(
 def _probe(trainee: Trainee, random: Arm, progress: Progress) -> float:
     """Seconds that training takes for each token, by a few rows."""
     progress.stage("finding out how fast this machine is", None, "steps")
-    rows = random.examples(random.rows(_PROBE_TOKENS, 0).sample_ids)
+    rows = random.examples(random.rows(_PROBE_TOKENS, 0).sample_ids.to_list())
     took = 0.0
     for _ in range(2):  # the first time more is made ready than the model
         before = time.monotonic()
@@ -351,7 +351,7 @@ class _Work:
     ) -> Done:
         before = time.monotonic()
         rows = arm.rows(self.plan.trained_tokens, seed)
-        taken = arm.examples(rows.sample_ids)
+        taken = arm.examples(rows.sample_ids.to_list())
         told = 0.0
 
         def hear(tokens: int) -> None:

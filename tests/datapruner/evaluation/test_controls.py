@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 
 from datapruner.evaluation.controls import Candidates
 
 RANDOM = np.random.default_rng(2)
 COUNTED = RANDOM.integers(1, 50, 300)
-ROWS = Candidates([f"{row:03d}" for row in range(300)], COUNTED, COUNTED + 30)
+ROWS = Candidates(pl.Series([f"{row:03d}" for row in range(300)]), COUNTED, COUNTED + 30)
 
 
 def test_draws_have_the_tokens_asked_for_within_one_row() -> None:
@@ -21,13 +22,13 @@ def test_draws_have_the_tokens_asked_for_within_one_row() -> None:
 
 
 def test_each_seed_draws_others_and_the_same_again() -> None:
-    draws = [ROWS.draw(1000, seed).sample_ids for seed in (0, 1, 0)]
+    draws = [ROWS.draw(1000, seed).sample_ids.to_list() for seed in (0, 1, 0)]
     assert draws[0] == draws[2]
     assert draws[0] != draws[1]
 
 
 def test_a_draw_of_all_tokens_is_all_rows() -> None:
-    assert ROWS.draw(ROWS.total, 4).sample_ids == ROWS.sample_ids
+    assert ROWS.draw(ROWS.total, 4).sample_ids.to_list() == ROWS.sample_ids.to_list()
 
 
 def test_the_longest_have_no_shorter_row_than_any_left_out() -> None:

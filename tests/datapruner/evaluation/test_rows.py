@@ -80,7 +80,7 @@ def test_the_subset_is_trained_on_as_it_is_exported_for_the_model(
     kept = pool.kept(pruned.run)
     assert set(kept.sample_ids) == exported.keys() & set(pool.index["sample_id"])
     assert len(exported) - len(kept.sample_ids) <= 1  # the row that is held out
-    examples = pool.examples_of(pruned.run, kept.sample_ids)
+    examples = pool.examples_of(pruned.run, kept.sample_ids.to_list())
     for number, sample_id in enumerate(kept.sample_ids):
         ids, positions = examples.row(number)
         whole, labels = exported[sample_id]
@@ -88,7 +88,7 @@ def test_the_subset_is_trained_on_as_it_is_exported_for_the_model(
         assert positions.tolist() == trained.tolist()
         assert ids.tolist() == whole[: trained[-1] + 1].tolist()
         assert (kept.counted[number], kept.lengths[number]) == (len(trained), len(whole))
-    responses = pool.index.filter(pl.col("sample_id").is_in(kept.sample_ids))["n_counted"].sum()
+    responses = pool.index.filter(pl.col("sample_id").is_in(kept.sample_ids.to_list()))["n_counted"].sum()
     assert 0 < kept.total < responses
 
 
