@@ -47,6 +47,18 @@ def written(rows: list[Row], tmp_path: Path) -> Written:
     return write
 
 
+def test_rows_say_for_whom_they_are_written_and_are_not_changed_by_it(
+    rows: list[Row], tmp_path: Path
+) -> None:
+    given = training_rows(rows, "a model")
+    before = dict(given.about)
+    writing.write(find("automodel"), tmp_path / "rows.parquet", given)
+    said = json.loads(pq.read_schema(tmp_path / "rows.parquet").metadata[b"datapruner"])
+    assert said == before | {"trainer": "automodel"}
+    assert given.about == before
+    assert given.counts.written == len(rows)
+
+
 def masked(ids: list[int], mask: list[int]) -> Row:
     return tuple(ids), tuple(token if on else -100 for token, on in zip(ids, mask, strict=True))
 
