@@ -123,7 +123,7 @@ def train(
     wanted = proxy_for(measuring, machine.models or home, machine.devices)
     with sharing(machine) as shared:
         pool, sets = prepare(corpus, held_out, wanted, measured, home, shared, progress)
-    arms = _arms(pool, runs)
+        arms = _arms(pool, runs)  # which may tokenise rows again, to carry masks over
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)
     device = machine.devices[0]

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 import datapruner
+from datapruner import library
 from datapruner.corpora.store import ingest_to
 from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.library import Result
@@ -138,3 +140,19 @@ def test_all_arms_are_counted_in_the_tokens_of_the_model(
     assert found.cost is not None
     assert found.cost.measured_tokens == read != pool.everything().lengths.sum()  # those of the proxy
     assert found.cost.all_tokens == pool.everything().lengths.sum()
+
+
+def test_a_run_with_a_length_limit_is_carried_over_at_equal_tokens_and_leaves_no_process(
+    prune: Prune, held_out: Path, other_model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prune("length", 0.5, max_length=60)
+    monkeypatch.setattr(library, "Machine", Machine)  # whose processes do not stay for the next test
+    before = set(psutil.Process().children())
+    [found] = datapruner.evaluate(
+        run, held_out, model=str(other_model), tuning="full", seeds=1, device="cpu", home=home
+    )
+    assert set(psutil.Process().children()) <= before
+    arms = {each.name: each for each in found.arms}
+    assert found.carried is not None
+    assert arms["longest"].trained_tokens / arms["longest"].rows < 60
+    assert abs(arms["random"].trained_tokens - arms["subset"].trained_tokens) <= 30
