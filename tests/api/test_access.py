@@ -61,6 +61,13 @@ def ids(server: Server) -> dict[str, str]:
     )
     assert schedule.status_code == 201, schedule.text
     found = job["result"]
+    # What becomes of it does not matter: nothing but the rows that it would train on is held out.
+    evaluated = server.client.post(
+        f"/v1/runs/{found['run_id']}/evaluations", json={"held_out": {"walked": "walked"}}
+    )
+    assert evaluated.status_code == 202, evaluated.text
+    server.wait(evaluated.headers["Location"])
+    shown = server.client.get(f"/v1/runs/{found['run_id']}/evaluations").json()["items"]
     return {
         "dataset": found["dataset_id"],
         "number": str(found["version"]),
@@ -68,6 +75,7 @@ def ids(server: Server) -> dict[str, str]:
         "other": found["run_id"],
         "sample": "0",
         "export": found["export_id"],
+        "evaluation": shown[0]["id"],
         "job": job["id"],
         "schedule": schedule.json()["id"],
         "method": "length",
@@ -93,6 +101,7 @@ def bodies(ids: dict[str, str]) -> dict[str, Any]:
     return {
         "create_run": {"dataset": ids["dataset"], **run},
         "create_export": {"run": ids["run"]},
+        "create_evaluation": {"held_out": {"walked": "walked"}},
         "create_schedule": {"dataset": ids["dataset"], "cron": SELDOM, "run": run},
         "add_version": {"rows": [{"instruction": "Hi", "output": "Hello."}]},
         "change_dataset": {"keep_runs": 1},
