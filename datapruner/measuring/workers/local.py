@@ -308,7 +308,7 @@ def measure(
     they measured, and NoSpaceError when that is for want of space. However it ends, no worker outlives it,
     but those left to `idle` when all went well.
     """
-    run = _Run(spec, iter(tasks), on_progress, worker, idle)
+    run = _Run(spec, len(devices), iter(tasks), on_progress, worker, idle)
     threads = [threading.Thread(target=run.drive, args=(device,), daemon=True) for device in devices]
     living = len(threads)
     try:
@@ -339,6 +339,7 @@ class _Run:
     def __init__(
         self,
         spec: WorkerSpec,
+        devices: int,
         tasks: Iterator[Task],
         on_progress: OnProgress,
         worker: Sequence[str],
@@ -354,6 +355,9 @@ class _Run:
         self._again: list[Task] = []
         self._deaths = 0
         self._any_done = False
+        self._devices = devices
+        self._begun: set[int] = set()
+        """Threads that have asked for a task."""
         self._stopped = False
         self._living: set[_Process] = set()
 
@@ -423,9 +427,13 @@ class _Run:
         process.close()
 
     def _next(self, process: _Process | None) -> Task | None:
-        """What this process is to be given besides what it has. Tasks that one may have died of go alone."""
+        """What this process is to be given besides what it has. Tasks that one may have died of go alone, and
+        none is sent ahead before every device had the choice of one."""
         has = [] if process is None else process.tasks
         with self._lock:
+            self._begun.add(threading.get_ident())
+            if has and len(self._begun) < self._devices:
+                return None
             if self._stopped or len(has) == _AHEAD or any(task.alone for task in has):
                 return None
             if self._again:
