@@ -31,7 +31,7 @@ def test_what_another_connection_has_written_ends_the_waiting(database: Database
 def test_what_was_written_before_the_waiting_is_not_missed(database: Database) -> None:
     with closing(Changes(database)) as changes:
         write(database, "a")
-        assert changes.wait(0.0, threading.Event())
+        assert changes.wait(PATIENCE, threading.Event())
         assert not changes.wait(0.0, threading.Event()), "told once"
 
 

@@ -302,6 +302,9 @@ def test_the_training_file_has_the_new_conversations_beside_what_the_rows_came_w
     assert metadata["run"] == halved.run.run_id
     beside = json.loads((tmp_path / "out.run.json").read_text())
     assert beside == json.loads((halved.run.folder / "run.json").read_text())
+    assert metadata.pop("renamed") == {
+        name: f"original_{name}" for name in ("answer", "messages", "question", "thinking")
+    }
     assert metadata.items() <= beside.items()
     assert halved.subset.num_rows == 5
     assert written.columns == halved.subset.column_names
