@@ -52,7 +52,10 @@ class Child:
     killed: threading.Event = field(default_factory=threading.Event)
 
     def is_alive(self) -> bool:
-        return not self._ended(0)
+        waiting = select.poll()
+        waiting.register(self.status, select.POLLIN)
+        waiting.register(self.output, 0)  # hung up when it ends, which the nursery learns a little later
+        return not waiting.poll(0)
 
     def kill(self) -> None:
         self.killed.set()
