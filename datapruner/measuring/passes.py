@@ -11,7 +11,7 @@ Notable choices:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ _FAILED = {
     "reference": "by the reference model: ",
 }
 _CHUNK_SAMPLES = 20_000
+_LIMITS = ("max_position_embeddings", "n_positions")
+"""How configurations call the longest sequence; GPT-2's the second."""
 
 
 def passes(
@@ -110,10 +112,17 @@ def _vocabulary(folder: Path) -> Any:
 
 def positions(folder: Path) -> int | None:
     """The longest sequence that a model allows, as its configuration says."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    found = config.get("max_position_embeddings", config.get("n_positions"))
-    return None if found is None else int(found)
+    return length_limit(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+def length_limit(configuration: Mapping[str, Any]) -> int | None:
+    """The longest sequence that a model's configuration allows, None when it states none."""
+    for part in (configuration.get("text_config"), configuration):
+        said = [part.get(name) for name in _LIMITS] if isinstance(part, dict) else []
+        limits = [each for each in said if isinstance(each, int)]
+        if limits:
+            return limits[0]
+    return None
 
 
 @dataclass(frozen=True, slots=True)

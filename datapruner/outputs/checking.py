@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from datapruner.errors import InputError, ModelError, UsageError
+from datapruner.measuring.passes import length_limit
 from datapruner.outputs import checked_rows, learner
 from datapruner.outputs.checked_rows import Ints
 from datapruner.outputs.training_rows import IGNORED
@@ -113,7 +114,7 @@ class Model:
         except ModelSourceError as error:
             raise ModelError(str(error)) from error
         size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        return cls(name, found, tokenizer, size, _limit(learner.configuration(folder)))
+        return cls(name, found, tokenizer, size, length_limit(learner.configuration(folder)))
 
     @property
     def end(self) -> int | None:
@@ -231,17 +232,3 @@ def _token(special: Any) -> str:
     if not isinstance(special, Mapping):
         return "none"
     return f"{str(special.get('token'))[:64]!r} ({special.get('id')})"
-
-
-_LIMITS = ("max_position_embeddings", "n_positions")
-"""How configurations call it, GPT-2's the second."""
-
-
-def _limit(configuration: Mapping[str, Any]) -> int | None:
-    """The longest row that a model's configuration allows, None when it states none."""
-    for part in (configuration, configuration.get("text_config")):
-        said = [part.get(name) for name in _LIMITS] if isinstance(part, dict) else []
-        limits = [each for each in said if isinstance(each, int)]
-        if limits:
-            return limits[0]
-    return None
