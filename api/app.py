@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import docs, problems, routes
+from api import docs, pages, problems, routes
 from api.idempotency import IdempotencyMiddleware
 from api.middleware import NulMiddleware, PlainPostMiddleware, RequestMiddleware, SizeMiddleware
 from datapruner.service.instance import Service
@@ -39,6 +39,8 @@ def create_app(settings: Settings, stopping: threading.Event | None = None) -> F
     for router in routes.ROUTERS:
         app.include_router(router, prefix=routes.PREFIX, responses=problems.PROBLEM_RESPONSES)
     docs.install(app)
+    for router in pages.ROUTERS:
+        app.include_router(router)
     app.add_middleware(IdempotencyMiddleware)  # the innermost
     app.add_middleware(SizeMiddleware, settings=settings)
     app.add_middleware(PlainPostMiddleware)

@@ -85,7 +85,9 @@ class RequestMiddleware:
         service.metrics.ended(method, operation, status, seconds)
         log: Callable[..., None] = _log.debug if operation in _QUIET and status < 400 else _log.info
         # Never the path that was sent: it may hold anything.
-        path = f"{PREFIX}{route.path}" if route is not None and operation != "none" else "none"
+        path = "none"
+        if route is not None and operation != "none":
+            path = f"{PREFIX}{route.path}" if route.include_in_schema else route.path
         log("request", method=method, route=path, status=status, ms=round(seconds * 1000, 1))
 
 
@@ -112,13 +114,13 @@ class NulMiddleware:
 
 class PlainPostMiddleware:
     """Takes a body that is declared as an urlencoded form for JSON: that is what `curl -d` declares whatever
-    it sends, and no operation takes such forms."""
+    it sends, and no operation takes such forms; those of pages are left alone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"].startswith(f"{PREFIX}/"):
             headers = MutableHeaders(scope=scope)
             if headers.get("content-type", "").partition(";")[0].strip().lower() == _URLENCODED:
                 headers["content-type"] = "application/json"

@@ -96,21 +96,37 @@ class MissingScopeError(HttpError):
         return {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{self.scope}"'}
 
 
+class NotMeantError(HttpError):
+    """A change that a browser asks for, which none of our pages did."""
+
+    kind, title, status = "not-meant", "This did not come from a page of ours", 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the request brings a browser's cookie but not the word of a page",
+            remedy="load the page anew and try again; programs send a token instead of a cookie",
+        )
+
+
 class TooLargeError(HttpError):
     """The body is longer than it may be."""
 
     kind, title, status = "too-large", "The request is too large", 413
 
 
+ANSWERED: tuple[type[Exception], ...] = (
+    DataprunerError,
+    RequestValidationError,
+    HTTPException,
+    RecursionError,
+    *OF_THE_DATABASE,
+)
+"""What has an answer that says what is wrong; anything else is a fault of ours, for the logs."""
+
+
 def install(app: FastAPI) -> None:
     """Answer with problems whatever an endpoint, the router or the validation raises."""
-    for kind in (
-        DataprunerError,
-        RequestValidationError,
-        HTTPException,
-        RecursionError,
-        *OF_THE_DATABASE,
-    ):
+    for kind in ANSWERED:
         app.add_exception_handler(kind, _handle)
 
 
@@ -122,7 +138,7 @@ def response(about: dict[str, Any], request_id: str, headers: dict[str, str] | N
 
 def answer(error: Exception, request_id: str) -> Response:
     """Any error as an answer."""
-    about, headers = _about(error)
+    about, headers = told(error)
     return response(about, request_id, headers)
 
 
@@ -130,7 +146,7 @@ async def _handle(request: Request, error: Exception) -> Response:
     return answer(error, request.state.request_id)
 
 
-def _about(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+def told(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
     """The problem document and the headers of an error."""
     match error:
         case HttpError():
@@ -146,7 +162,7 @@ def _about(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
             about = document(kind, title, error.status_code, detail, remedy=remedy)
             return about, dict(error.headers or {})
         case RecursionError():
-            return _about(HTTPException(400, _UNREADABLE))
+            return told(HTTPException(400, _UNREADABLE))
     error = of_request(error)
     again = next((seconds for kind, seconds in _RETRY_AFTER.items() if isinstance(error, kind)), None)
     return problem(error), {} if again is None else {"Retry-After": again}

@@ -15,7 +15,14 @@ from scorers.models import sources
 # Examples may take as long as they take, on a busy machine too.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-pytest_plugins = ["tests.pipeline", "tests.served", "tests.databases", "tests.object_store", "tests.disks"]
+pytest_plugins = [
+    "tests.pipeline",
+    "tests.served",
+    "tests.browser",
+    "tests.databases",
+    "tests.object_store",
+    "tests.disks",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,11 +27,11 @@ from markupsafe import Markup
 
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.schemas.reports import STEPS, RunReport
+from datapruner.shown import number, plain, share
 from datapruner.system.files import check_file, publishing
 
 _FILES = Path(__file__).with_name("page_files")
-# Control characters but line breaks and tabs, and those of bidirectional text.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+STYLE_FILE = _FILES / "report.css"
 # Style sheets of maps, which plotly adds to every page that has no element of their name.
 _SHEETS = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)')
 _EMPTY = ""
@@ -86,14 +86,18 @@ def _hashes(*texts: str) -> str:
     return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
-@cache
-def plotly() -> str:
-    """plotly's JavaScript. Raises DataprunerError when the package is not there."""
+def plotly_file() -> Path:
+    """The file of plotly's JavaScript. Raises DataprunerError when the package is not there."""
     found = find_spec("plotly")
     if found is None or not found.submodule_search_locations:
         raise DataprunerError("plotly is not installed, which draws the plots", remedy="pip install plotly")
-    file = Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
-    return _as_element(file.read_text(encoding="utf-8"))
+    return Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+
+
+@cache
+def plotly() -> str:
+    """plotly's JavaScript. Raises DataprunerError when the package is not there."""
+    return _as_element(plotly_file().read_text(encoding="utf-8"))
 
 
 @cache
@@ -121,28 +125,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shown": shown, "number": number, "share": share, "flat": flat}
+    made.filters |= {"shown": plain, "number": number, "share": share, "flat": flat}
     return made
-
-
-def shown(text: str) -> str:
-    """A text as a page shows it: characters that steer are replaced by their numbers."""
-    return _STEERING.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
-
-
-def number(value: float | None) -> str:
-    """A number as people read it."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    size = abs(value)
-    return f"{value:,.0f}" if 1e4 <= size < 1e9 else f"{value:,.4g}"
-
-
-def share(part: float | None, whole: float) -> str:
-    """`part` of `whole` in per cent."""
-    return f"{100 * part / whole:.1f} %" if whole and part is not None else "–"
 
 
 def flat(document: dict[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

@@ -55,8 +55,13 @@ def authenticate(db: Database, secret: str, key: bytes, request_id: str = "") ->
     """Who holds the live token that `secret` is; None when there is none, or it is revoked or over."""
     with db.read() as session:
         token = session.scalar(select(Token).where(Token.digest == digest(secret, key)))
+    return None if token is None else caller_of(db, token, request_id)
+
+
+def caller_of(db: Database, token: Token, request_id: str) -> Caller | None:
+    """Who holds this token; None when it is revoked or over."""
     now = utcnow()
-    if token is None or token.revoked_at is not None or (token.expires_at or now) < now:
+    if token.revoked_at is not None or (token.expires_at or now) < now:
         return None
     if token.last_used_at is None or now - token.last_used_at >= _USED_EVERY:
         _used(db, token.id)

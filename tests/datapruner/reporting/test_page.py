@@ -17,10 +17,11 @@ import pytest
 
 import datapruner
 from datapruner.errors import UsageError
-from datapruner.reporting.page import page, shown
+from datapruner.reporting.page import page
 from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.reports import RunReport
+from datapruner.shown import plain
 from tests.command_line import Said
 from tests.evaluations import evaluation
 
@@ -131,9 +132,7 @@ def test_the_block_of_data_is_that_of_the_document_and_nothing_can_end_it(
 
 
 def test_texts_are_cut_and_characters_that_steer_are_shown_by_number(html: str, parsed: Parsed) -> None:
-    assert shown(TURNING) == "⟨U+202E⟩abc⟨U+2066⟩⟨U+2028⟩next⟨U+2029⟩⟨U+0007⟩שלום"
-    assert shown("a\tb\nc") == "a\tb\nc"
-    assert shown(TURNING) in parsed.said("blockquote")
+    assert plain(TURNING) in parsed.said("blockquote")
     own = html[: html.index("plotly.js v")]
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\u2029\x07]", own)
     assert len(own) < 400_000

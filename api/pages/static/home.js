@@ -1,0 +1,69 @@
+// The first page: uploads with their progress, and jobs that go on.
+import { send, watch } from "./service.js";
+import { follow, said } from "./progress.js";
+
+const form = document.getElementById("upload");
+
+const nameOf = (file) => {
+  const plain = file.toLowerCase().replace(/\.(jsonl?|csv|parquet|arrow|gz|zst)(?=\.|$)/g, "");
+  return plain.replace(/[^a-z0-9]+/g, "_").replace(/^[^a-z]+|_+$/g, "").slice(0, 63);
+};
+
+const upload = async () => {
+  const wrong = document.getElementById("upload-wrong");
+  const place = document.getElementById("uploading");
+  const words = document.getElementById("upload-said");
+  const bar = document.getElementById("upload-bar");
+  const button = form.querySelector("button");
+  wrong.hidden = true;
+  place.hidden = false;
+  button.disabled = true;
+  const fields = new FormData();
+  fields.append("name", form.elements.name.value); // fields before the file: they are checked before it is read
+  fields.append("file", form.elements.file.files[0]);
+  try {
+    const job = await send("/v1/datasets", fields, (part) => {
+      bar.value = part;
+      words.textContent = `${Math.round(100 * part)} % sent`;
+    });
+    bar.removeAttribute("value");
+    const ended = await watch(job.id, (now) => (words.textContent = said(now)));
+    if (ended.state !== "succeeded") throw new Error(said(ended));
+    location.reload();
+  } catch (error) {
+    wrong.textContent = error.message;
+    wrong.hidden = false;
+    place.hidden = true;
+    button.disabled = false;
+  }
+};
+
+if (form) {
+  const chosen = () => {
+    const file = form.elements.file.files[0];
+    if (file && !form.elements.name.value) form.elements.name.value = nameOf(file.name);
+  };
+  form.elements.file.addEventListener("change", chosen);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    upload();
+  });
+  form.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    form.classList.add("over");
+  });
+  form.addEventListener("dragleave", () => form.classList.remove("over"));
+  form.addEventListener("drop", (event) => {
+    event.preventDefault();
+    form.classList.remove("over");
+    if (event.dataTransfer.files.length) {
+      form.elements.file.files = event.dataTransfer.files;
+      chosen();
+    }
+  });
+}
+
+const open = [...document.querySelectorAll("[data-job]")];
+if (open.length) {
+  Promise.all(open.map((place) => follow(place.dataset.job, place))).then(() => location.reload());
+}

@@ -1,0 +1,105 @@
+"""A pytest plugin: a real browser that visits the pages of the real service.
+
+Whatever test it is of, a page may have no error in its console, ask nothing of another host, and must pass
+axe's rules where the test says that it is `usable`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+from tests.served import Server
+from tests.waiting import PATIENCE
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+
+
+@dataclass
+class Visit:
+    """A tab of a browser at a service. `wrong`: what its console complained of, and requests elsewhere.
+
+    `expected`: parts of complaints that are meant to come.
+    """
+
+    page: Page
+    url: str
+    wrong: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(1000 * PATIENCE)
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("request", self._asked)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(f"{message.type}: {message.text}")
+
+    def _asked(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and not request.url.startswith(self.url):
+            self.wrong.append(f"asked for {request.url}")
+
+    def open(self, path: str) -> Page:
+        """The page at a path of the service."""
+        self.page.goto(f"{self.url}{path}")
+        return self.page
+
+    def sign_in(self, token: str) -> Page:
+        """The first page, as whoever holds the token."""
+        self.open("/sign-in")
+        self.page.get_by_label("Token").fill(token)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url(f"{self.url}/")
+        return self.page
+
+    def usable(self) -> None:
+        """Assert that axe finds nothing in what the tab shows, by light and by dark."""
+        for scheme in ("dark", "light"):
+            self.page.emulate_media(color_scheme=scheme)
+            found = Axe().run(self.page, options=_RULES)
+            assert not found.response["violations"], (scheme, found.generate_report())
+
+    def fine(self) -> None:
+        """Assert that nothing went wrong but what is expected."""
+        left = [each for each in self.wrong if not any(part in each for part in self.expected)]
+        assert not left
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for the tests of a module: while it is open, its thread can run no other event loop."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium to look at pages with: install it (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Visit]:
+    """A fresh tab, without a cookie, at the tests' service."""
+    context = browser.new_context(base_url=server.url, reduced_motion="reduce")
+    visit = Visit(context.new_page(), server.url)
+    try:
+        yield visit
+        visit.fine()
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def admin(visit: Visit, server: Server) -> Visit:
+    """The same, signed in as the admin of the default project."""
+    visit.sign_in(server.token)
+    return visit
