@@ -28,7 +28,7 @@ from datapruner.teacher import settings as teacher
 from scorers.column import Column
 from scorers.method import Method, Option
 from scorers.methods.registry import OWN
-from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, VIEWS
+from scorers.signals.columns import DERIVED_SIGNALS, SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, VIEWS
 from tests.compose import ROOT
 
 DOCS = ROOT / "docs"
@@ -87,7 +87,7 @@ def _overview() -> Iterator[str]:
 
 
 def _signals() -> Iterator[str]:
-    plain = (*SAMPLE_SIGNALS.values(), *VECTOR_SIGNALS.values())
+    plain = (*SAMPLE_SIGNALS.values(), *DERIVED_SIGNALS.values(), *VECTOR_SIGNALS.values())
     rows = [(code(each.name), each.text) for each in plain]
     rows += [(code(f"token:{each.name}"), f"of a token: {each.text}") for each in TOKEN_SIGNALS.values()]
     rows += [(code(f"{view}:…"), f"a signal of {text}") for view, text in VIEWS.items()]

@@ -86,6 +86,8 @@ def _plain_signals(n: int, seed: int, max_turns: int, max_response: int) -> Sign
     }
     also = np.random.default_rng([seed, 2])  # columns that came later leave the earlier ones as they were
     samples["lora_effort"] = also.lognormal(0.0, 1.0, n)
+    samples["vocabulary"] = np.full(n, 400)
+    samples["prompt"] = np.random.default_rng([seed, 3]).integers(0, max(1, n // 2), n)
     vectors = {
         "head_grad_projection": also.normal(size=(n, 12)).astype(np.float32),
         "mean_hidden": also.normal(size=(n, 9)).astype(np.float32),

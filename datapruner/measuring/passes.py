@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError, NothingSurvivedError
-from datapruner.measuring import embeddings, lissa
+from datapruner.measuring import derived, embeddings, lissa
 from datapruner.measuring.embeddings import Embedded
 from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for, sharing
 from datapruner.measuring.signal_cache import SignalCache
@@ -30,7 +30,14 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import check_views, needs
 from scorers.models import template
-from scorers.signals.columns import ALIGNED_VIEWS, SENTENCE_EMBEDDING, Signals, corpus_settings, needs_by_view
+from scorers.signals.columns import (
+    ALIGNED_VIEWS,
+    DERIVED_SIGNALS,
+    SENTENCE_EMBEDDING,
+    Signals,
+    corpus_settings,
+    needs_by_view,
+)
 
 Plans = Callable[[str], Plan]
 """The plan of a view by its name, "" for the corpus itself."""
@@ -157,7 +164,8 @@ class Views:
         """The signals in `wanted` of these samples of the corpus, with the views of them."""
         by_view = needs_by_view(wanted)
         fitted = {need for need in by_view[""] if corpus_settings(need) is not None}
-        signals = self.base.cache.signals(ids, by_view[""] - fitted - {SENTENCE_EMBEDDING})
+        elsewhere = fitted | DERIVED_SIGNALS.keys() | {SENTENCE_EMBEDDING}
+        signals = self.base.cache.signals(ids, by_view[""] - elsewhere)
         others = {
             view: replace(measurement.cache.signals(ids, by_view[view]), ids=signals.ids)
             if view in ALIGNED_VIEWS
@@ -165,6 +173,10 @@ class Views:
             for view, measurement in self.others.items()
         }
         samples = {**signals.samples, **{need: self.fitted(ids.to_list(), need) for need in sorted(fitted)}}
+        if "vocabulary" in by_view[""]:
+            samples["vocabulary"] = np.full(len(signals), derived.vocabulary(self.base.proxy.path))
+        if "prompt" in by_view[""]:
+            samples["prompt"] = derived.prompts(self.base.cache.places(ids))
         vectors = dict(signals.vectors)
         if self.embedded is not None:
             vectors[SENTENCE_EMBEDDING] = self.embedded.vectors(ids.to_list())

@@ -20,6 +20,8 @@ from scorers.methods.dealrec import DealRec
 from scorers.methods.divprune import DivPrune
 from scorers.methods.donod import Donod
 from scorers.methods.el2n import El2n
+from scorers.methods.grape import Grape
+from scorers.methods.hes import Hes
 from scorers.methods.ifd import Ifd
 from scorers.methods.length import Length
 from scorers.methods.ppl import Ppl
@@ -30,6 +32,7 @@ from scorers.methods.semdedup import SemDeDup
 from scorers.methods.sfprompt import SfPrompt
 from scorers.methods.topsis_columns import Topsis
 from scorers.methods.towards import TargetCosine
+from scorers.methods.upd import Upd
 from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS
 
 GROUP = "datapruner.scorers"
@@ -93,6 +96,9 @@ OWN: tuple[Method[Any], ...] = (
     Rho(),
     Ppl(),
     El2n(),
+    Hes(),
+    Upd(),
+    Grape(),
     SfPrompt(),
     CotInflux(),
     Ccs(),

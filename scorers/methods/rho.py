@@ -67,19 +67,17 @@ class Rho:
     def scores(self, signals: Signals, options: RhoOptions, seed: int) -> Columns:
         """rho: mean excess loss, nats."""
         total = np.empty(len(signals))
-        for start, stop in _blocks(signals):
-            lengths = signals.lengths[start:stop]
-            tokens = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+        for samples, tokens in signals.blocks():
+            lengths = signals.lengths[samples]
             owner = np.repeat(np.arange(len(lengths)), lengths)
             excess = _excess(signals, tokens)
-            total[start:stop] = np.bincount(owner, weights=excess, minlength=len(lengths))
+            total[samples] = np.bincount(owner, weights=excess, minlength=len(lengths))
         return {"rho": total / np.maximum(signals.lengths, 1)}
 
     def token_scores(self, signals: Signals, options: RhoOptions) -> Columns:
         """Excess loss of every response token, float32."""
         column = np.empty(int(signals.offsets[-1]), dtype=np.float32)
-        for start, stop in _blocks(signals):
-            tokens = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+        for _, tokens in signals.blocks():
             column[tokens] = _excess(signals, tokens)
         return {"rho": column}
 
@@ -102,12 +100,6 @@ class Rho:
             thresholds={**chosen.thresholds, **({} if cut is None else {"rho_token": cut})},
             warnings=warnings,
         )
-
-
-def _blocks(signals: Signals) -> Iterator[tuple[int, int]]:
-    """All samples, some at a time: from which to before which."""
-    for start in range(0, len(signals), _BLOCK_SAMPLES):
-        yield start, min(start + _BLOCK_SAMPLES, len(signals))
 
 
 def _excess(signals: Signals, tokens: slice) -> Floats:
@@ -160,8 +152,7 @@ def _excess_of(signals: Signals, tokens: Bools) -> Floats:
     """The excess of the tokens that are marked in (M,), without copies of all that it is made of."""
     found = np.empty(int(tokens.sum()))
     done = 0
-    for start, stop in _blocks(signals):
-        block = slice(int(signals.offsets[start]), int(signals.offsets[stop]))
+    for _, block in signals.blocks():
         some = _excess(signals, block)[tokens[block]]
         found[done : done + len(some)] = some
         done += len(some)

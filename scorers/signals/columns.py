@@ -17,7 +17,7 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qsl, urlencode
@@ -46,7 +46,7 @@ class Vectors(Protocol):
     def __getitem__(self, rows: Ints, /) -> NDArray[np.float32]: ...
 
 
-_BLOCK = 1 << 15  # samples whose tokens are counted at once: numpy makes whole numbers of them
+_BLOCK = 1 << 14  # samples whose tokens are worked on at once
 
 SIGNAL_VERSION = 2
 """Raised whenever a signal's value would change; part of the cache key."""
@@ -118,6 +118,21 @@ TOKEN_SIGNALS: Mapping[str, Column] = by_name(
         kind="truth",
     ),
 )
+DERIVED_SIGNALS: Mapping[str, Column] = by_name(
+    Column(
+        "vocabulary",
+        "tokens that the proxy chooses from, the same for every sample",
+        kind="whole",
+        unit="tokens",
+        at_least=1,
+    ),
+    Column(
+        "prompt",
+        "hash of what the model sees before and between the responses: of samples with one prompt, the same",
+        kind="whole",
+    ),
+)
+"""What methods may ask for of a sample as well, though it is no number to rank by."""
 SENTENCE_EMBEDDING = "sentence_embedding"
 VECTOR_SIGNALS: Mapping[str, Column] = by_name(
     Column("head_grad_projection", "two-sided random projection of G, float32 (k1 * k2)", kind="vector"),
@@ -209,6 +224,12 @@ class Signals:
     def lengths(self) -> Ints:
         """Response tokens of each sample, (N,)."""
         return np.diff(self.offsets)
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """All samples, some thousand at a time, and their tokens."""
+        for start in range(0, len(self), _BLOCK):
+            stop = min(start + _BLOCK, len(self))
+            yield slice(start, stop), slice(int(self.offsets[start]), int(self.offsets[stop]))
 
     def counted(self, tokens: Bools) -> Ints:
         """How many of each sample's tokens are marked in (M,): (N,)."""

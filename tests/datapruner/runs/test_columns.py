@@ -31,7 +31,7 @@ from scorers.column import Column
 from scorers.method import Method
 from scorers.methods import registry
 from scorers.methods.length import Length
-from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, Signals
+from scorers.signals.columns import DERIVED_SIGNALS, SAMPLE_SIGNALS, TOKEN_SIGNALS, Signals
 from tests.signal_factory import make_signals
 
 by_method = pytest.mark.parametrize("method", registry.OWN, ids=lambda method: method.name)
@@ -79,7 +79,8 @@ def assert_in_range(column: Column, values: Any) -> None:
 def test_real_signals_lie_where_their_descriptions_say(measured: Signals) -> None:
     assert {"nll", "entropy", "el2n", "head_norm", "n_response_tokens"} <= measured.samples.keys()
     assert {"nll", "position", "el2n", "top1", "is_end"} <= measured.tokens.keys()
-    for described, found in (SAMPLE_SIGNALS, measured.samples), (TOKEN_SIGNALS, measured.tokens):
+    samples = {**SAMPLE_SIGNALS, **DERIVED_SIGNALS}
+    for described, found in (samples, measured.samples), (TOKEN_SIGNALS, measured.tokens):
         for name, values in found.items():
             assert_in_range(described[name], values)
 

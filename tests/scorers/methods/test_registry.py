@@ -11,7 +11,14 @@ import pytest
 
 from scorers.method import Method, Option
 from scorers.methods.registry import OWN, check_columns, get, methods
-from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Signals, needs_by_view
+from scorers.signals.columns import (
+    DERIVED_SIGNALS,
+    SAMPLE_SIGNALS,
+    TOKEN_SIGNALS,
+    VECTOR_SIGNALS,
+    Signals,
+    needs_by_view,
+)
 from tests.signal_factory import make_signals
 
 by_method = pytest.mark.parametrize("method", OWN, ids=lambda method: method.name)
@@ -20,7 +27,7 @@ by_method = pytest.mark.parametrize("method", OWN, ids=lambda method: method.nam
 def test_the_methods_are_known_by_name() -> None:
     names = list(methods())
     assert names[:2] == ["qtuning", "donod"]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 19
     for name, method in methods().items():
         assert get(name).name == name == method.name
 
@@ -46,7 +53,8 @@ def test_a_method_reads_no_signal_but_those_it_says_it_needs(method: Method[Any]
     full, options = make_signals(40, seed=2), method.options()
     wanted = needs_by_view(method.needs(options))
     for names in wanted.values():
-        assert names <= {*SAMPLE_SIGNALS, *VECTOR_SIGNALS, *(f"token:{name}" for name in TOKEN_SIGNALS)}
+        tokens = {f"token:{name}" for name in TOKEN_SIGNALS}
+        assert names <= {*SAMPLE_SIGNALS, *DERIVED_SIGNALS, *VECTOR_SIGNALS, *tokens}
     views = {name: only(view, wanted[name]) for name, view in full.others.items() if name in wanted}
     slim = replace(only(full, wanted[""]), others=views)
     for signals in (full, slim):
