@@ -42,7 +42,8 @@ def test_many_errors_are_cut_short(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/", 404), ("PUT", "/v1/tokens", 405)]
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("GET", "/nothing", 404), ("PUT", "/v1/tokens", 405)],
 )
 def test_paths_and_methods_that_do_not_exist_are_problems_too(
     server: Server, method: str, path: str, status: int
