@@ -21,14 +21,14 @@ from benchmarks.figures import figure
 from benchmarks.rows import EXAMPLES, read_rows
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
-from datapruner.evaluation.examples import Examples
 from datapruner.evaluation.rows import tokenised
-from datapruner.evaluation.training import Trainee
 from datapruner.home import made_home
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring
 from datapruner.training import UNTRAINED
+from datapruner.tuning.examples import Examples
+from datapruner.tuning.training import Trainee
 from scorers.models import products
 
 ROWS_A_STEP, RATE = 8, 1e-3

@@ -13,14 +13,10 @@ import torch
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
-from datapruner.evaluation.batches import batches, passes, steps
 from datapruner.evaluation.controls import ALL, RANDOM
-from datapruner.evaluation.examples import Examples, Ints
-from datapruner.evaluation.reading import read
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.rows import tokenised
 from datapruner.evaluation.store import Done
-from datapruner.evaluation.training import Trained, Trainee
 from datapruner.evaluation.trainings import Trainings
 from datapruner.evaluation.verdict import verdicts
 from datapruner.measuring.measure import Machine, proxy_for
@@ -28,6 +24,10 @@ from datapruner.progress import Silent
 from datapruner.request.config import Measuring
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.training import UNTRAINED, MicroBatch, Reading, StepPruning, prune_step
+from datapruner.tuning.batches import batches, passes, steps
+from datapruner.tuning.examples import Examples, Ints
+from datapruner.tuning.reading import read
+from datapruner.tuning.training import Trained, Trainee
 from scorers.signals.head import residuals
 
 ARM = "in-training"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from datapruner.evaluation.examples import Ints
+from datapruner.tuning.examples import Ints
 
 RANDOM, LONGEST, ALL = CONTROLS = ("random", "longest", "all")
 

@@ -1,4 +1,4 @@
-"""What a trained model knows of held-out rows: what their answers surprise it by, and what it answers itself.
+"""What a trained model answers itself to held-out rows.
 
 Answers are written greedily and compared as mathematics (`datapruner.rewriting.answers`): the one that the
 model states against the one that the row states.
@@ -6,46 +6,19 @@ model states against the one that the row states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
-from datapruner.evaluation.batches import batches
-from datapruner.evaluation.examples import Examples, Ints
-from datapruner.evaluation.loss import nll
-from datapruner.evaluation.training import Trainee
 from datapruner.rewriting.answers import AnswerCheck, final_answer
-from scorers.signals.transfer import fetch
-
-_AHEAD = 4  # passes a device is given before the first is looked at
-
+from datapruner.tuning.examples import Examples, Ints
+from datapruner.tuning.training import Trainee
 
 LONGEST_ANSWER = 256  # tokens that a model may write
 _ANSWERS_AT_ONCE = {"cpu": 16, "cuda": 256}
-
-
-def read(trainee: Trainee, examples: Examples) -> NDArray[np.float64]:
-    """The nats of the counted tokens of each row, summed, (N,)."""
-    found = np.zeros(len(examples))
-    waiting: list[tuple[Ints, Callable[[], list[torch.Tensor]]]] = []
-    rows = np.arange(len(examples))
-
-    def collect() -> None:
-        row_of, arrived = waiting.pop(0)
-        np.add.at(found, row_of, arrived()[0].numpy().astype(np.float64))
-
-    with torch.inference_mode():
-        for batch in batches(examples, rows, trainee.sizes, trainee.device):
-            hidden, head = trainee.states(batch)
-            waiting.append((batch.row_of, fetch([nll(head, hidden, batch.targets)])))
-            if len(waiting) > _AHEAD:
-                collect()
-        while waiting:
-            collect()
-    return found
 
 
 def answered(

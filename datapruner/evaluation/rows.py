@@ -20,7 +20,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.curation import contamination
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation.controls import Candidates
-from datapruner.evaluation.examples import Examples, Tokenised, lists
+from datapruner.evaluation.tokenised import Tokenised, lists
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.passes import positions
 from datapruner.outputs import carrying, training_rows
@@ -31,6 +31,7 @@ from datapruner.rewriting.answers import stated_answer
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.runs.published import Run
 from datapruner.schemas.evaluations import Carried
+from datapruner.tuning.examples import Examples
 from scorers.models import fingerprint
 
 

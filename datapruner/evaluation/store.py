@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from datapruner.evaluation.plan import Plan
 from datapruner.evaluation.tasks import Scores
-from datapruner.evaluation.training import Trained
 from datapruner.system.files import clear_unfinished, publishing, write_json
+from datapruner.tuning.training import Trained
 
 Losses = dict[str, NDArray[np.float64]]
 Truths = dict[str, NDArray[np.bool_]]

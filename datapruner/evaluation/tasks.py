@@ -14,7 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from datapruner.errors import InputError, UsageError
-from datapruner.evaluation.training import Trainee
+from datapruner.tuning.training import Trainee
 
 Scores = dict[str, dict[str, float]]
 """Metrics by task."""

@@ -23,20 +23,21 @@ import numpy as np
 
 from datapruner.errors import ModelError, UsageError
 from datapruner.evaluation.controls import ALL, LONGEST, RANDOM, Candidates
-from datapruner.evaluation.examples import Examples, Ints
 from datapruner.evaluation.plan import READING, Amounts, Plan, plan
-from datapruner.evaluation.reading import LONGEST_ANSWER, answered, read
+from datapruner.evaluation.reading import LONGEST_ANSWER, answered
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.rows import HeldOut, Pool, prepare
 from datapruner.evaluation.store import Done, Store
 from datapruner.evaluation.tasks import Tasks
-from datapruner.evaluation.training import RATES, Trainee
 from datapruner.measuring.measure import Machine, Pass, proxy_for, sharing
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.rewriting.answers import AnswerCheck
 from datapruner.rewriting.math_judge import MathJudge
 from datapruner.runs.published import Run
+from datapruner.tuning.examples import Examples, Ints
+from datapruner.tuning.reading import read
+from datapruner.tuning.training import RATES, Trainee
 
 _VERSION = 1
 PACKAGES = ("datapruner", "torch", "transformers", "tokenizers", "numpy")

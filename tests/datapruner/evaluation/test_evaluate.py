@@ -17,11 +17,11 @@ from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation import reading
 from datapruner.evaluation.plan import steps_of
 from datapruner.evaluation.store import Store
-from datapruner.evaluation.training import RATES
 from datapruner.progress import Silent
 from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.evaluations import Evaluation
+from datapruner.tuning.training import RATES
 from tests.command_line import Said
 from tests.pipeline import Prune
 from tests.tiny_model import FACTS

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from datapruner.evaluation import reading
-from datapruner.evaluation.examples import Examples
 from datapruner.evaluation.reading import answered
-from datapruner.evaluation.training import Trainee
 from datapruner.rewriting.answers import AnswerCheck
 from datapruner.rewriting.math_judge import MathJudge
+from datapruner.tuning.examples import Examples
+from datapruner.tuning.training import Trainee
 from tests.tiny_model import rendered
 
 QUESTIONS = [

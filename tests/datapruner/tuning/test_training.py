@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers as tf
 
-from datapruner.evaluation.batches import batches
-from datapruner.evaluation.examples import Examples
-from datapruner.evaluation.reading import read
-from datapruner.evaluation.training import Trained, Trainee
+from datapruner.tuning.batches import batches
+from datapruner.tuning.examples import Examples
+from datapruner.tuning.reading import read
+from datapruner.tuning.training import Trained, Trainee
 
 UNTRAINED = -100
 

@@ -25,9 +25,9 @@ import torch
 from transformers.utils import logging
 
 from datapruner.errors import ModelError
-from datapruner.evaluation.batches import Batch, Sizes, batches, steps
-from datapruner.evaluation.examples import Examples, Ints
-from datapruner.evaluation.loss import summed_nll
+from datapruner.tuning.batches import Batch, Sizes, batches, steps
+from datapruner.tuning.examples import Examples, Ints
+from datapruner.tuning.loss import summed_nll
 from scorers.models import products
 from scorers.models.proxy import load
 from scorers.models.sources import ModelSourceError

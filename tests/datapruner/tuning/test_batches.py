@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from datapruner.evaluation.batches import Sizes, batches, passes, steps
-from datapruner.evaluation.examples import Examples
+from datapruner.tuning.batches import Sizes, batches, passes, steps
+from datapruner.tuning.examples import Examples
 
 
 def cost(cut: list[list[int]], lengths: list[int], another: int) -> int:

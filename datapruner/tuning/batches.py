@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datapruner.evaluation.examples import Examples, Ints
+from datapruner.tuning.examples import Examples, Ints
 from scorers.signals.transfer import onto
 
 

@@ -1,0 +1,1 @@
+"""A model trained on rows: its steps, what passes through it at once, its loss."""
