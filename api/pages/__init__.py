@@ -6,6 +6,6 @@ through the API, with the cookie and the page's word (`api.dependencies`).
 
 from __future__ import annotations
 
-from api.pages import assets, home, signing
+from api.pages import assets, home, runs, signing
 
-ROUTERS = (signing.router, home.router, assets.router)
+ROUTERS = (signing.router, home.router, runs.router, runs.data, assets.router)

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.pages import assets
 from datapruner import shown
+from datapruner.service.page_files import sheets
 from datapruner.service.sign_ins import SignedIn
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -45,9 +46,14 @@ def page(
     text = (
         _environment()
         .get_template(template)
-        .render(visitor=visitor, here=request.url.path, files=assets.folder(), **values)
+        .render(visitor=visitor, here=request.url.path, files=assets.folder(), sheets=sheets(), **values)
     )
     return HTMLResponse(text, status, headers=_HEADERS)
+
+
+def part(html: str) -> HTMLResponse:
+    """A part of a page, for its script to put in."""
+    return HTMLResponse(html, headers=_HEADERS)
 
 
 @cache

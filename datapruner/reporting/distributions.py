@@ -66,8 +66,8 @@ def distribution(
     tables: Tables, column: Numbers, thresholds: Mapping[str, float] = {}
 ) -> Distribution | None:
     """None where no number is finite, or where all are zero, which says nothing."""
-    whole = _summary(tables, column, f"({column.before}) OR ({column.after or 'false'})")
-    before = _summary(tables, column, column.before)
+    whole = summary(tables, column, f"({column.before}) OR ({column.after or 'false'})")
+    before = summary(tables, column, column.before)
     if whole is None or before is None or whole.minimum == whole.maximum == 0:
         return None
     value, scale, least = f"({column.value})::DOUBLE", scale_of(whole), None
@@ -93,12 +93,12 @@ def distribution(
         after=None if column.after is None else after,
         unplaced=there - sum(counts),
         summary_before=before,
-        summary_after=None if column.after is None else _summary(tables, column, column.after),
+        summary_after=None if column.after is None else summary(tables, column, column.after),
         thresholds=of_column(column.name, thresholds),
     )
 
 
-def _summary(tables: Tables, column: Numbers, condition: str) -> Summary | None:
+def summary(tables: Tables, column: Numbers, condition: str) -> Summary | None:
     """Of the finite numbers that a condition holds for; None where there are none."""
     value = f"({column.value})::DOUBLE"
     rows, mean, low, quartiles, high = tables.row(f"""

@@ -31,7 +31,7 @@ from datapruner.shown import number, plain, share
 from datapruner.system.files import check_file, publishing
 
 _FILES = Path(__file__).with_name("page_files")
-STYLE_FILE = _FILES / "report.css"
+STYLE_FILE, SCRIPT_FILE = _FILES / "report.css", _FILES / "report.js"
 # Style sheets of maps, which plotly adds to every page that has no element of their name.
 _SHEETS = re.compile(r'document\.getElementById\("([0-9a-f]{64})"\)')
 _EMPTY = ""
@@ -55,18 +55,30 @@ def write(path: Path, report: RunReport) -> None:
 
 def page(report: RunReport) -> Iterator[str]:
     """The page, in pieces."""
-    data = json.loads(report.model_dump_json())  # numbers that JSON has no words for are null there
     template = _environment().get_template("report.html")
     yield from template.generate(
         policy=policy(),
         report=report,
         steps=STEPS,
-        data=htmlsafe_json_dumps(_plotted(data)),
-        sheets=sorted(set(_SHEETS.findall(plotly()))),
+        data=_data(report),
+        sheets=sheets(),
         plotly=Markup(plotly()),  # noqa: S704 (not of a row)
         script=Markup(_own("report.js")),  # noqa: S704
         style=Markup(_own("report.css")),  # noqa: S704
     )
+
+
+def body(report: RunReport) -> str:
+    """What the page shows, for another page that has its style sheet and its script."""
+    return (
+        _environment().get_template("report_part.html").render(report=report, steps=STEPS, data=_data(report))
+    )
+
+
+@cache
+def sheets() -> list[str]:
+    """Ids of elements that keep plotly from adding style sheets of maps, which no policy allows."""
+    return sorted(set(_SHEETS.findall(plotly())))
 
 
 @cache
@@ -111,8 +123,13 @@ def _as_element(text: str) -> str:
     return text.replace("\r\n", "\n")  # as a browser reads it, before it takes the hash
 
 
+def _data(report: RunReport) -> Markup:
+    """What the plots need of the document, as a block of data."""
+    data = json.loads(report.model_dump_json())  # numbers that JSON has no words for are null there
+    return htmlsafe_json_dumps(_plotted(data))
+
+
 def _plotted(data: dict[str, Any]) -> dict[str, Any]:
-    """What the plots need of the document."""
     return {name: data[name] for name in ("plane", "distributions", "by_length", "rewriting") if name in data}
 
 

@@ -7,9 +7,10 @@ columns of numbers, never by the corpus. Comparisons and whole reports take turn
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -24,6 +25,7 @@ from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, SampleAnswer
 from datapruner.service.storage import Storage
 
+T = TypeVar("T")
 _PATIENCE_SECONDS = 10.0
 _places = threading.BoundedSemaphore(2)
 _queue = threading.BoundedSemaphore(8)  # at work or waiting: each holds a thread of the service
@@ -91,6 +93,16 @@ def full_report(storage: Storage, run: Run, corpus_key: str, evaluated: list[Eva
     of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
     with _turn():
         return report_of(of_run, corpus, run.published_at, evaluated)
+
+
+def looked_into(storage: Storage, run: Run, corpus_key: str, look: Callable[[published.Run, Path], T]) -> T:
+    """What `look` finds in a published run and the file of its corpus.
+
+    Raises BusyError when too much of this kind is at work, StorageError, and as `look` does.
+    """
+    of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
+    with _turn():
+        return look(of_run, corpus)
 
 
 def comparison(storage: Storage, first: Run, second: Run) -> Comparison:

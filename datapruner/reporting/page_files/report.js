@@ -1,7 +1,8 @@
-"use strict";
-// Draws the plots of the page from its block of data, in the colours of its style sheet.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+// Draws the plots of a report from its block of data, in the colours of the page's style sheet.
+
+/** Draw every plot inside `root`, which has the block; again where the colours change. */
+export const drawAll = (root) => {
+  const data = JSON.parse(root.querySelector("#data").textContent);
   const colours = () => {
     const style = getComputedStyle(document.documentElement);
     return (name) => style.getPropertyValue(`--${name}`).trim();
@@ -139,11 +140,13 @@
 
   const draw = () => {
     const colour = colours();
-    for (const at of document.querySelectorAll("[data-plot]")) {
+    for (const at of root.querySelectorAll("[data-plot]")) {
       const [traces, made] = kinds[at.dataset.plot](colour, at);
       window.Plotly.react(at, traces, made, { displayModeBar: false, responsive: true });
     }
   };
   draw();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-})();
+};
+
+if (document.getElementById("data")) drawAll(document);

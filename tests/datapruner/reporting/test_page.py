@@ -113,7 +113,7 @@ def test_the_policy_names_the_scripts_and_styles_that_are_there_and_nothing_is_l
         found = re.findall(pattern, html, re.DOTALL)
         return {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in found}
 
-    scripts, styles = hashes(r"<script>(.*?)</script>"), hashes(r"<style>(.*?)</style>")
+    scripts, styles = hashes(r"<script(?: type=\"module\")?>(.*?)</script>"), hashes(r"<style>(.*?)</style>")
     assert (len(scripts), len(styles)) == (2, 1)
     assert scripts | styles | hashes("^()") == allowed
     assert not any(

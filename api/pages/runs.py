@@ -1,0 +1,54 @@
+"""A run: what became of the rows, and its samples to look into."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from api.dependencies import ServiceDep
+from api.pages.rendering import page, part
+from api.pages.visits import PageRoute, Visitor
+from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
+from datapruner.service import jobs, run_pages, runs
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+data = APIRouter(include_in_schema=False)
+"""What scripts ask for; its errors are documents."""
+
+
+@router.get("/runs/{run}", operation_id="page_run")
+def page_run(request: Request, service: ServiceDep, visitor: Visitor, run: str) -> HTMLResponse:
+    """A run: at once what the catalog knows of it; what takes longer is fetched by the page."""
+    found = runs.show(service, visitor.caller, run)
+    job = None if found.published_at else jobs.show(service, visitor.caller, found.job_id)
+    return page(request, "run.html", visitor, run=found, job=job)
+
+
+@router.get("/runs/{run}/details", operation_id="page_run_details")
+def page_run_details(service: ServiceDep, visitor: Visitor, run: str) -> HTMLResponse:
+    """The report, as a part of the page."""
+    return part(run_pages.body(service, visitor.caller, run))
+
+
+@data.get("/runs/{run}/columns.json", operation_id="page_run_columns")
+def page_run_columns(service: ServiceDep, visitor: Visitor, run: str) -> PlaneColumns:
+    """What can be drawn."""
+    return run_pages.columns(service, visitor.caller, run)
+
+
+@data.get("/runs/{run}/plane.json", operation_id="page_run_plane")
+def page_run_plane(
+    service: ServiceDep, visitor: Visitor, run: str, asked: Annotated[Look, Query()]
+) -> PlaneView:
+    """The samples in a part of the plane."""
+    return run_pages.plane(service, visitor.caller, run, asked)
+
+
+@data.get("/runs/{run}/rows.json", operation_id="page_run_rows")
+def page_run_rows(
+    service: ServiceDep, visitor: Visitor, run: str, asked: Annotated[Outline, Query()]
+) -> FoundRows:
+    """The rows in it."""
+    return run_pages.rows(service, visitor.caller, run, asked)

@@ -1,0 +1,75 @@
+"""What pages show of a published run: the report as a part of a page, and its samples to look into.
+
+Notable choice: a report is made once and kept while it stands, as it takes seconds of a million rows: a
+published run does not change, but is evaluated again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from datapruner.catalog import evaluations, runs
+from datapruner.catalog.models import Version
+from datapruner.runs import published
+from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
+from datapruner.service import results
+from datapruner.service.instance import Service
+from datapruner.service.runs import full_report
+from datapruner.service.tokens import Caller
+
+T = TypeVar("T")
+_KEPT = 16
+_bodies: OrderedDict[tuple[str, ...], str] = OrderedDict()
+_lock = Lock()
+
+
+def body(service: Service, caller: Caller, run: str) -> str:
+    """The report of a run as HTML, a part of a page. Raises as `runs.full_report`."""
+    from datapruner.reporting import page  # with libraries that few requests need
+
+    with service.db.read() as session:
+        row = runs.find_published(session, caller.project_id, run)
+        evaluated = evaluations.listing(session, row.id, limit=1)
+        key = (str(service.settings.home), row.id, *(each.evaluation.id for each in evaluated))
+    with _lock:
+        if key in _bodies:
+            _bodies.move_to_end(key)
+            return _bodies[key]
+    made = page.body(full_report(service, caller, run))
+    with _lock:
+        _bodies[key] = made
+        while len(_bodies) > _KEPT:
+            _bodies.popitem(last=False)
+    return made
+
+
+def columns(service: Service, caller: Caller, run: str) -> PlaneColumns:
+    """What of a run can be drawn, as `reporting.looking.columns`."""
+    from datapruner.reporting import looking
+
+    return _looked(service, caller, run, looking.columns)
+
+
+def plane(service: Service, caller: Caller, run: str, asked: Look) -> PlaneView:
+    """A part of a run's plane, as `reporting.looking.view`."""
+    from datapruner.reporting import looking
+
+    return _looked(service, caller, run, lambda found, corpus: looking.view(found, corpus, asked))
+
+
+def rows(service: Service, caller: Caller, run: str, asked: Outline) -> FoundRows:
+    """The rows in it, as `reporting.looking.rows`."""
+    from datapruner.reporting import looking
+
+    return _looked(service, caller, run, lambda found, corpus: looking.rows(found, corpus, asked))
+
+
+def _looked(service: Service, caller: Caller, run: str, look: Callable[[published.Run, Path], T]) -> T:
+    with service.db.read() as session:
+        row = runs.find_published(session, caller.project_id, run)
+        corpus = session.get_one(Version, row.version_id).key
+    return results.looked_into(service.storage, row, corpus, look)

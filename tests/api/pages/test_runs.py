@@ -1,0 +1,108 @@
+"""A run's page: what became of the rows, and samples that are outlined on the plane are listed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import Visit
+from tests.served import Server
+
+EVIL = "<img src=x onerror=alert(1)><script>document.title='owned'</script>{{ 7 * 7 }} \u202e"
+ROWS: list[dict[str, Any]] = [
+    {"instruction": f"Say {n} {EVIL}", "output": f"Here is {n}, as you said, and {'more ' * n}."}
+    for n in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def run(server: Server) -> str:
+    """A run over rows whose texts are markup."""
+    measuring = {"model": server.model, "max_length": 512}
+    asked = {"rows": ROWS, "name": "looked_into", "method": "qtuning", "keep": 0.5, "measuring": measuring}
+    started = server.client.post("/v1/prune", json=asked).raise_for_status()
+    job = server.wait(started.headers["Location"])
+    assert job["state"] == "succeeded", job
+    return str(job["result"]["run_id"])
+
+
+def _plane(page: Page) -> dict[str, float]:
+    """Where the plane is drawn between its axes, in pixels of the page."""
+    expect(page.locator("#plane-said")).to_contain_text("samples")
+    box = page.locator("#plane .plot-container .bglayer rect, #plane .nsewdrag").first.bounding_box()
+    assert box is not None
+    return {**box}
+
+
+def test_a_run_shows_its_counts_reasons_and_plane(admin: Visit, run: str) -> None:
+    page = admin.open(f"/runs/{run}")
+    assert page.get_by_role("heading", level=1).inner_text().startswith("looked_into")
+    expect(page.get_by_role("heading", name="From 24 rows to 12")).to_be_visible()
+    expect(page.locator("#plane-said")).to_have_text(
+        "24 samples, each a point. Draw a line around some to list their rows."
+    )
+    assert page.title().startswith("looked_into")
+    admin.usable()
+
+
+def test_a_line_around_samples_lists_their_rows(admin: Visit, run: str) -> None:
+    page = admin.open(f"/runs/{run}")
+    place = _plane(page)
+    left, right = place["x"] + 2, place["x"] + place["width"] - 2
+    top, bottom = place["y"] + 2, place["y"] + place["height"] - 2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+    expect(page.get_by_role("heading", name="24 samples, 12 of them kept")).to_be_visible()
+    found = page.locator("#found tbody tr")
+    expect(found).to_have_count(24)
+    assert "<img src=x onerror=alert(1)>" in found.first.inner_text()
+    assert found.first.get_by_role("link").get_attribute("href") == f"/runs/{run}/rows/0"
+
+
+def test_a_part_can_be_chosen_by_numbers_and_read_page_by_page(
+    admin: Visit, run: str, server: Server
+) -> None:
+    sql = (
+        "SELECT half, (SELECT count(*) FROM looked_into.sample_scores WHERE n_response_tokens >= half) FROM "
+        "(SELECT median(n_response_tokens) AS half FROM looked_into.sample_scores)"
+    )
+    half, longer = server.client.post("/v1/sql", json={"sql": sql}).json()["rows"][0]
+    assert 0 < longer < 24
+    page = admin.open(f"/runs/{run}")
+    expect(page.locator("#plane-said")).to_contain_text("24 samples")
+    page.get_by_label("across").first.select_option("n_response_tokens")
+    expect(page.locator("#part-x")).to_have_text("n_response_tokens")
+    page.get_by_text("Choose a part by numbers").click()
+    page.locator("#plane-part input[name=x0]").fill(str(half))
+    page.get_by_role("button", name="List rows").click()
+    expect(page.locator("#found tbody tr")).to_have_count(longer)
+    admin.usable()
+
+
+@pytest.mark.parametrize("asked", ["x=nothing&y=ppl", "x=entropy&y=ppl&colour=nothing", "x=entropy&y=reason"])
+def test_columns_that_there_are_not_are_refused_by_name(server: Server, run: str, asked: str) -> None:
+    with server.as_token(None) as client:
+        client.post("/sign-in", data={"token": server.token})
+        answer = client.get(f"/runs/{run}/plane.json?{asked}")
+        assert answer.status_code == 422
+        assert "there are" in answer.json()["remedy"]
+
+
+def test_a_run_of_another_project_is_not_there_by_any_address(server: Server, run: str) -> None:
+    with server.as_token(None) as client:
+        client.post("/sign-in", data={"token": server.new_token("read", project="onlookers")})
+        for address in (
+            "",
+            "/details",
+            "/columns.json",
+            "/plane.json?x=entropy&y=ppl",
+            "/rows.json?x=entropy&y=ppl",
+        ):
+            answer = client.get(f"/runs/{run}{address}")
+            assert answer.status_code == 404, address
+            assert "looked_into" not in answer.text
