@@ -149,11 +149,13 @@ class Result:
         rows each. `tokenizer`: the model that will be trained, where it is not the one that measured; a token
         of its is trained on when `characters`, "all" or "any", of those it covers are of kept tokens. The
         run's configuration and lineage go beside it as `<name>.run.json`. Raises UsageError when it cannot be
-        written, when the run only scored, or when it rewrote and so has no token ids, ModelError when the
-        other tokenizer cannot be used, and NothingSurvivedError when no row is left.
+        written, when the run only scored, when it rewrote and so has no token ids, or when it weights tokens,
+        which the trainer cannot take; ModelError when the other tokenizer cannot be used, and
+        NothingSurvivedError when no row is left.
         """
         target, kind = Path(path), registry.find(trainer)
         writing.check_target(kind, target, shard_rows, max_length)
+        writing.check_weights(kind, training_rows.has_weights(self.run))
         counts: CarriedCounts | None = None
         warnings: list[str] = []
         if tokenizer is None:

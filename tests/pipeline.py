@@ -112,6 +112,12 @@ def compared(reference_folder: Path, target_file: Path) -> Callable[..., dict[st
 
 
 @pytest.fixture(scope="session")
+def weighted(prune: Prune) -> Result:
+    """A run that weights tokens."""
+    return prune("token-prob", 0.8, options={"mode": "weight"})
+
+
+@pytest.fixture(scope="session")
 def prune(
     first_run: Result,
     corpus_file: Path,

@@ -22,6 +22,7 @@ _ROWS = {
     "unreadable": ("no ids and labels", True),
     "outside": ("ids that the vocabulary has not", True),
     "altered": ("labels other than the ids in their places", True),
+    "unweighable": ("weights of tokens that cannot be trained with", True),
     "untrained": ("no token to train on", False),
     "too_long": ("over {limit} tokens", False),
 }
@@ -65,6 +66,9 @@ def _sections(found: Findings, *, colour: bool) -> Iterator[RenderableType]:
             "Rows": found.rows,
             "Tokens": f"{found.tokens:,}, {found.trained_tokens:,} of them trained on",
             "Longest": display.plural(found.longest, "token"),
+        }
+        | ({"Weights": f"of tokens, in {display.plural(found.weighted, 'row')}"} if found.weighted else {})
+        | {
             "End token": f"the last to train on in {display.plural(found.ended, 'row')}",
             "As text and back": f"the same ids in {found.same:,} of {display.plural(found.tried, 'row')}"
             if found.tried

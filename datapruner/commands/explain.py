@@ -137,13 +137,15 @@ def _steps(found: Explanation, length: int | None) -> RenderableType:
 
 def _hardest(tokens: Iterable[ShownToken]) -> RenderableType:
     """The response tokens that surprised the proxy model most."""
-    columns = ("token", "turn", "position", "nll", "entropy", "kept")
-    made = display.table(
-        *columns, title="Least expected tokens", right=("turn", "position", "nll", "entropy")
-    )
-    for token in tokens:
+    found = list(tokens)
+    weighted = any(token.weight is not None for token in found)
+    columns = ("token", "turn", "position", "nll", "entropy", "kept", *(("weight",) if weighted else ()))
+    right = ("turn", "position", "nll", "entropy", "weight")
+    made = display.table(*columns, title="Least expected tokens", right=right)
+    for token in found:
+        values = (token.turn, token.position, token.nll, token.entropy, token.keep)
         made.add_row(
             Text(repr(token.text) if token.text else f"{_END} end of turn" if token.is_end else "(no text)"),
-            *map(display.number, (token.turn, token.position, token.nll, token.entropy, token.keep)),
+            *map(display.number, (*values, token.weight) if weighted else values),
         )
     return made

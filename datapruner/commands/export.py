@@ -144,7 +144,7 @@ def export(
         }
         | pushed
     )
-    output.show(*_sections(out, written), *pushed.values())
+    output.show(*_sections(trainer, out, written), *pushed.values())
 
 
 def _pushed(path: Path, repo: str | None, folder: str, public: bool, run: str) -> dict[str, str]:
@@ -170,10 +170,14 @@ def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableT
         place, unpacking = Path(registry.FOLDER), f"tar -xf {shlex.quote(str(out))}\n"
     else:
         place, unpacking = out, ""
-    yield from _sections(out, TrainerExport(rows.counts, unpacking + trainer.note(place, rows)))
+    yield from _sections(
+        export.format, out, TrainerExport(rows.counts, unpacking + trainer.note(place, rows))
+    )
 
 
-def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:
+def _sections(trainer: str, out: Path, written: TrainerExport) -> Iterator[RenderableType]:
+    from datapruner.outputs.trainers import registry
+
     counts = written.counts
     said: dict[str, Any] = {
         "Written": f"{display.clean(str(out))}: {display.plural(counts.written, 'row')}, "
@@ -188,6 +192,8 @@ def _sections(out: Path, written: TrainerExport) -> Iterator[RenderableType]:
         said["Untrained"] = f"{display.plural(counts.untrained, 'row')} without a token to train on, left out"
     if counts.lost_tokens:
         said["Lost"] = f"{display.plural(counts.lost_tokens, 'token')} to train on"
+    if counts.weighted:
+        said["Weights"] = f"{registry.find(trainer).weights}"
     if written.carried is not None:
         said |= _carried(written.carried)
     yield display.pairs(said)

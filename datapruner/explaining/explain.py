@@ -43,7 +43,7 @@ Spans = Mapping[int, Sequence[Span]]
 """By turn, which characters fared how."""
 
 _SCORES_LEFT_OUT = {"sample_id", "row", "keep", "reason", "status", "quadrant", "input_ids", "attention_mask"}
-_SCORES_LEFT_OUT |= {"labels", "token_keep", "messages", "tools", "steps", "removed"}
+_SCORES_LEFT_OUT |= {"labels", "token_keep", "token_weight", "messages", "tools", "steps", "removed"}
 
 
 def explain(target: str, sample: str, home: Path) -> Explanation:
@@ -153,6 +153,7 @@ def _token_lists(
     lists = table.drop("sample_id", "row").to_dict(as_series=False)
     if row != scores["row"]:
         lists["keep"] = [False] * len(table)
+        lists["token_weight"] = [None if each is None else 0.0 for each in lists["token_weight"]]
     return lists
 
 
@@ -214,7 +215,17 @@ def _state(keep: bool | None) -> State:
 def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) -> tuple[ShownToken, ...]:
     if conversation is None or lists is None:
         return ()
-    columns = ("position", "turn", "char_start", "char_end", "nll", "entropy", "is_end")
+    columns = (
+        "position",
+        "turn",
+        "char_start",
+        "char_end",
+        "nll",
+        "entropy",
+        "is_end",
+        "keep",
+        "token_weight",
+    )
     return tuple(
         ShownToken(
             position,
@@ -226,9 +237,10 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
             entropy,
             is_end,
             keep,
+            weight,
         )
-        for (position, turn, start, end, nll, entropy, is_end), keep in zip(
-            zip(*(lists[name] for name in columns), strict=True), lists["keep"], strict=True
+        for (position, turn, start, end, nll, entropy, is_end, keep, weight) in zip(
+            *(lists[name] for name in columns), strict=True
         )
     )
 

@@ -52,7 +52,8 @@ class ShownToken:
     """One response token: characters `start` to `end` of its turn's content, which are `text`.
 
     `text` is empty for template text. `nll` and `entropy` are null in a run for which no model read the
-    samples, `keep` in one that selected nothing, and where the text was rewritten.
+    samples, `keep` in one that selected nothing, and where the text was rewritten. `weight` is the factor of
+    its loss, 0 where it is not trained on; null in a run that weights no tokens.
     """
 
     position: int
@@ -64,6 +65,7 @@ class ShownToken:
     entropy: float | None
     is_end: bool
     keep: bool | None
+    weight: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,15 @@ from datapruner.errors import ModelError, NothingSurvivedError
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.places import Places, flatten
 from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
-from datapruner.outputs.spans import Spans, Write, Written, carried
+from datapruner.outputs.spans import Spans, Write, Written, carried, carried_weights
 from datapruner.outputs.training_rows import (
     IGNORED,
+    Counts,
     TrainingBatch,
     TrainingRows,
     about_run,
     check_run,
+    has_weights,
     kept_rows,
     kept_tokens,
     loadable,
@@ -46,6 +48,7 @@ from scorers.models import fingerprint, tokenizer_file
 from scorers.models.sources import ModelSourceError, resolve
 from scorers.signals.columns import SIGNAL_VERSION
 
+Weights = NDArray[np.float32]
 Characters = Literal["all", "any"]
 """A token is trained on when all of its characters are, or any."""
 
@@ -159,10 +162,13 @@ def rows_for(
             rows = [at for at, sample_id in enumerate(batch.sample_ids) if sample_id not in found.errors]
             if rows:
                 wanted = Tokens.at(found.cache.places([batch.sample_ids[at] for at in rows]))
-                yield carrier.carry(batch, (batch.labels != IGNORED)[response], read, rows, wanted)
+                mask = (batch.labels != IGNORED)[response]
+                weights = None if batch.token_weights is None else batch.token_weights[response]
+                yield carrier.carry(batch, mask, weights, read, rows, wanted)
 
     said = about_run(run) | {"carried": about | {"characters": characters}}
-    return TrainingRows(source, loadable(model, models), said, max_length, too_long), counts
+    written = Counts(weighted=has_weights(run))
+    return TrainingRows(source, loadable(model, models), said, max_length, too_long, written), counts
 
 
 def _tokenizer(model: str, models: Path) -> Tokenizer | None:
@@ -195,6 +201,15 @@ def _target(model: str, models: Path, train_on: str) -> tuple[Pass, dict[str, An
 
 
 @dataclass(frozen=True, slots=True)
+class _Row:
+    """Token ids, labels and, where tokens are weighted, weights of a row, (T,) each."""
+
+    ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Carrier:
     """Carries rows, and counts them. tokenizers: of the proxy and of the other model, where both are here."""
 
@@ -203,16 +218,23 @@ class _Carrier:
     counts: CarriedCounts
 
     def carry(
-        self, batch: TrainingBatch, mask: NDArray[np.bool_], read: Tokens, rows: Sequence[int], wanted: Tokens
+        self,
+        batch: TrainingBatch,
+        mask: NDArray[np.bool_],
+        weights: Weights | None,
+        read: Tokens,
+        rows: Sequence[int],
+        wanted: Tokens,
     ) -> TrainingBatch:
         """A batch that the proxy read, of which the other model read `rows`, in its tokens.
 
-        mask: (T,) which of the response tokens of `read` are kept.
+        mask: (T,) which of the response tokens of `read` are kept. weights: theirs, (T,), if there are any.
         """
         sample_ids: list[str] = []
-        made: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        made: list[_Row] = []
         for number, at in enumerate(rows):
-            row = self._row(mask[read.responses(at)], read, at, wanted, number)
+            here = read.responses(at)
+            row = self._row(mask[here], None if weights is None else weights[here], read, at, wanted, number)
             if row is None:
                 self.counts.refuse(_UNREAD)
             else:
@@ -220,18 +242,26 @@ class _Carrier:
                 made.append(row)
         self.counts.carried += len(made)
         none = np.empty(0, np.int32)
+        found = [each.weights for each in made if each.weights is not None]
         return TrainingBatch(
             sample_ids,
-            np.array([len(ids) for ids, _ in made], np.int64),
-            np.concatenate([none, *(ids for ids, _ in made)]),
-            np.concatenate([none, *(labels for _, labels in made)]),
+            np.array([len(each.ids) for each in made], np.int64),
+            np.concatenate([none, *(each.ids for each in made)]),
+            np.concatenate([none, *(each.labels for each in made)]),
+            None if weights is None else np.concatenate([np.empty(0, np.float32), *found]),
         )
 
     def _row(
-        self, mask: NDArray[np.bool_], read: Tokens, at: int, wanted: Tokens, number: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
-        """Token ids and labels of a row, of which the proxy read row `at` of `read` and the other model row
-        `number` of `wanted`; None when nothing of it is left."""
+        self,
+        mask: NDArray[np.bool_],
+        weights: Weights | None,
+        read: Tokens,
+        at: int,
+        wanted: Tokens,
+        number: int,
+    ) -> _Row | None:
+        """A row, which the proxy read as row `at` of `read` and the other model as row `number` of `wanted`;
+        None when nothing of it is left."""
         theirs, ours, cut = read.responses(at), wanted.responses(number), read.is_cut(at)
         write: tuple[Write, Write] | None = None
         if self.tokenizers is not None:
@@ -256,7 +286,12 @@ class _Carrier:
         self.counts.on_border += on_border
         labels = np.full(len(ids), IGNORED, dtype=np.int32)
         labels[position[trained]] = ids[position[trained]]
-        return ids, labels
+        if weights is None:
+            return _Row(ids, labels)
+        scale = np.zeros(len(ids), dtype=np.float32)
+        here = spans.part(slice(len(trained)))
+        scale[position[trained]] = carried_weights(read.spans.part(theirs), mask, weights, here)[trained]
+        return _Row(ids, labels, scale)
 
 
 def _written(tokenizer: Tokenizer, tokens: Tokens, row: int, chosen: NDArray[np.integer]) -> Written:

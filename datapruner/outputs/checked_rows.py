@@ -1,4 +1,4 @@
-"""Rows of token ids and labels from files of any of our exports, and what these say of themselves.
+"""Rows of token ids, labels and weights from files of any of our exports, and what these say of themselves.
 
 Nothing of a file is trusted: readers are those of input, and what is no row of ids and labels comes back as a
 reason. Forms are told by their columns, of those whose labels are shifted by the trainer that they name.
@@ -7,6 +7,7 @@ reason. Forms are told by their columns, of those whose labels are shifted by th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,21 @@ from datapruner.outputs.training_rows import IGNORED
 from datapruner.runs import folders
 
 Ints = NDArray[np.int64]
-Row = tuple[Ints, Ints]
-"""input_ids and unshifted labels, as many."""
+Floats = NDArray[np.float64]
 
-_NEEDED = {name: name for name in ("input_ids", "labels", "loss_mask", "seq_start_id", "messages")}
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """input_ids, unshifted labels and, where there are any, factors of the loss of each token, (T,) each."""
+
+    ids: Ints
+    labels: Ints
+    weights: Floats | None = None
+
+
+_NEEDED = {
+    name: name for name in ("input_ids", "labels", "loss_mask", "token_weight", "seq_start_id", "messages")
+}
 _ROWS = ("rows.jsonl", "rows.parquet", "train.idx.parquet")
 """Of folders that hold more than rows, the file that does hold them."""
 _SHIFTED = "automodel"
@@ -113,25 +125,28 @@ def _read(row: Any, *, shifted: bool) -> list[Row]:
             raise ValueError(
                 f"it has neither input_ids nor messages with token_ids, but {', '.join(row)[:200]}"
             )
-        ids, labels = _of_messages(row["messages"])
+        ids, labels, weights = _of_messages(row["messages"])
     else:
-        ids, labels = _integers("input_ids", row["input_ids"]), _labels(row)
+        ids = _integers("input_ids", row["input_ids"])
+        labels, weights = _labels(row), _weights(row)
     if len(ids) != len(labels):
         raise ValueError(f"{len(ids)} input_ids, but {len(labels)} labels")
+    if weights is not None and len(ids) != len(weights):
+        raise ValueError(f"{len(ids)} input_ids, but {len(weights)} weights of tokens")
     if not len(ids):
         raise ValueError("input_ids is empty")
     if row.get("seq_start_id") is None:
-        return [(ids, _unshifted(labels) if shifted else labels)]
+        return [Row(ids, _unshifted(labels) if shifted else labels, weights)]
     starts = _integers("seq_start_id", row["seq_start_id"]).tolist()
     if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise([*starts, len(ids)])):
         raise ValueError("seq_start_id does not say where rows begin")
-    return [(ids[a:b], _unshifted(labels[a:b])) for a, b in pairwise([*starts, len(ids)])]
+    return [Row(ids[a:b], _unshifted(labels[a:b])) for a, b in pairwise([*starts, len(ids)])]
 
 
 def _labels(row: Mapping[str, Any]) -> Ints:
     if row.get("loss_mask") is None:
         return _integers("labels", row.get("labels"))
-    mask = _integers("loss_mask", row["loss_mask"])
+    mask = _numbers("loss_mask", row["loss_mask"])
     ids = _integers("input_ids", row["input_ids"])
     if len(mask) != len(ids):
         raise ValueError(f"{len(ids)} input_ids, but {len(mask)} of loss_mask")
@@ -139,29 +154,51 @@ def _labels(row: Mapping[str, Any]) -> Ints:
     return np.where(mask != 0, following, IGNORED)
 
 
+def _weights(row: Mapping[str, Any]) -> Floats | None:
+    """The weights that a row has: a mask that holds more than 0 and 1 is one of weights."""
+    if row.get("token_weight") is not None:
+        return _numbers("token_weight", row["token_weight"])
+    return None if row.get("loss_mask") is None else _of_scales(_numbers("loss_mask", row["loss_mask"]))
+
+
+def _of_scales(scales: Floats) -> Floats | None:
+    return None if np.isin(scales, (0, 1)).all() else scales
+
+
 def _unshifted(labels: Ints) -> Ints:
     return np.concatenate([[IGNORED], labels[:-1]])
 
 
-def _of_messages(messages: Sequence[Any]) -> Row:
+def _of_messages(messages: Sequence[Any]) -> tuple[Ints, Ints, Floats | None]:
     """Of messages whose contents are token ids, with a factor of each one's loss."""
     contents = [each.get("content") for each in messages if isinstance(each, Mapping)]
     parts = [each for each in contents if isinstance(each, Mapping)]
     if not parts:
         raise ValueError("its messages are text, which has no token masks")
     ids = np.concatenate([_integers("token_ids", part.get("token_ids")) for part in parts])
-    scales = np.concatenate([np.asarray(part.get("loss_scale") or [], np.float64) for part in parts])
+    scales = np.concatenate([_numbers("loss_scale", part.get("loss_scale") or []) for part in parts])
     if len(ids) != len(scales):
         raise ValueError(f"{len(ids)} token_ids, but {len(scales)} of loss_scale")
-    return ids, np.where(scales > 0, ids, IGNORED)
+    return ids, np.where(scales != 0, ids, IGNORED), _of_scales(scales)
 
 
-def _integers(name: str, value: Any) -> Ints:
+def _numbers(name: str, value: Any) -> Floats:
+    found = _list(name, value)
+    if found.dtype.kind not in "if" or found.ndim != 1:
+        raise ValueError(f"{name} holds something else than numbers")
+    return found.astype(np.float64)
+
+
+def _list(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, str):  # in CSV
         value = orjson.loads(value)
     if not isinstance(value, list):
         raise TypeError(f"{name} is not a list")
-    found = np.asarray(value) if value else np.empty(0, np.int64)
+    return np.asarray(value) if value else np.empty(0, np.int64)
+
+
+def _integers(name: str, value: Any) -> Ints:
+    found = _list(name, value)
     if found.dtype.kind != "i" or found.ndim != 1:
         raise ValueError(f"{name} holds something else than whole numbers")
     return found.astype(np.int64)

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from datapruner.errors import InputError, ModelError, UsageError
 from datapruner.measuring.passes import length_limit
 from datapruner.outputs import checked_rows, learner
-from datapruner.outputs.checked_rows import Ints
+from datapruner.outputs.checked_rows import Row
 from datapruner.outputs.training_rows import IGNORED
 from scorers.models import fingerprint, tokenizer_file
 from scorers.models.sources import ModelSourceError, resolve
@@ -58,9 +58,11 @@ class Findings:
     rows = those with ids and labels + `unreadable`, the first for this `reason`. `outside`: with ids that the
     vocabulary has not. `altered`: with a label that is neither -100 nor the id in its place. `untrained`:
     without a token to train on. `too_long`: of more tokens than `max_length`. `ended`: whose last token to
-    train on is the model's end token. `same`: of the `tried`, those whose text has the same ids again.
-    `first`: of each kind a row, counted from 0. `described`: whether the file says whose tokens it holds.
-    `warnings`: what is to be known of the model, whatever is in the file.
+    train on is the model's end token. `weighted`: with a factor of each token's loss; `unweighable`: with one
+    that is not above 0 and finite where a token is trained on, or not 0 where none is. `same`: of the
+    `tried`, those whose text has the same ids again. `first`: of each kind a row, counted from 0.
+    `described`: whether the file says whose tokens it holds. `warnings`: what is to be known of the model,
+    whatever is in the file.
     """
 
     file: str
@@ -77,6 +79,8 @@ class Findings:
     altered: int = 0
     untrained: int = 0
     too_long: int = 0
+    weighted: int = 0
+    unweighable: int = 0
     ended: int = 0
     tried: int = 0
     same: int = 0
@@ -87,7 +91,7 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        return not (self.differences or self.unreadable or self.outside or self.altered)
+        return not (self.differences or self.unreadable or self.outside or self.altered or self.unweighable)
 
     def count(self, what: str) -> None:
         """One more row of this kind; `rows` is how many there were before it."""
@@ -143,7 +147,7 @@ def check(path: Path, model: str, home: Path, *, max_length: int | None = None) 
             found.reason = found.reason or reason
             found.count("unreadable")
         else:
-            _look(found, known, *row)
+            _look(found, known, row)
         found.rows += 1
     if found.rows == found.unreadable:
         raise InputError(
@@ -156,8 +160,14 @@ def check(path: Path, model: str, home: Path, *, max_length: int | None = None) 
     return found
 
 
-def _look(found: Findings, model: Model, ids: Ints, labels: Ints) -> None:
+def _look(found: Findings, model: Model, row: Row) -> None:
+    ids, labels = row.ids, row.labels
     trained = labels != IGNORED
+    if row.weights is not None:
+        found.weighted += 1
+        given = row.weights[trained]
+        if not (np.isfinite(given) & (given > 0)).all() or row.weights[~trained].any():
+            found.count("unweighable")
     found.tokens += len(ids)
     found.trained_tokens += int(trained.sum())
     found.longest = max(found.longest, len(ids))

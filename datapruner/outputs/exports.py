@@ -2,7 +2,8 @@
 
 Canonical columns: the original ones, then `sample_id`, `row`, the scores, then what a trainer needs:
 `input_ids`, `attention_mask`, `labels` (-100 where not trained on, unshifted) and `token_keep` (true kept,
-false pruned, null not a response token). A pruned token stays in `input_ids`. An original column with one of
+false pruned, null not a response token); of a run that weights tokens `token_weight` besides, the factor of
+each one's loss, 0 where not trained on. A pruned token stays in `input_ids`. An original column with one of
 our names, or with one by which trainers find token ids and labels (`rows.set_aside`), is called
 `original_<name>`. The schema's metadata has the run's configuration and lineage under `datapruner`, and there
 under `renamed` what such columns are called.
@@ -50,7 +51,7 @@ def canonical(run: Run, corpus: Corpus, home: Path) -> Rows:
         return _rewritten(run, corpus)
 
     scores = kept_scores(run)
-    ours = {*scores.columns, "input_ids", "attention_mask", "labels", "token_keep"}
+    ours = {*scores.columns, "input_ids", "attention_mask", "labels", "token_keep", "token_weight"}
     came = corpus.original_names()
     names = renamed(came, [name for name in came if has_name(name, ours | TOKEN_COLUMNS)], ours)
     moved = {name: now for name, now in names.items() if name != now}
@@ -153,7 +154,8 @@ def _set(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def _training_columns(batch: TrainingBatch, response: NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """input_ids, attention_mask, labels and token_keep; `response` says which tokens are of one, (T,)."""
+    """input_ids, attention_mask, labels, token_keep and, where there are weights, token_weight; `response`
+    says which tokens are of one, (T,)."""
     tokens = pl.DataFrame({"input_ids": batch.input_ids, "labels": batch.labels, "inside": response})
     tokens = tokens.select(
         "input_ids",
@@ -161,6 +163,8 @@ def _training_columns(batch: TrainingBatch, response: NDArray[np.bool_]) -> dict
         "labels",
         pl.when("inside").then(pl.col("labels") != IGNORED).alias("token_keep"),
     )
+    if batch.token_weights is not None:
+        tokens = tokens.with_columns(token_weight=batch.token_weights)
     offsets = pl.Series(batch.offsets.astype(np.int32)).to_arrow()
     return {each.name: pa.ListArray.from_arrays(offsets, each.to_arrow()) for each in tokens}
 

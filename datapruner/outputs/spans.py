@@ -4,6 +4,8 @@ Notable choices:
 - a turn that both cut in the same places is carried token by token, so that the same tokenizer gives the same
   mask: tokens of a byte-level tokenizer may be parts of one character, which characters cannot tell apart;
 - characters that the first tokenizer did not read (a template trimmed them) have no say;
+- a token's weight is the mean of those of its kept characters, and a character's that of the kept tokens that
+  have a part of it; a token without characters has the mean of those in its place, or else of its turn;
 - text that is in no turn's content (an end of turn, a tool call, a template's words) is as what the first has
   in its place, letter by letter where only some of that is kept and the letters are known, else as one; where
   the first has nothing there, it goes with the text beside it.
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 Ints = NDArray[np.integer]
 
 _MANY = 1_000_000
@@ -115,6 +118,45 @@ def carried(
             trained[begin:stop] = found
             on_border += int(border.sum())
     return trained, on_border
+
+
+def carried_weights(read: Spans, kept: Bools, weights: Floats, wanted: Spans) -> Floats:
+    """Weights of the W tokens of `wanted`, (W,), given those of the ones that were read and kept, both (R,).
+
+    They mean something for tokens that `carried` trains on.
+    """
+    found = np.zeros(len(wanted), np.float32)
+    known = read.turns()
+    for turn, (begin, stop) in wanted.turns().items():
+        if turn not in known:
+            continue
+        first, last = known[turn]
+        theirs, ours = read.part(slice(first, last)), wanted.part(slice(begin, stop))
+        if len(ours) <= len(theirs) and theirs.begins_with(ours):
+            found[begin:stop] = weights[first : first + len(ours)]
+        elif kept[first:last].any():
+            found[begin:stop] = _mean_weights(theirs, kept[first:last], weights[first:last], ours)
+    return found
+
+
+def _mean_weights(read: Spans, kept: Bools, weights: Floats, wanted: Spans) -> Floats:
+    """`carried_weights` of one turn, of which some token is kept."""
+    size = int(max(read.end.max(), wanted.end.max()))
+    starts, ends = read.start[kept], read.end[kept]
+    change = np.bincount(starts, weights[kept], size + 1) - np.bincount(ends, weights[kept], size + 1)
+    keeping = _tokens_at(starts, ends, size)
+    of_character = np.where(keeping > 0, np.cumsum(change)[:size] / np.maximum(keeping, 1), 0.0)
+    total, number = (np.concatenate([[0], np.cumsum(each)]) for each in (of_character, keeping > 0))
+    count = number[wanted.end] - number[wanted.start]
+    found = (total[wanted.end] - total[wanted.start]) / np.maximum(count, 1)
+    others = np.flatnonzero(count == 0)
+    for at in others.tolist():
+        there = read.at(int(wanted.start[at]), bool(wanted.is_end[at]))
+        there = there[kept[there]]
+        found[at] = (weights[there] if len(there) else weights[kept]).mean()
+    least, most = weights[kept].min(), weights[kept].max()  # which differences of sums may pass by a hair
+    clipped: Floats = np.clip(found, least, most).astype(np.float32)
+    return clipped
 
 
 def _as_far(read: Spans, wanted: Spans) -> Spans:

@@ -52,7 +52,7 @@ class TrainingBatch:
 
     lengths: (N,) tokens of each row. input_ids: (T,). labels: (T,) the token's id where it is trained on,
     else -100; unshifted, so that `labels[t]` is of `input_ids[t]`. token_weights: (T,) factors of each
-    token's loss, where there are any.
+    token's loss, 0 where it is not trained on; None where tokens are not weighted.
     """
 
     sample_ids: list[str]
@@ -108,7 +108,7 @@ class Counts:
 
     Of those written, `cut` rows lost their ends. Tokens are of what was written, `trained_tokens` those of
     them that are trained on; `lost_tokens` would be trained on without the limit. `longest`: tokens of the
-    longest row written.
+    longest row written. `weighted`: whether the loss of each token has a factor of its own.
     """
 
     rows: int = 0
@@ -120,6 +120,7 @@ class Counts:
     trained_tokens: int = 0
     lost_tokens: int = 0
     longest: int = 0
+    weighted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class TrainingRows:
     """The rows of a subset, within a limit, to be read once.
 
     source: all of them. model: by what trainers load the one whose tokens they are. about: what the files
-    say of themselves. `counts` are whole when all is read.
+    say of themselves. `counts` are whole when all is read, but `counts.weighted`, which is known before.
     """
 
     source: Callable[[], Iterator[TrainingBatch]]
@@ -148,7 +149,7 @@ class TrainingRows:
         """The same in parts of `rows` rows, the last of what is left; each is to be read before the next."""
         for _, pieces in groupby(self._pieces(rows), key=itemgetter(0)):
             part = partial(map, itemgetter(1), pieces)
-            yield replace(self, source=part, max_length=None, counts=Counts())
+            yield replace(self, source=part, max_length=None, counts=Counts(weighted=self.counts.weighted))
 
     def _pieces(self, rows: int) -> Iterator[tuple[int, TrainingBatch]]:
         """Batches that lie within one shard each, and its number."""
@@ -196,7 +197,8 @@ def of_run(run: Run, home: Path, *, max_length: int | None = None, too_long: Too
             yield batch
 
     model = loadable(run.config.measuring.model, home)
-    return TrainingRows(source, model, about_run(run), max_length, too_long)
+    counts = Counts(weighted=has_weights(run))
+    return TrainingRows(source, model, about_run(run), max_length, too_long, counts)
 
 
 def check_run(run: Run) -> None:
@@ -228,6 +230,13 @@ def kept_rows(run: Run) -> pl.DataFrame:
     return kept
 
 
+def has_weights(run: Run) -> bool:
+    """Whether the tokens that a run kept have weights."""
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        found = connection.execute("SELECT 1 FROM masks WHERE token_weight IS NOT NULL LIMIT 1").fetchone()
+    return found is not None
+
+
 def about_run(run: Run) -> dict[str, Any]:
     """What files say of the run that they are of."""
     return {"run": run.run_id, "config": run.config.model_dump(mode="json"), "lineage": run.lineage}
@@ -244,19 +253,20 @@ def kept_tokens(
             lists = places.part(part.start, part.stop).columns(["input_ids", "position"])
             connection.register("wanted", pl.DataFrame({"row": rows[part]}).to_arrow())
             found = connection.sql(
-                "SELECT kept_tokens FROM masks SEMI JOIN wanted USING (row) "
+                "SELECT kept_tokens, token_weight FROM masks SEMI JOIN wanted USING (row) "
                 "WHERE row BETWEEN $first AND $last ORDER BY row",
                 params={"first": rows[part.start], "last": rows[part.stop - 1]},
             ).to_arrow_table()
-            kept = pl.from_arrow(found["kept_tokens"])
-            assert isinstance(kept, pl.Series), type(kept)
+            kept = pl.from_arrow(found)
+            assert isinstance(kept, pl.DataFrame), type(kept)
             yield part, *_masked(sample_ids[part].to_list(), lists, kept)
 
 
 def _masked(
-    sample_ids: list[str], lists: pl.DataFrame, kept_tokens: pl.Series
+    sample_ids: list[str], lists: pl.DataFrame, masks: pl.DataFrame
 ) -> tuple[TrainingBatch, NDArray[np.bool_]]:
-    """Of token ids, response positions and kept positions: the batch, and which tokens are of a response."""
+    """Of token ids, response positions and masks: the batch, and which tokens are of a response."""
+    kept_tokens = masks["kept_tokens"]
     lengths = lists["input_ids"].list.len().to_numpy().astype(np.int64)
     begins = np.cumsum(lengths) - lengths
     ids = flatten(lists["input_ids"]).astype(np.int32, copy=False)
@@ -266,4 +276,8 @@ def _masked(
     labels[kept] = ids[kept]
     response = np.zeros(len(ids), dtype=np.bool_)
     response[at] = True
-    return TrainingBatch(sample_ids, lengths, ids, labels), response
+    if masks["token_weight"].null_count():
+        return TrainingBatch(sample_ids, lengths, ids, labels), response
+    weights = np.zeros(len(ids), dtype=np.float32)
+    weights[kept] = flatten(masks["token_weight"])
+    return TrainingBatch(sample_ids, lengths, ids, labels, weights), response

@@ -22,6 +22,7 @@ TOKEN_COLUMNS = frozenset(
         "completion_mask",
         "assistant_masks",
         "token_keep",
+        "token_weight",
     }
 )
 """Names by which trainers find token ids, what is trained on, and what goes with them. One of an original

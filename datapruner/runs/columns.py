@@ -82,6 +82,12 @@ TOKEN_COLUMNS: Mapping[str, Column] = by_name(
         "token",
         "truth",
     ),
+    Column(
+        "token_weight",
+        "factor of the token's loss, 0 where it is not trained on; null where the run weights no tokens",
+        "token",
+        at_least=0,
+    ),
 )
 """Columns of `token_scores` in every run."""
 

@@ -425,7 +425,12 @@ def after_rewriting(
     reason[at] = [number_of[each] for each in lost["reason"]]
     told += [DROPPED + each for each in reasons]
     changed: Selection = replace(
-        selection, keep=keep, reason=reason, reasons=tuple(told), token_keep=all_tokens(signals)
+        selection,
+        keep=keep,
+        reason=reason,
+        reasons=tuple(told),
+        token_keep=all_tokens(signals),
+        token_weight=None,
     )
     failed = lost.filter(status="error").select("sample_id", FAILED + pl.col("reason"))
     return replace(scored, selection=changed), dict(failed.iter_rows())

@@ -4,7 +4,7 @@ In `run.duckdb`:
 
     sample_scores  every row of the input: scores, keep, reason, status
     masks          every kept sample whose text stays: its kept response tokens, as token indices and as
-                   character spans
+                   character spans, and the factors of their loss where tokens are weighted
     scored         every sample whose tokens are in token_scores: its row
     rewrites       every row that came to be rewritten (`datapruner.rewriting.tables`), in runs that do
 
@@ -90,7 +90,7 @@ _TYPES: Mapping[str, type[pl.DataType]] = {
 }
 _TABLES = """
 CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
-                    kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[]);
+                    kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[], token_weight FLOAT[]);
 CREATE TABLE scored (row BIGINT);
 """
 _HELD_BYTES = 256 << 20
@@ -257,13 +257,21 @@ class Chunk:
     masks: pl.DataFrame | None
 
 
-def masks(signals: Signals, keep: Bools, token_keep: Bools, places: pl.DataFrame, rows: Ints) -> pl.DataFrame:
-    """Masks of the kept samples among these: sample_id, row, kept_tokens, kept_spans.
+def masks(
+    signals: Signals,
+    keep: Bools,
+    token_keep: Bools,
+    places: pl.DataFrame,
+    rows: Ints,
+    token_weight: NDArray[np.float32] | None = None,
+) -> pl.DataFrame:
+    """Masks of the kept samples among these: sample_id, row, kept_tokens, kept_spans, token_weight.
 
-    keep (n,), token_keep (m,), rows (n,) and `places`, (m,) lines with position, turn, char_start and
-    char_end, describe the same n samples with m response tokens in all. `kept_tokens` are indices into
-    input_ids; `kept_spans` merges neighbouring tokens into (turn, start, end) character ranges of the turn's
-    content, ascending and apart. A character that several tokens spell is kept with any of them.
+    keep (n,), token_keep (m,), rows (n,), token_weight (m,) and `places`, (m,) lines with position, turn,
+    char_start and char_end, describe the same n samples with m response tokens in all. `kept_tokens` are
+    indices into input_ids, and `token_weight` goes with them; `kept_spans` merges neighbouring tokens into
+    (turn, start, end) character ranges of the turn's content, ascending and apart. A character that several
+    tokens spell is kept with any of them.
     """
     flat = {name: places[name].to_numpy() for name in ("position", "turn", "char_start", "char_end")}
     owner = np.repeat(np.arange(len(signals)), signals.lengths)
@@ -282,7 +290,7 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, places: pl.DataFrame
             "end": flat["char_end"][end],
         }
     )
-    return pl.DataFrame(
+    found = pl.DataFrame(
         {
             "sample_id": signals.ids[keep],
             "row": rows[keep],
@@ -290,6 +298,9 @@ def masks(signals: Signals, keep: Bools, token_keep: Bools, places: pl.DataFrame
             "kept_spans": _group(parts.to_struct(), owner[begin], keep),
         }
     )
+    if token_weight is None:
+        return found.with_columns(token_weight=pl.lit(None, pl.List(pl.Float32)))
+    return found.with_columns(token_weight=_group(pl.Series(token_weight[taken]), owner[taken], keep))
 
 
 def _group(values: pl.Series, owner: Ints, keep: Bools) -> pl.Series:
@@ -332,12 +343,15 @@ def token_scores(
         if selection is not None:
             keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
             found["keep"] = pl.Series(token_keep & keep[owner])
+            weight = None if selection.token_weight is None else selection.token_weight[low:high]
+            if weight is not None:
+                found["token_weight"] = pl.Series(np.where(found["keep"], weight, np.float32(0)))
             as_measured = keep
             if rewritten:
                 as_measured = keep & ~np.isin(part.ids, list(rewritten))
                 told = pl.Series((as_measured | ~keep)[owner])
                 found["keep"] = pl.select(pl.when(told).then(found["keep"])).to_series()
-            mask = masks(part, as_measured, token_keep, pl.DataFrame(found), rows[start:stop])
+            mask = masks(part, as_measured, token_keep, pl.DataFrame(found), rows[start:stop], weight)
         columns = {name: series.to_arrow() for name, series in found.items()}
         columns["row"] = pl.Series(rows[start:stop][owner]).to_arrow()
         columns["sample_id"] = pa.DictionaryArray.from_arrays(

@@ -43,6 +43,7 @@ class TrainerCounts(Answer):
 
     `cut`: rows written that lost their ends. `untrained`: without a token to train on. Tokens are of what was
     written; `lost_tokens` would be trained on without the limit. `longest`: tokens of the longest row.
+    `weighted`: whether the loss of each token has a factor of its own.
     """
 
     rows: int
@@ -54,6 +55,7 @@ class TrainerCounts(Answer):
     trained_tokens: int
     lost_tokens: int
     longest: int
+    weighted: bool
 
 
 class ExportAnswer(Answer):

@@ -81,12 +81,16 @@ class ReportAnswer(Answer):
 
 
 class MaskAnswer(Answer):
-    """Kept response tokens of a kept sample: indices into input_ids, and (turn, start, end) characters."""
+    """Kept response tokens of a kept sample: indices into input_ids, and (turn, start, end) characters.
+
+    `token_weight`: factors of their loss, as many; null where the run weights no tokens.
+    """
 
     row: int
     sample_id: str
     kept_tokens: list[int]
     kept_spans: list[dict[str, int]]
+    token_weight: list[float] | None
 
 
 class PieceAnswer(Answer):
@@ -109,7 +113,8 @@ class TokenAnswer(Answer):
     """A response token: characters `start` to `end` of its turn's content, which are `text`.
 
     `position` is the index into input_ids. `nll` and `entropy` are null in a run for which no model read the
-    samples. `keep` is null in a run that pruned nothing, and in a sample that was rewritten.
+    samples. `keep` is null in a run that pruned nothing, and in a sample that was rewritten. `weight` is the
+    factor of the token's loss, 0 where it is not trained on; null where the run weights no tokens.
     """
 
     position: int
@@ -121,6 +126,7 @@ class TokenAnswer(Answer):
     entropy: float | None
     is_end: bool
     keep: bool | None
+    weight: float | None
 
 
 class StepAnswer(Answer):

@@ -37,7 +37,7 @@ def _answer(method: Method[Any]) -> MethodAnswer:
         name=method.name,
         title=method.title,
         paper=method.paper,
-        prunes_tokens="token_keep" in properties,
+        prunes_tokens=bool(properties.keys() & {"token_keep", "protect_end"}),
         options={"type": "object", "properties": properties, "additionalProperties": False},
         presets={name: dict(preset) for name, preset in method.presets.items()},
         columns=[ColumnAnswer(**asdict(column)) for column in method.columns],

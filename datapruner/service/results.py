@@ -60,7 +60,7 @@ def masks(storage: Storage, run: Run, *, limit: int, after: int | None = None) -
             [-1 if after is None else max(-1, min(after, _LAST_ROW)), limit],
         ).fetchall()[0]
         found = connection.sql(
-            "SELECT row, sample_id, kept_tokens, kept_spans FROM masks "
+            "SELECT row, sample_id, kept_tokens, kept_spans, token_weight FROM masks "
             "WHERE row BETWEEN $first AND $last ORDER BY row",
             params={"first": first, "last": last},
         ).to_arrow_table()

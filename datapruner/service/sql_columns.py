@@ -132,6 +132,7 @@ _FILE_TABLES: Mapping[str, Mapping[str, str]] = {
         "row": _ROW,
         "kept_tokens": "kept response tokens, as indices in input_ids",
         "kept_spans": "the same as character ranges of turns: turn, start, end",
+        "token_weight": "factors of the kept tokens' loss; null where the run weights no tokens",
     },
     "scored": {"row": "row of a sample whose tokens are in token_scores"},
     "rewrites": {name: text for name, (_, text) in rewritten.COLUMNS.items()},

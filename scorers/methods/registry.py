@@ -27,9 +27,11 @@ from scorers.methods.length import Length
 from scorers.methods.ppl import Ppl
 from scorers.methods.qtuning import QTuning
 from scorers.methods.random_control import Random
+from scorers.methods.random_tokens import RandomTokens
 from scorers.methods.rho import Rho
 from scorers.methods.semdedup import SemDeDup
 from scorers.methods.sfprompt import SfPrompt
+from scorers.methods.token_prob import TokenProb
 from scorers.methods.topsis_columns import Topsis
 from scorers.methods.towards import TargetCosine
 from scorers.methods.upd import Upd
@@ -94,6 +96,7 @@ OWN: tuple[Method[Any], ...] = (
     TargetCosine(),
     Ifd(),
     Rho(),
+    TokenProb(),
     Ppl(),
     El2n(),
     Hes(),
@@ -107,4 +110,5 @@ OWN: tuple[Method[Any], ...] = (
     Topsis(methods),
     Length(),
     Random(),
+    RandomTokens(),
 )

@@ -120,7 +120,10 @@ def test_masks_are_those_of_the_library(server: Server, pruned: Run, first_run: 
         found += page["items"]
         if (cursor := page["next"]) is None:
             break
-    assert found == first_run.masks.select("row", "sample_id", "kept_tokens", "kept_spans").to_dicts()
+    assert (
+        found
+        == first_run.masks.select("row", "sample_id", "kept_tokens", "kept_spans", "token_weight").to_dicts()
+    )
     ours = first_run.run.config.model_dump(mode="json")
     assert pruned["config"] == ours | {"source": None}  # rows that were sent have no path
     assert pruned["lineage"]["proxy"] == first_run.run.lineage["proxy"]

@@ -8,11 +8,13 @@ alone, and tokens here and there.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from datapruner.outputs.training_rows import IGNORED, TrainingBatch, TrainingRows
+from datapruner.outputs.training_rows import IGNORED, Counts, TrainingBatch, TrainingRows
 from tests.tiny_model import LINES, MEASURED, messages_of, rendered
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -45,8 +47,16 @@ def within(rows: list[Row], limit: int) -> list[Row]:
     return [row for row in cut if set(row[1]) != {IGNORED}]
 
 
-def training_rows(rows: list[Row], model: str, max_length: int | None = None) -> TrainingRows:
-    """The rows as formats are given them, in two batches."""
+def weights_of(labels: Sequence[int]) -> NDArray[np.float32]:
+    """Weights for the tokens of a row that are trained on, all unlike, and 0 for the others."""
+    trained = np.array(labels) != IGNORED
+    return (trained / (np.arange(len(labels)) + 2)).astype(np.float32)
+
+
+def training_rows(
+    rows: list[Row], model: str, max_length: int | None = None, *, weighted: bool = False
+) -> TrainingRows:
+    """The rows as formats are given them, in two batches; `weighted` with `weights_of` each."""
     parts = [part for part in (rows[:7], rows[7:]) if part]
 
     def batch(part: list[Row]) -> TrainingBatch:
@@ -55,6 +65,8 @@ def training_rows(rows: list[Row], model: str, max_length: int | None = None) ->
             lengths=np.array([len(ids) for ids, _ in part], dtype=np.int64),
             input_ids=np.concatenate([np.array(ids, dtype=np.int32) for ids, _ in part]),
             labels=np.concatenate([np.array(labels, dtype=np.int32) for _, labels in part]),
+            token_weights=np.concatenate([weights_of(labels) for _, labels in part]) if weighted else None,
         )
 
-    return TrainingRows(lambda: map(batch, parts), model, {"run": "cases"}, max_length)
+    counts = Counts(weighted=weighted)
+    return TrainingRows(lambda: map(batch, parts), model, {"run": "cases"}, max_length, counts=counts)

@@ -3,6 +3,10 @@
 A row is an answer to nothing whose tokens are given. The templates that ms-swift has, `dummy` among them,
 know an end token: one to train on is added to every row and, with `add_eos` false too, one that was pruned
 is trained on where the token before it is. So `ms_swift_template.py`, which has none, goes with the rows.
+
+Factors other than 0 and 1 are taken for 1 unless it is told that there are some
+(`--is_binary_loss_scale false`); then each token's loss is multiplied by its own, and the sum divided by the
+number of tokens that are trained on (`swift/trainers/seq2seq_trainer.py`).
 Checked with ms-swift 4.6.
 """
 
@@ -24,8 +28,12 @@ _NOTHING = {"role": "user", "content": ""}
 def _write(folder: Path, rows: TrainingRows) -> None:
     with (folder / "rows.jsonl").open("xb") as file:
         for batch in rows:
-            for _, input_ids, labels in batch.rows():
-                answer = {"token_ids": input_ids, "loss_scale": (labels != IGNORED).astype(np.int8)}
+            scales = batch.token_weights
+            if scales is None:
+                scales = (batch.labels != IGNORED).astype(np.int8)
+            each = zip(batch.rows(), np.split(scales, batch.offsets[1:-1]), strict=True)
+            for (_, input_ids, _), scale in each:
+                answer = {"token_ids": input_ids, "loss_scale": scale}
                 messages = [_NOTHING, {"role": "assistant", "content": answer}]
                 option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
                 file.write(orjson.dumps({"messages": messages}, option=option))
@@ -34,12 +42,18 @@ def _write(folder: Path, rows: TrainingRows) -> None:
 
 
 def _note(path: Path, rows: TrainingRows) -> str:
+    weighted = " --is_binary_loss_scale false" if rows.counts.weighted else ""
     return f"""\
 swift sft --model {shlex.quote(rows.model)} \\
   --external_plugins {shlex.quote(str(path / "template.py"))} --template datapruner \\
   --dataset {shlex.quote(str(path / "rows.jsonl"))} --lazy_tokenize false \\
-  --max_length {rows.counts.longest}
+  --max_length {rows.counts.longest}{weighted}
 """
 
 
-MS_SWIFT = AsFolder("ms-swift", _write, _note)
+MS_SWIFT = AsFolder(
+    "ms-swift",
+    _write,
+    _note,
+    weights="`loss_scale`, with `--is_binary_loss_scale false`; divided by the number of trained tokens",
+)

@@ -19,24 +19,26 @@ whole."""
 @dataclass(frozen=True, slots=True)
 class AsFile:
     """A format that is one file with this suffix. `write` reads all the rows and puts them on a binary
-    stream."""
+    stream. `weights`: in words, how the trainer takes the weights of tokens; None where it cannot."""
 
     name: str
     suffix: str
     write: Callable[[BinaryIO, TrainingRows], None]
     note: Note
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AsFolder:
     """A format that is a folder. `write` reads all the rows and puts what it has to into an empty folder,
     which gets another name later: `note` is told that one. `packed`: its rows are packed to their
-    limit, so there has to be one."""
+    limit, so there has to be one. `weights`: as of a file."""
 
     name: str
     write: Callable[[Path, TrainingRows], None]
     note: Note
     packed: bool = False
+    weights: str | None = None
 
 
 Trainer = AsFile | AsFolder

@@ -1,7 +1,9 @@
 """For verl's SFT trainer: Parquet, and the dataset class that it is told to read it with.
 
 The mask is unshifted: the trainer shifts it where it takes the loss, over rows one after another, so that the
-one of a row's first token would fall on the last of the row before. It is never set. Checked with verl 0.9.1.
+one of a row's first token would fall on the last of the row before. It is never set. Where tokens have
+weights the mask is these: each log-probability is multiplied by its own, and the sum divided by that of the
+mask (`verl/workers/utils/losses.py`). Checked with verl 0.9.1.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def _write(folder: Path, rows: TrainingRows) -> None:
 
 
 def _table(batch: TrainingBatch) -> pa.Table:
-    mask = (batch.labels != IGNORED).astype(np.int8)
+    weights = batch.token_weights
+    mask = (batch.labels != IGNORED).astype(np.int8) if weights is None else weights.copy()
     mask[batch.offsets[:-1]] = 0
     return pa.table(columns.lists(batch.offsets, {"input_ids": batch.input_ids, "loss_mask": mask}))
 
@@ -46,4 +49,4 @@ def _set(key: str, value: str) -> str:
     return shlex.quote(f"{key}={quoted(value)}")
 
 
-VERL = AsFolder("verl", _write, _note)
+VERL = AsFolder("verl", _write, _note, weights="`loss_mask`, of floats; divided by the sum of the weights")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datapruner.errors import NothingSurvivedError, UsageError
+from datapruner.outputs.trainers import registry
 from datapruner.outputs.trainers.trainer import AsFile, AsFolder, Trainer
 from datapruner.outputs.training_rows import TrainingRows
 from datapruner.rows import shards
@@ -38,13 +39,25 @@ def check_length(trainer: Trainer, max_length: int | None) -> None:
         )
 
 
+def check_weights(trainer: Trainer, weighted: bool) -> None:
+    """Raise UsageError when tokens have weights that a trainer cannot take: it would train on all alike."""
+    if weighted and trainer.weights is None:
+        able = ", ".join(name for name, each in registry.TRAINERS.items() if each.weights is not None)
+        raise UsageError(
+            f"{trainer.name} cannot take the weights that this run gives tokens: it would train on all alike",
+            remedy=f"write it for one of {able}, or mask tokens in place of weighting them (mode=mask)",
+            field="format",
+        )
+
+
 def write(trainer: Trainer, path: Path, rows: TrainingRows, shard_rows: int | None = None) -> None:
     """Write all the rows; their counts are whole then.
 
     shard_rows: rows of a file, of a format that is one otherwise. Raises UsageError when that cannot be
-    written there, NothingSurvivedError when no row is left.
+    written there or the trainer cannot take the rows' weights, NothingSurvivedError when no row is left.
     """
     check_target(trainer, path, shard_rows, rows.max_length)
+    check_weights(trainer, rows.counts.weighted)
     # Whose rows they are, for not all forms are told apart by their columns. The counts stay those of `rows`.
     rows = replace(rows, about=rows.about | {"trainer": trainer.name})
     try:

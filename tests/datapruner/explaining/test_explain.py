@@ -297,3 +297,10 @@ def test_a_turn_of_weight_zero_is_not_trained_on_and_says_why(home: Path, option
     assert row["messages"] == [{"weight": None, **message} for message in chat]
     trained = [label for label in row["labels"] if label != -100]
     assert 0 < len(trained) < sum(kept is None for kept in row["token_keep"])
+
+
+def test_a_token_is_shown_with_its_weight(weighted: Result, first_run: Result, home: Path) -> None:
+    row = weighted.masks["row"][0]
+    found = explain(weighted.run.run_id, f"row:{row}", home)
+    assert [token.weight for token in found.tokens] == weighted.masks["token_weight"][0].to_list()
+    assert all(token.weight is None for token in explain(first_run.run.run_id, f"row:{row}", home).tokens)

@@ -305,3 +305,31 @@ def test_rows_of_every_sort_come_through_or_say_why_not(
     }
     assert any(text.endswith("  yes 🙂🙂 日本\n\n<|im_end|>") for text in texts)
     assert f"{thought}2<|im_end|>" in texts
+
+
+def weights(rows: TrainingRows) -> dict[str, list[float]]:
+    found = {}
+    for batch in rows:
+        assert batch.token_weights is not None
+        parts = zip(batch.sample_ids, pairwise(batch.offsets.tolist()), strict=True)
+        found |= {name: batch.token_weights[a:b].tolist() for name, (a, b) in parts}
+    return found
+
+
+def test_weights_go_with_the_masks(
+    carry: Carry, weighted: Result, tiny_folder: Path, targets: dict[str, Path], home: Path
+) -> None:
+    own = weights(training_rows.of_run(weighted.run, home))
+    rows, _ = carry(tiny_folder, weighted)
+    assert rows.counts.weighted
+    assert weights(rows) == own
+    others, _ = carry(targets["byte-level"], weighted)
+    labels = {name: row_labels for name, (_, row_labels) in read(others).items()}
+    found = weights(carry(targets["byte-level"], weighted)[0])
+    assert found.keys() == labels.keys()
+    for name, each in found.items():
+        scale = [weight for weight in own[name] if weight]
+        for weight, label in zip(each, labels[name], strict=True):
+            assert (weight > 0) == (label != -100)
+            assert weight == 0 or min(scale) <= weight <= max(scale)
+    assert found != own

@@ -363,3 +363,45 @@ def test_findings_without_a_fault_are_fine_and_any_fault_is_not() -> None:
     assert Findings("f", "m", None, untrained=3, too_long=2).ok
     for fault in ("unreadable", "outside", "altered"):
         assert not Findings("f", "m", None, **{fault: 1}).ok
+
+
+# Weights of tokens
+
+
+@pytest.mark.parametrize("name", ["trl", "transformers", "ms-swift", "verl"])
+def test_weights_in_what_is_written_for_trainers_are_found_and_fine(
+    name: str, weighted: Result, tiny_folder: Path, tmp_path: Path, home: Path
+) -> None:
+    path = tmp_path / ("rows.parquet" if isinstance(TRAINERS[name], AsFile) else "rows")
+    counts = weighted.export_for(name, path).counts
+    found = check(path, str(tiny_folder), home)
+    assert (found.ok, found.weighted, found.unweighable) == (True, counts.written, 0)
+    assert (found.rows, found.trained_tokens) == (counts.written, counts.trained_tokens)
+
+
+@pytest.mark.parametrize(
+    ("weights", "ok"),
+    [
+        ([0, 0.5, 2.0], True),
+        ([0, 1, 1], True),
+        ([0.5, 0.5, 0.5], False),
+        ([0, 0, 0.5], False),
+        ([0, -1.0, 0.5], False),
+        ([0, float("nan"), 0.5], False),
+    ],
+)
+def test_weights_that_cannot_be_trained_with_fail_the_check(
+    weights: list[float], ok: bool, tiny_folder: Path, tmp_path: Path, home: Path
+) -> None:
+    row = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "token_weight": weights}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    found = check(tmp_path / "rows.parquet", str(tiny_folder), home)
+    assert (found.weighted, found.unweighable) == (1, int(not ok))
+
+
+def test_as_many_weights_as_tokens_are_asked_for(tiny_folder: Path, tmp_path: Path, home: Path) -> None:
+    rows = [{"input_ids": [5, 6], "labels": [5, 6], "token_weight": [1.0] * n} for n in (1, 2)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = check(tmp_path / "rows.parquet", str(tiny_folder), home)
+    assert found.unreadable == 1
+    assert "2 input_ids, but 1 weights of tokens" in str(found.reason)

@@ -434,3 +434,27 @@ def test_when_writing_breaks_off_the_file_that_was_there_stays(
         qtuned.export(path)
     assert path.read_text() == "an older subset"
     assert [each.name for each in tmp_path.iterdir()] == ["subset.parquet"]
+
+
+# Weights of tokens
+
+
+def test_the_subset_of_a_run_that_weights_tokens_has_their_weights(weighted: Result) -> None:
+    masks = {
+        row: dict(zip(*both, strict=True))
+        for row, *both in weighted.masks.select("row", "kept_tokens", "token_weight").iter_rows()
+    }
+    for sample in weighted.subset:
+        assert sample["token_weight"] == [
+            masks[sample["row"]].get(at, 0.0) for at in range(len(sample["input_ids"]))
+        ]
+
+
+def test_other_subsets_have_no_such_column_and_an_original_one_is_called_otherwise(
+    prune: Prune, samples: list[dict[str, Any]], home: Path, options: dict[str, Any]
+) -> None:
+    assert "token_weight" not in samples[0]
+    own = [row | {"token_weight": 3} for row in chats([0, 2, 3])]
+    found = datapruner.prune(own, "token-prob", 1.0, options={"mode": "weight"}, home=home, **options).subset
+    assert found["original_token_weight"] == [3, 3, 3]
+    assert all(isinstance(each, list) for each in found["token_weight"])

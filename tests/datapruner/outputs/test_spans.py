@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datapruner.outputs.spans import Spans, Written, carried
+from datapruner.outputs.spans import Spans, Written, carried, carried_weights
 from scorers.conversations.chat import ChatRenderer, Encoded
 from scorers.conversations.conversation import Conversation, Turn
 from tests import chat_templates as ct
@@ -230,3 +230,56 @@ def test_letters_that_only_one_template_writes_around_a_call_are_passed_over() -
     for kept, expected in (((1, 0, 1, 1), [0, 0, 1]), ((0, 1, 0, 1), [0, 1, 0])):
         found, _ = carried(read, bools(*kept), wanted, write=(lambda at: first, lambda at: second))
         assert found.tolist() == expected
+
+
+# Weights
+
+
+def weights_slowly(
+    read: list[Token], kept: list[bool], weights: list[float], wanted: list[Token], at: int
+) -> float:
+    """Weight of one wanted token, a character at a time."""
+    turn, start, end, is_end = wanted[at]
+    theirs = [
+        (each, weight)
+        for each, keeps, weight in zip(read, kept, weights, strict=True)
+        if each[0] == turn and keeps
+    ]
+    means = []
+    for character in range(start, end):
+        here = [weight for (_, first, last, _), weight in theirs if first <= character < last]
+        if here:
+            means.append(sum(here) / len(here))
+    textless = [weight for (_, a, b, closes), weight in theirs if a == b == start and closes == is_end]
+    found = means or textless or [weight for _, weight in theirs]
+    return sum(found) / len(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_weights_are_means_over_characters(data: st.DataObject) -> None:
+    conversation = chat("a question", data.draw(st.text("ab é😀\n", min_size=1, max_size=30)))
+    first, second = (RENDERERS[data.draw(st.sampled_from(sorted(RENDERERS)))] for _ in range(2))
+    one, other = encoded(first, conversation), encoded(second, conversation)
+    if one is None or other is None:
+        return
+    read, wanted = spans(one), spans(other)
+    random = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    kept, weights = random.random(len(read)) < 0.7, random.random(len(read)).astype(np.float32)
+    trained, _ = carried(read, kept, wanted)
+    found = carried_weights(read, kept, weights, wanted)
+    same = len(read) == len(wanted) and wanted.begins_with(read)
+    for at in np.flatnonzero(trained).tolist():
+        expected = (
+            float(weights[at])
+            if same
+            else weights_slowly(tokens_of(read), kept.tolist(), weights.tolist(), tokens_of(wanted), at)
+        )
+        assert found[at] == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_token_for_two_has_the_mean_by_their_lengths() -> None:
+    read, wanted = of((1, 0, 1, False), (1, 1, 4, False)), of((1, 0, 4, False))
+    weights = np.array([0.8, 0.4], np.float32)
+    assert carried_weights(read, bools(1, 1), weights, wanted) == pytest.approx([0.5])
+    assert carried_weights(read, bools(0, 1), weights, wanted) == pytest.approx([0.4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -94,6 +95,7 @@ def test_what_a_limit_leaves_is_what_slicing_row_by_row_leaves(
         "trained_tokens": sum(label != -100 for _, _, labels in expected for label in labels),
         "lost_tokens": lost,
         "longest": max(len(ids) for _, ids, _ in expected),
+        "weighted": False,
     }
     assert len(rows) == len(expected) + dropped + untrained
 
@@ -138,3 +140,30 @@ def test_batches_of_a_run_have_no_more_rows_than_are_read_at_once(
     assert max(map(len, batches)) == 3
     assert sum(map(len, batches)) == first_run.report.kept
     assert all(start <= stop for each in batches for start, stop in pairwise(each.offsets.tolist()))
+
+
+def test_a_runs_weights_are_those_of_its_tokens_and_0_elsewhere(weighted: Result, home: Path) -> None:
+    rows = training_rows.of_run(weighted.run, home, max_length=30)
+    assert rows.counts.weighted
+    chances = {
+        (sample_id, position): math.exp(-nll)
+        for sample_id, position, nll in weighted.token_scores.select(
+            "sample_id", "position", "nll"
+        ).iter_rows()
+    }
+    seen = 0
+    for batch in rows:
+        assert batch.token_weights is not None
+        for number, (sample_id, _, labels) in enumerate(batch.rows()):
+            begin = int(batch.offsets[number])
+            for at, label in enumerate(labels.tolist()):
+                expected = chances[sample_id, at] if label != -100 else 0
+                assert batch.token_weights[begin + at] == pytest.approx(expected, rel=1e-5)
+                seen += label != -100
+    assert seen == rows.counts.trained_tokens > 50
+
+
+def test_a_run_without_weights_has_none(first_run: Result, home: Path) -> None:
+    rows = training_rows.of_run(first_run.run, home)
+    assert not rows.counts.weighted
+    assert all(batch.token_weights is None for batch in rows)

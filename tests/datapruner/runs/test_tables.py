@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
+from datapruner.result import Result
 from datapruner.runs import tables
 from datapruner.runs.columns import COLUMNS, sample_texts
 from datapruner.runs.selection import Scored, kept_tokens, score
@@ -92,7 +94,13 @@ def test_masks_agree_with_a_loop_over_tokens_and_characters(
     rng = np.random.default_rng(seed)
     keep, token_keep = rng.random(n) < kept_share, rng.random(int(signals.offsets[-1])) < token_share
     rows = np.arange(n, dtype=np.int64) * 3
-    found = masks(signals, keep, token_keep, flat(places), rows)
+    weight = rng.random(len(token_keep)).astype(np.float32)
+    found = masks(signals, keep, token_keep, flat(places), rows, weight)
+    taken = [(token_keep & keep.repeat(signals.lengths))[a:b] for a, b in pairwise(signals.offsets)]
+    parts = [
+        weight[a:b][some].tolist() for some, (a, b) in zip(taken, pairwise(signals.offsets), strict=True)
+    ]
+    assert found["token_weight"].to_list() == [part for part, kept in zip(parts, keep, strict=True) if kept]
     assert found["row"].to_list() == rows[keep].tolist()
     spans = [[(s["turn"], s["start"], s["end"]) for s in each] for each in found["kept_spans"].to_list()]
     expected = slow_masks(signals, keep, token_keep, places)
@@ -104,7 +112,10 @@ def test_when_nothing_is_kept_the_masks_are_empty_and_have_their_columns() -> No
     nothing = np.zeros(3, dtype=np.bool_)
     tokens = np.ones(int(signals.offsets[-1]), dtype=np.bool_)
     found = masks(signals, nothing, tokens, flat(token_places(signals, 0)), np.arange(3))
-    assert (len(found), found.columns) == (0, ["sample_id", "row", "kept_tokens", "kept_spans"])
+    assert (len(found), found.columns) == (
+        0,
+        ["sample_id", "row", "kept_tokens", "kept_spans", "token_weight"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,3 +282,20 @@ def test_without_a_selection_there_are_no_masks_and_no_token_is_said_to_be_kept(
     assert result.token_scores["keep"].is_null().all()
     with duckdb.connect(str(result.run.database), read_only=True) as connection:
         assert connection.sql("SELECT count(*) FROM masks").fetchall() == [(0,)]
+
+
+def test_weights_of_tokens_are_in_the_masks_and_beside_the_tokens(weighted: Result) -> None:
+    tokens = weighted.token_scores
+    expected = tokens.select(
+        pl.when("keep").then("token_prob").otherwise(0.0).cast(pl.Float32).alias("token_weight")
+    )
+    assert tokens.select("token_weight").equals(expected)
+    kept = tokens.filter("keep")
+    assert len(kept) < len(tokens)
+    masks = weighted.masks.select("row", "kept_tokens", "token_weight").explode("kept_tokens", "token_weight")
+    assert masks.rows() == kept.select("row", "position", "token_weight").rows()
+
+
+def test_a_run_that_weights_no_tokens_has_null_in_their_place(first_run: Result) -> None:
+    assert first_run.token_scores["token_weight"].null_count() == len(first_run.token_scores)
+    assert first_run.masks["token_weight"].null_count() == len(first_run.masks)

@@ -53,7 +53,14 @@ def test_masks_come_in_pages_that_make_up_the_librarys(first_run: Result, storag
     ):
         assert len(page) <= 3
         found += [mask.model_dump() for mask in page]
-    assert found == first_run.masks.select("row", "sample_id", "kept_tokens", "kept_spans").to_dicts()
+    names = ("row", "sample_id", "kept_tokens", "kept_spans", "token_weight")
+    assert found == first_run.masks.select(names).to_dicts()
+
+
+def test_masks_have_the_weights_of_tokens(weighted: Result, storage: FolderStorage) -> None:
+    found = results.masks(storage, row_of(weighted), limit=1000)
+    assert [mask.token_weight for mask in found] == weighted.masks["token_weight"].to_list()
+    assert all(len(mask.token_weight or ()) == len(mask.kept_tokens) for mask in found)
 
 
 def test_there_is_no_mask_beyond_the_last_row(first_run: Result, storage: FolderStorage) -> None:

@@ -22,7 +22,8 @@ from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.outputs.trainers import writing
 from datapruner.outputs.trainers.megatron import packed
 from datapruner.outputs.trainers.registry import find
-from tests.trainers.cases import LIMIT, Row, kept, training_rows, within
+from datapruner.outputs.trainers.trainer import AsFile
+from tests.trainers.cases import LIMIT, Row, kept, training_rows, weights_of, within
 
 Written = Callable[..., tuple[Path, str, list[Row]]]
 
@@ -238,3 +239,39 @@ def test_a_folder_appears_whole_or_not_at_all(name: str, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="something already"):
         writing.write(find(name), tmp_path / "rows", training_rows([((4, 5), (-100, 5))], "m", 8))
     assert [each.name for each in tmp_path.rglob("*")] == ["rows", "mine"]
+
+
+# Weights of tokens
+
+
+def test_ms_swift_is_given_weights_as_factors_and_told_that_they_are_not_all_0_or_1(
+    rows: list[Row], tmp_path: Path
+) -> None:
+    given = training_rows(rows, "a model", weighted=True)
+    writing.write(find("ms-swift"), tmp_path / "rows", given)
+    lines = (tmp_path / "rows" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line)["messages"][1]["content"]["loss_scale"] for line in lines]
+    for scales, (_, labels) in zip(found, rows, strict=True):
+        assert np.array_equal(np.array(scales, np.float32), weights_of(labels))
+    assert "--is_binary_loss_scale false" in find("ms-swift").note(tmp_path, given)
+    assert "binary" not in find("ms-swift").note(tmp_path, training_rows(rows, "a model"))
+
+
+def test_verls_mask_is_the_weights(rows: list[Row], tmp_path: Path) -> None:
+    writing.write(find("verl"), tmp_path / "rows", training_rows(rows, "a model", weighted=True))
+    scope: dict[str, Any] = {"__name__": "dataset"}
+    exec((tmp_path / "rows" / "dataset.py").read_text(encoding="utf-8"), scope)
+    read = scope["MaskedRows"](str(tmp_path / "rows" / "rows.parquet"), None, {"max_length": longest(rows)})
+    for at, (_, labels) in enumerate(rows):
+        assert np.array_equal(read[at]["loss_mask"].numpy(), weights_of(labels))
+
+
+@pytest.mark.parametrize("name", ["axolotl", "llamafactory", "megatron", "automodel"])
+def test_trainers_that_take_no_weights_are_refused_them_before_anything_is_written(
+    name: str, rows: list[Row], tmp_path: Path
+) -> None:
+    path = tmp_path / ("rows.parquet" if isinstance(find(name), AsFile) else "rows")
+    with pytest.raises(UsageError, match=f"{name} cannot take the weights") as error:
+        writing.write(find(name), path, training_rows(rows, "a model", 64, weighted=True))
+    assert "trl, transformers, ms-swift, verl" in str(error.value.remedy)
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -184,3 +185,22 @@ def test_transformers_trains_on_the_kept_tokens_row_by_row(
         data_collator=tf.DataCollatorForSeq2Seq(tokenizer),
     )
     assert Counter(fed(trainer.get_train_dataloader())) == Counter(kept)
+
+
+@pytest.mark.parametrize("name", ["trl", "transformers"])
+def test_the_configuration_for_weighted_rows_trains_with_their_weights(
+    name: str, weighted: Result, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = weighted.export_for(name, tmp_path / "rows.parquet", max_length=60)
+    assert written.counts.weighted
+    assert "token_weight" in pq.read_schema(tmp_path / "rows.parquet").names
+    settings = SETTINGS | {"max_steps": 1, "logging_steps": 1, "gradient_accumulation_steps": 100}
+    configuration = written.configuration.replace('"trained"', "**settings")
+    logged: list[dict[str, float]] = []
+    monkeypatch.setattr(tf.Trainer, "log", lambda _, logs, *__: logged.append(logs))
+    exec(configuration, {"__name__": "configured", "settings": settings})
+    tokens = weighted.token_scores.filter(pl.col("keep") & (pl.col("position") < 60))
+    assert len(tokens) == written.counts.trained_tokens
+    expected = (tokens["token_weight"].cast(float) * tokens["nll"].cast(float)).mean()
+    assert logged[0]["loss"] == pytest.approx(expected, rel=1e-3)
+    assert logged[0]["loss"] < 0.9 * float(str(tokens["nll"].cast(float).mean()))
