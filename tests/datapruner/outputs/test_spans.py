@@ -117,7 +117,9 @@ def test_masks_are_carried_as_a_character_at_a_time(
     assert found.tolist() == expected
     assert on_border <= int((found ^ other).sum())
     all_of, none_of = np.ones_like(kept), np.zeros_like(kept)
-    assert carried(spans(read), all_of, spans(wanted))[0].all()
+    # Of a turn without a token for the one, as an empty answer is without its end, nothing is known.
+    known = np.isin(spans(wanted).turn, spans(read).turn)
+    assert np.array_equal(carried(spans(read), all_of, spans(wanted))[0], known)
     assert not carried(spans(read), none_of, spans(wanted), any_character=True)[0].any()
 
 
