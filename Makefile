@@ -5,9 +5,9 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 # Tests wait for servers and workers that they start: three keep two processors busy.
 TEST_PROCESSES ?= 3
-SECONDS_OF_VERDICTS ?= 570
+SECONDS_OF_TABLE ?= 570
 
-.PHONY: demo test trainers lint bench bench-gpu verdicts clean
+.PHONY: demo test trainers lint bench bench-gpu table clean
 
 demo: $(INSTALLED)
 	mkdir -p demo-output
@@ -34,10 +34,10 @@ bench-gpu: $(INSTALLED)
 	$(BIN)/datapruner models pull smollm2-135m
 	$(BIN)/python -m benchmarks.gpu
 
-# Where the corpora are, and what else: make verdicts CORPORA=folder VERDICTS=--small
-verdicts: $(INSTALLED)
+# Where the corpora are, and what else: make table CORPORA=folder TABLE="--only ppl ifd"
+table: $(INSTALLED)
 	$(BIN)/datapruner models pull smollm2-135m
-	$(BIN)/python -m benchmarks.verdicts --data $(CORPORA) --seconds $(SECONDS_OF_VERDICTS) --readme $(VERDICTS)
+	$(BIN)/python -m benchmarks.table --data $(CORPORA) --seconds $(SECONDS_OF_TABLE) $(TABLE)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12 ...')"

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings
 import datapruner
 from api import routes as api
 from api.dependencies import Needs
+from benchmarks.table import page as findings
 from datapruner import settings
 from datapruner.cli import app
 from datapruner.request.settings import RunSettings
@@ -27,6 +28,7 @@ from datapruner.runs import columns, recipes
 from datapruner.teacher import settings as teacher
 from scorers.column import Column
 from scorers.method import Method, Option
+from scorers.methods.findings import measured
 from scorers.methods.registry import OWN
 from scorers.signals.columns import DERIVED_SIGNALS, SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, VIEWS
 from tests.compose import ROOT
@@ -122,6 +124,11 @@ def _options(method: Method[Any]) -> Iterator[str]:
 def _column(column: Column) -> tuple[str, str]:
     where = {"token": "of a token: ", "threshold": "threshold in the report: "}.get(column.of, "")
     return code(column.name), where + column.text
+
+
+def _findings() -> Iterator[str]:
+    yield from findings.markdown(measured()).splitlines()
+    yield from ("", "Measured with:", "", *(f"- {line}" for line in measured().sizes))
 
 
 # Runs and recipes
@@ -284,6 +291,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "overview": _overview,
     "signals": _signals,
     "methods": _methods,
+    "findings": _findings,
     "run": lambda: _settings(RunSettings),
     "recipe": lambda: _settings(recipes.Document),
     "sample_scores": lambda: _columns(columns.sample_texts(columns.COLUMNS)),

@@ -12,6 +12,7 @@ from datapruner.commands import display
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import ModelError
+from scorers.methods.findings import measured
 
 if TYPE_CHECKING:
     from scorers.method import Method
@@ -26,7 +27,7 @@ def methods(
     ] = None,
     as_json: given.Json = False,
 ) -> None:
-    """List the pruning methods, or the options, presets and columns of one."""
+    """List the pruning methods, or the options, presets, columns and measured findings of one."""
     from datapruner.request.config import find
     from scorers.methods import registry
 
@@ -43,7 +44,9 @@ def methods(
         made.add_row(
             *map(display.clean, (method.name, method.title, method.paper, ", ".join(method.presets)))
         )
-    output.show(made, Text("options of one: datapruner methods NAME", style="dim"))
+    output.show(
+        made, Text("options of one, and what it was found to keep: datapruner methods NAME", style="dim")
+    )
 
 
 def _about(method: Method[Any]) -> dict[str, Any]:
@@ -63,6 +66,8 @@ def _about(method: Method[Any]) -> dict[str, Any]:
         ],
         "presets": {name: dict(preset) for name, preset in method.presets.items()},
         "columns": [asdict(column) for column in method.columns],
+        "findings": [asdict(each) for each in measured().of(method.name)],
+        "measured_with": list(measured().sizes),
     }
 
 
@@ -85,6 +90,32 @@ def _show_method(output: Output, method: Method[Any]) -> None:
     for column in method.columns:
         made.add_row(*map(display.clean, (column.name, column.of, column.text)))
     output.show(made)
+    _show_findings(output, method.name)
+
+
+def _show_findings(output: Output, name: str) -> None:
+    """What was measured of the method: nothing of one of another package."""
+    for each in measured().of(name):
+        title = f"Measured with {display.clean(each.words)}" if each.words else "Measured with its defaults"
+        made = display.table("what", "found", title=title)
+        for one in each.kept:
+            made.add_row(
+                f"{one.kind}, of {one.corpus}",
+                f"{one.share:.0%} kept ({one.kept:,} of {one.rows:,}; 50% by chance)",
+            )
+        if each.tokens is not None:
+            made.add_row("response tokens in the kept half", f"{each.tokens:.0%}")
+        if each.length is not None:
+            words = f"{each.length.correlation:+.2f} (above 0: long ones are kept)"
+            made.add_row(f"rank correlation of {each.length.column} with length", words)
+        for change in each.changes:
+            words = f"{change.verdict}: {change.text} nats a token, below 0 is better"
+            made.add_row(f"against random rows, {change.setting}", words)
+        for why in each.left_out:
+            made.add_row("not measured", display.clean(why))
+        output.show(made)
+    if measured().of(name):
+        output.show(Text("\n".join(("measured with", *measured().sizes)), style="dim"))
 
 
 def _written(value: object) -> str:

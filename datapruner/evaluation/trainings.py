@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,14 @@ def train(
     machine: Machine,
     progress: Progress,
     tasks: Tasks | None = None,
+    *,
+    fixed: Plan | None = None,
 ) -> Trainings:
     """Train and read all that `settings` ask for and time allows, but what was done before.
 
     runs: of the one `corpus`. held_out: as for `rows.prepare`. tasks: that each model does besides. Files
-    are kept in `home`.
+    are kept in `home`. fixed: a plan made beforehand. Random rows are the only control then, so that what is
+    trained depends on no other arm, and serves every later call for the same rows and plan.
 
     Raises UsageError when the runs cannot be compared or no training ended in time, and as `rows.prepare`.
     """
@@ -127,17 +130,25 @@ def train(
         arms = _arms(pool, runs)  # which may tokenise rows again, to carry masks over
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
     arms = _arms(pool, runs, whole)
+    if fixed is not None:
+        arms = [arm for arm in arms if arm.name not in (LONGEST, ALL)]
     device = machine.devices[0]
     about = _about(runs, sets, wanted, settings, device, tasks, carried=pool.carry is not None)
+    if fixed is not None:
+        about["plan"] = asdict(fixed)
     identity = _hash(about)
-    if settings.seconds is None:  # more seeds do not change a plan that takes all: they go on from the others
+    if fixed is not None:
+        del about["runs"], about["settings"]["seeds"], about["settings"]["seconds"]
+    elif (
+        settings.seconds is None
+    ):  # more seeds do not change a plan that takes all: they go on from the others
         del about["settings"]["seeds"]
     store = Store(home / "evaluations" / _hash(about))
     progress.stage("loading the model", None, "steps")
     trainee = Trainee(
         wanted.proxy.path, device, full=settings.tuning == "full", token_budget=machine.token_budget
     )
-    made = store.plan()
+    made = fixed or store.plan()
     if made is None:
         amounts = _amounts(arms, whole, sets, settings, trainee.device.type)
         left = None if settings.seconds is None else settings.seconds - (time.monotonic() - started)
@@ -305,7 +316,8 @@ class _Work:
             self.progress.at(passed, note=f"{arm.name}, seed {seed}")
             return found
 
-        random, *others, everything = arms
+        random, *others = [arm for arm in arms if arm.name != ALL]
+        everything = [arm for arm in arms if arm.name == ALL]
         tried: dict[float, Done] = {}
         for rate in sorted(self.plan.rates, key=lambda rate: abs(np.log(rate / np.median(self.plan.rates)))):
             done = one(random, seeds[0], rate)
@@ -324,7 +336,7 @@ class _Work:
         rate = min(finite, key=finite.__getitem__)
         found = {(RANDOM, seeds[0]): tried[rate]}
         order = [(arm, seed) for seed in seeds for arm in (random, *others)]
-        order += [(everything, seed) for seed in seeds]
+        order += [(arm, seed) for arm in everything for seed in seeds]
         for arm, seed in order:
             if (arm.name, seed) not in found:
                 done = one(arm, seed, rate)

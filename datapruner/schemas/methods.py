@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datapruner.schemas.common import Answer
+from datapruner.schemas.evaluations import Verdict
 from scorers.column import Direction, Kind, Of
 
 
@@ -28,8 +29,56 @@ class ColumnAnswer(Answer):
     always: bool
 
 
+class KeptAnswer(Answer):
+    """Of the `rows` of a kind in a corpus, `kept` were kept where half of the corpus was asked for."""
+
+    corpus: str
+    kind: str
+    kept: int
+    rows: int
+
+
+class LengthAnswer(Answer):
+    """Rank correlation of a score with the response's tokens, above 0 where long ones are kept."""
+
+    column: str
+    correlation: float
+    rows: int
+
+
+class ChangeAnswer(Answer):
+    """Against random rows at equal trained tokens: nats a token that held-out loss changed by, below 0 for
+    better, with its interval at 95 %."""
+
+    setting: str
+    difference: float
+    low: float
+    high: float
+    verdict: Verdict
+    seeds: int
+    rows: int
+    trained_tokens: float
+
+
+class FindingAnswer(Answer):
+    """What was measured of a method, with the options given and else its defaults, on public corpora.
+
+    `tokens`: the share of the response tokens in the kept half of the first corpus. `left_out`: what was not
+    measured, and why. `words`: what sets it apart from the defaults, "" for these.
+    """
+
+    words: str
+    options: dict[str, Any]
+    kept: list[KeptAnswer]
+    tokens: float | None
+    length: LengthAnswer | None
+    changes: list[ChangeAnswer]
+    left_out: list[str]
+
+
 class MethodAnswer(Answer):
-    """`options` is a JSON Schema; `presets` are published settings."""
+    """`options` is a JSON Schema; `presets` are published settings. `findings` are of public corpora,
+    measured with what `measured_with` says, when this version was made."""
 
     name: str
     title: str
@@ -38,3 +87,5 @@ class MethodAnswer(Answer):
     options: dict[str, Any]
     presets: dict[str, dict[str, Any]]
     columns: list[ColumnAnswer]
+    findings: list[FindingAnswer]
+    measured_with: list[str]

@@ -6,9 +6,10 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from datapruner.errors import NotFoundError
-from datapruner.schemas.methods import ColumnAnswer, MethodAnswer
+from datapruner.schemas.methods import ColumnAnswer, FindingAnswer, MethodAnswer
 from scorers.method import Method, Option
 from scorers.methods import registry
+from scorers.methods.findings import Finding, measured
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
@@ -41,7 +42,15 @@ def _answer(method: Method[Any]) -> MethodAnswer:
         options={"type": "object", "properties": properties, "additionalProperties": False},
         presets={name: dict(preset) for name, preset in method.presets.items()},
         columns=[ColumnAnswer(**asdict(column)) for column in method.columns],
+        findings=[_finding(each) for each in measured().of(method.name)],
+        measured_with=list(measured().sizes),
     )
+
+
+def _finding(finding: Finding) -> FindingAnswer:
+    about = asdict(finding)
+    del about["method"]
+    return FindingAnswer.model_validate(about)
 
 
 def _schema(option: Option, kind: Any) -> dict[str, Any]:

@@ -24,9 +24,8 @@ HELPERS = {
     "runs",
     "sizes",
     "synthetic",
-    "verdicts_in_training",
 }
-RUNNERS = {"__main__", "gpu", "verdicts"}
+RUNNERS = {"__main__", "gpu"}
 IN_FOLDER = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - HELPERS - RUNNERS
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import typer
 
 from datapruner import cli, errors, library
 from datapruner.commands import options
+from scorers.methods.findings import measured
 from tests.command_line import Said, installed
 
 Command = Callable[..., Said]
@@ -300,6 +302,17 @@ def test_a_method_shows_its_options_presets_and_columns(command: Command) -> Non
     assert about["presets"]["paper-12.5x50"] == {"keep": 0.125, "token_keep": 0.5}
     alpha = {column["name"]: column for column in about["columns"]}["alpha"]
     assert (alpha["of"], alpha["at_least"], alpha["at_most"]) == ("threshold", 0, 0.49)
+
+
+def test_a_method_shows_what_it_was_found_to_keep_of_how_much(command: Command) -> None:
+    [found] = measured().of("length")
+    kept = found.kept[0]
+    said = command("methods", "length").out
+    assert f"{kept.kept:,} of {kept.rows:,}" in said
+    assert "measured with\nsmollm2-135m" in said
+    about = command("methods", "length", "--json").json
+    assert about["findings"][0]["kept"][0] == asdict(kept)
+    assert about["measured_with"] == list(measured().sizes)
 
 
 def test_models_say_whether_they_are_here(command: Command) -> None:

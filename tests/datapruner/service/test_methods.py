@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from datapruner.errors import NotFoundError
 from datapruner.service import methods
 from scorers.methods import registry
+from scorers.methods.findings import measured
 
 
 def test_every_method_is_shown_with_all_of_its_columns() -> None:
@@ -26,6 +29,15 @@ def test_a_column_has_its_meaning_unit_direction_and_range() -> None:
     assert quadrant.values == ["Q1", "Q2", "Q3", "Q4", "band"]
     [don] = [each for each in methods.show("donod").columns if each.name == "don"]
     assert (don.direction, don.meaning) == ("high", "||W|| - ||W'||, of the head before and after the step")
+
+
+def test_what_was_measured_of_a_method_is_shown_with_what_it_was_measured_with() -> None:
+    shown = methods.show("ppl")
+    first, *_ = measured().of("ppl")
+    assert [each.words for each in shown.findings] == [each.words for each in measured().of("ppl")]
+    assert shown.findings[0].kept[0].model_dump() == asdict(first.kept[0])
+    assert [change.model_dump() for change in shown.findings[0].changes] == list(map(asdict, first.changes))
+    assert shown.measured_with == list(measured().sizes)
 
 
 def test_a_method_that_there_is_not_is_not_found() -> None:
