@@ -4,6 +4,7 @@ numbers for each run."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import isfinite, prod
@@ -13,20 +14,30 @@ import duckdb
 import numpy as np
 from safetensors import safe_open
 
-from datapruner.evaluation.controls import CONTROLS, RANDOM
+from datapruner.evaluation.controls import CONTROLS
 from datapruner.evaluation.cost import Epoch, Measured, cost
 from datapruner.evaluation.rows import HeldOut, Pool
 from datapruner.evaluation.statistics import CONFIDENCE
 from datapruner.evaluation.store import Done
 from datapruner.evaluation.tasks import Tasks
-from datapruner.evaluation.trainings import PACKAGES, Trainings, train
+from datapruner.evaluation.trainings import PACKAGES, Trainings, redrawn, train
 from datapruner.evaluation.verdict import Verdicts, verdicts
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs.published import Run
-from datapruner.schemas.evaluations import SUBSET, Against, Arm, Cost, Evaluation, HeldOutSet, Verdict
+from datapruner.schemas.evaluations import (
+    RANDOM,
+    RANDOM_TOKENS,
+    SUBSET,
+    Against,
+    Arm,
+    Cost,
+    Evaluation,
+    HeldOutSet,
+    Verdict,
+)
 
 
 def evaluate(
@@ -64,16 +75,17 @@ def evaluations_of(
 def _of_run(
     run: Run, trainings: Trainings, settings: EvaluationSettings, home: Path, machine: Machine
 ) -> Evaluation:
-    names = {run.run_id: SUBSET} | {name: name for name in CONTROLS}
+    names = {name: name for name in CONTROLS} | {
+        run.run_id: SUBSET,
+        redrawn(run.run_id): RANDOM_TOKENS,
+    }
     done = {(names[arm], seed): each for (arm, seed), each in trainings.outcome.done.items() if arm in names}
     sweep = {rate: loss if isfinite(loss) else None for rate, loss in trainings.outcome.sweep.items()}
-    found = verdicts(
-        (each for each in trainings.outcome.readings() if each.arm in names), run.run_id, CONTROLS
-    )
+    readings = (each for each in trainings.outcome.readings() if each.arm in names)
+    found = verdicts((replace(each, arm=names[each.arm]) for each in readings), SUBSET, CONTROLS)
     against = next((each for each in found.overall if each.control == RANDOM), None)
     verdict = None if against is None else against.verdict
-    diverged = {names[arm]: seeds for arm, seeds in found.diverged.items()}
-    usable = {(arm, seed): each for (arm, seed), each in done.items() if arm not in diverged}
+    usable = {(arm, seed): each for (arm, seed), each in done.items() if arm not in found.diverged}
     missing = [(names[arm], seed) for arm, seed in trainings.outcome.not_reached if arm in names]
     model = trainings.model
     return Evaluation(
@@ -91,11 +103,11 @@ def _of_run(
         held_out=[_set(each, trainings, usable, found) for each in trainings.held_out] + _tasks(usable),
         overall=found.overall,
         verdict=verdict,
-        said=_said(against, diverged),
+        said=_said(against, found.diverged),
         diverged=[
             f"training on {arm} with seed {', '.join(map(str, seeds))}: its loss is no finite number, so "
             "that nothing is compared with it"
-            for arm, seeds in diverged.items()
+            for arm, seeds in found.diverged.items()
         ],
         not_reached=_not_reached(trainings, missing),
         carried=trainings.pool.carried(run),

@@ -19,13 +19,13 @@ import pyarrow as pa
 from datapruner.corpora.corpus import Corpus
 from datapruner.curation import contamination
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
-from datapruner.evaluation.controls import Candidates
-from datapruner.evaluation.tokenised import Tokenised, lists
+from datapruner.evaluation.controls import Candidates, Mask
+from datapruner.evaluation.tokenised import Tokenised, lists, split
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.passes import positions
 from datapruner.outputs import carrying, training_rows
 from datapruner.outputs.carrying import CarriedCounts
-from datapruner.outputs.training_rows import IGNORED, TrainingRows
+from datapruner.outputs.training_rows import IGNORED, Int32s, TrainingRows
 from datapruner.progress import Progress
 from datapruner.rewriting.answers import stated_answer
 from datapruner.rewriting.reasoning import last_assistant
@@ -121,25 +121,63 @@ class Pool:
         self._carried[run.run_id] = found, about
         return found, about
 
+    def masks_tokens(self, run: Run) -> bool:
+        """Whether a run masks tokens of what it kept, or weights them."""
+        if training_rows.has_weights(run):
+            return True
+        with duckdb.connect(str(run.database), read_only=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM sample_scores WHERE keep AND n_kept_tokens < n_response_tokens LIMIT 1"
+            ).fetchone()
+        return found is not None
+
     def examples_of(self, run: Run, ids: Sequence[str]) -> Examples:
-        """These samples with the tokens that the run kept."""
+        """These samples with the tokens that the run kept, and their weights."""
+        return _examples(*self._masked(run, ids))
+
+    def redrawn_of(self, run: Run, ids: Sequence[str], seed: int) -> Examples:
+        """These samples with as many response tokens of each as the run kept, and their weights, drawn by the
+        seed. What is drawn of a sample hangs on nothing but the seed and its id."""
+        tokens, masks = self._masked(run, ids)
+        frame = self.tokenised.measured.cache.columns(ids, ["position", "is_end"])
+        response, ends = lists(frame["position"]), split(frame["is_end"], np.bool_)
+        drawn = []
+        for sample_id, row, mask, places, closes in zip(ids, tokens, masks, response, ends, strict=True):
+            there = places < len(row)  # where reading stopped, the row ends
+            generator = np.random.default_rng([seed, *sample_id.encode()])
+            drawn.append(mask.redrawn(places[there], closes[there], generator))
+        return _examples(tokens, drawn)
+
+    def _masked(self, run: Run, ids: Sequence[str]) -> tuple[list[Int32s], list[Mask]]:
+        """Of these samples, the token ids and what the run trains on of them."""
         if self.carry is not None:
             rows, _ = self.carry(run, ids)
-            carried = {
-                sample_id: (tokens, np.flatnonzero(labels != IGNORED).astype(np.int32))
-                for batch in rows
-                for sample_id, tokens, labels in batch.rows()
-            }
-            return Examples.of([carried[each][0] for each in ids], [carried[each][1] for each in ids])
+            carried: dict[str, tuple[Int32s, Mask]] = {}
+            for batch in rows:
+                for sample_id, row, labels, weights in batch.rows():
+                    at = np.flatnonzero(labels != IGNORED)
+                    carried[sample_id] = row, Mask(at, None if weights is None else weights[at])
+            return [carried[each][0] for each in ids], [carried[each][1] for each in ids]
         wanted = pl.DataFrame({"sample_id": ids}).join(
             self.index, on="sample_id", how="left", maintain_order="left"
         )
         with duckdb.connect(str(run.database), read_only=True) as connection:
             connection.register("wanted", wanted.select("row").to_arrow())
-            masks = connection.sql("SELECT row, kept_tokens FROM masks SEMI JOIN wanted USING (row)").pl()
-        kept = wanted.join(masks, on="row", how="left", maintain_order="left")["kept_tokens"]
+            masks = connection.sql(
+                "SELECT row, kept_tokens, token_weight FROM masks SEMI JOIN wanted USING (row)"
+            ).pl()
+        kept = wanted.join(masks, on="row", how="left", maintain_order="left")
+        positions = lists(kept["kept_tokens"])
         tokens, _ = self.tokenised.tokens(ids)
-        return Examples.of(tokens, lists(kept))
+        if kept["token_weight"].null_count():
+            return tokens, [Mask(each) for each in positions]
+        each = zip(positions, split(kept["token_weight"], np.float32), strict=True)
+        return tokens, [Mask(*mask) for mask in each]
+
+
+def _examples(tokens: Sequence[Int32s], masks: Sequence[Mask]) -> Examples:
+    weights = [each.weights for each in masks if each.weights is not None]
+    return Examples.of(tokens, [each.positions for each in masks], weights or None)
 
 
 def _candidates(index: pl.DataFrame) -> Candidates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -54,5 +55,10 @@ class Tokenised:
 
 def lists(column: pl.Series) -> list[NDArray[np.int32]]:
     """A column of lists of whole numbers, one array each."""
+    return split(column, np.int32)
+
+
+def split(column: pl.Series, kind: type[np.generic]) -> list[Any]:
+    """A column of lists of numbers, one array of this kind each."""
     ends = np.cumsum(column.list.len().to_numpy())
-    return np.split(flatten(column).astype(np.int32), ends[:-1].astype(np.int64))
+    return np.split(flatten(column).astype(kind), ends[:-1].astype(np.int64))

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datapruner.errors import ModelError, UsageError
-from datapruner.evaluation.controls import ALL, LONGEST, RANDOM, Candidates
+from datapruner.evaluation.controls import ALL, CONTROLS, LONGEST, Candidates
 from datapruner.evaluation.plan import READING, Amounts, Plan, plan
 from datapruner.evaluation.reading import LONGEST_ANSWER, answered
 from datapruner.evaluation.readings import Readings
@@ -35,6 +36,7 @@ from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.rewriting.answers import AnswerCheck
 from datapruner.rewriting.math_judge import MathJudge
 from datapruner.runs.published import Run
+from datapruner.schemas.evaluations import RANDOM, RANDOM_TOKENS
 from datapruner.tuning.examples import Examples, Ints
 from datapruner.tuning.reading import read
 from datapruner.tuning.training import RATES, Trainee
@@ -48,12 +50,12 @@ _WRITING = {"cpu": 2, "cuda": 25}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arm:
-    """What is trained on: `rows` of a seed at a budget of trained tokens, and what they are to the model.
-    times: its trained tokens for each of the others'."""
+    """What is trained on: `rows` of a seed at a budget of trained tokens, and what they are to the model, by
+    that seed. times: its trained tokens for each of the others'."""
 
     name: str
     rows: Callable[[int, int], Candidates]
-    examples: Callable[[Sequence[str]], Examples]
+    examples: Callable[[Sequence[str], int], Examples]
     inputs: float
     times: float = 1.0
 
@@ -128,7 +130,7 @@ def train(
     with sharing(machine) as shared:
         pool, sets = prepare(corpus, held_out, wanted, measured, home, shared, progress)
         arms = _arms(pool, runs)  # which may tokenise rows again, to carry masks over
-    whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in (RANDOM, LONGEST, ALL))
+    whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in CONTROLS)
     arms = _arms(pool, runs, whole)
     if fixed is not None:
         arms = [arm for arm in arms if arm.name not in (LONGEST, ALL)]
@@ -160,6 +162,11 @@ def train(
     return Trainings(identity, store, wanted, device, pool, sets, arms, whole, made, outcome, seconds)
 
 
+def redrawn(run_id: str) -> str:
+    """What the arm of a run's rows with random tokens is called."""
+    return f"{run_id}-{RANDOM_TOKENS}"
+
+
 def check(runs: Sequence[Run]) -> None:
     """Raises UsageError unless the runs kept rows of one corpus, read alike."""
     for run in runs:
@@ -182,25 +189,28 @@ def _reading(run: Run) -> tuple[object, ...]:
 
 
 def _arms(pool: Pool, runs: Sequence[Run], whole: int = 1) -> list[Arm]:
-    """Random rows first, then the runs, the longest rows, all rows."""
+    """Random rows first, then the runs, each with random tokens of its rows where it masks or weights some,
+    the longest rows, all rows."""
     everything = pool.everything()
     ratio = float(everything.lengths.sum() / everything.total)
     longest = everything.longest(whole)
     times = everything.total / whole
 
-    def of_run(run: Run) -> Arm:
+    def of_run(run: Run) -> Iterator[Arm]:
         kept = pool.kept(run)
-        return Arm(
-            run.run_id,
-            kept.draw,
-            lambda ids: pool.examples_of(run, ids),
-            float(kept.lengths.sum() / kept.total),
-        )
+        inputs = float(kept.lengths.sum() / kept.total)
+        yield Arm(run.run_id, kept.draw, lambda ids, _: pool.examples_of(run, ids), inputs)
+        if pool.masks_tokens(run):
+            yield Arm(
+                redrawn(run.run_id), kept.draw, lambda ids, seed: pool.redrawn_of(run, ids, seed), inputs
+            )
 
-    examples = pool.tokenised.examples
+    def examples(ids: Sequence[str], _: int) -> Examples:
+        return pool.tokenised.examples(ids)
+
     return [
         Arm(RANDOM, everything.draw, examples, ratio),
-        *map(of_run, runs),
+        *chain.from_iterable(map(of_run, runs)),
         Arm(LONGEST, longest.draw, examples, float(longest.lengths.sum() / longest.total)),
         Arm(
             ALL,
@@ -231,7 +241,7 @@ def _amounts(
 def _probe(trainee: Trainee, random: Arm, progress: Progress) -> float:
     """Seconds that training takes for each token, by a few rows."""
     progress.stage("finding out how fast this machine is", None, "steps")
-    rows = random.examples(random.rows(_PROBE_TOKENS, 0).sample_ids.to_list())
+    rows = random.examples(random.rows(_PROBE_TOKENS, 0).sample_ids.to_list(), 0)
     took = 0.0
     for _ in range(2):  # the first time more is made ready than the model
         before = time.monotonic()
@@ -364,7 +374,7 @@ class _Work:
     ) -> Done:
         before = time.monotonic()
         rows = arm.rows(self.plan.trained_tokens, seed)
-        taken = arm.examples(rows.sample_ids.to_list())
+        taken = arm.examples(rows.sample_ids.to_list(), seed)
         told = 0.0
 
         def hear(tokens: int) -> None:

@@ -17,9 +17,14 @@ import numpy as np
 
 from datapruner.evaluation.readings import Readings
 from datapruner.evaluation.statistics import CONFIDENCE, LEAST_ROWS, Paired, estimate
-from datapruner.schemas.evaluations import RANDOM, Against, Estimate, Verdict
+from datapruner.schemas.evaluations import RANDOM, RANDOM_TOKENS, Against, Estimate, Verdict
 
-_WORDS = {RANDOM: "random rows", "longest": "the longest rows", "all": "all rows"}
+_WORDS = {
+    RANDOM: "random rows",
+    RANDOM_TOKENS: "random tokens of its rows",
+    "longest": "the longest rows",
+    "all": "all rows",
+}
 _BySeed = Mapping[int, Readings]
 
 
@@ -73,7 +78,7 @@ def verdicts(
 def _against(
     control: str, sets: Sequence[tuple[_BySeed, _BySeed]], seeds: Sequence[int], confidence: float
 ) -> Against:
-    drawn = control == RANDOM
+    drawn = control in (RANDOM, RANDOM_TOKENS)
     losses = [_losses(subset, other, seeds) for subset, other in sets]
     loss = estimate(losses, drawn=drawn, confidence=confidence)
     answers = [paired for paired in (_answers(subset, other, seeds) for subset, other in sets) if paired]

@@ -75,10 +75,12 @@ class TrainingBatch:
         owner = np.repeat(np.arange(len(self)), self.lengths)
         return np.bincount(owner[self.labels != IGNORED], minlength=len(self))
 
-    def rows(self) -> Iterator[tuple[str, Int32s, Int32s]]:
-        """Sample id, input_ids and labels of each row."""
+    def rows(self) -> Iterator[tuple[str, Int32s, Int32s, NDArray[np.float32] | None]]:
+        """Sample id, input_ids, labels and, where tokens are weighted, weights of each row."""
+        weights = self.token_weights
         for sample_id, (start, stop) in zip(self.sample_ids, pairwise(self.offsets.tolist()), strict=True):
-            yield sample_id, self.input_ids[start:stop], self.labels[start:stop]
+            scale = None if weights is None else weights[start:stop]
+            yield sample_id, self.input_ids[start:stop], self.labels[start:stop], scale
 
     def only(self, chosen: NDArray[np.bool_]) -> TrainingBatch:
         """The rows for which `chosen`, (N,), is true."""

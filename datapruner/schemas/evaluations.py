@@ -20,6 +20,9 @@ SUBSET = "subset"
 """The arm that trains on what the run kept. The others are controls, by their names."""
 RANDOM = "random"
 """The control that the verdict is about: rows drawn anew for each seed, at equal trained tokens."""
+RANDOM_TOKENS = "random-tokens"
+"""The control of runs that mask or weight tokens: of each of their rows as many tokens, and the same weights,
+drawn anew for each seed."""
 
 
 class _Stored(Answer):

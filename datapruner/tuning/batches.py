@@ -38,12 +38,14 @@ class Sizes:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B rows padded on the right to L tokens. `where`: the (row, position) that predicts each of the R tokens
-    that count, `targets` what they are, `row_of` the example that they are of, all (R,)."""
+    that count, `targets` what they are, `row_of` the example that they are of, `weights` the factors of their
+    loss where there are any, all (R,)."""
 
     input_ids: Tensor
     where: tuple[Tensor, Tensor]
     targets: Tensor
     row_of: Ints
+    weights: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -96,9 +98,12 @@ def batches(examples: Examples, rows: Ints, sizes: Sizes, device: torch.device) 
         count = [len(positions) for _, positions in found]
         line_of = np.repeat(np.arange(len(found)), count)
         positions = np.concatenate([positions for _, positions in found])
+        scale = [examples.weights_of(row) for row in some.tolist()]
+        weights = [each for each in scale if each is not None]
         yield Batch(
             input_ids=onto(ids, device),
             where=(onto(line_of, device), onto(positions - 1, device)),
             targets=onto(ids[line_of, positions], device),
             row_of=np.repeat(some, count),
+            weights=onto(np.concatenate(weights), device) if weights else None,
         )

@@ -19,12 +19,13 @@ from scorers.signals.head import Head, residuals
 _LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 29}
 
 
-def summed_nll(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
-    """The nats of `targets` (R,) given the hidden states (R, D) that predict them, summed, fp32.
+def summed_nll(head: Head, hidden: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The nats of `targets` (R,) given the hidden states (R, D) that predict them, summed, fp32; each times
+    its weight, (R,), where there are any.
 
     Differentiable by the hidden states and, where it requires a gradient, by the head's weight.
     """
-    found: Tensor = _SummedNll.apply(hidden, head.weight, targets, head)  # type: ignore[no-untyped-call]
+    found: Tensor = _SummedNll.apply(hidden, head.weight, targets, weights, head)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -43,7 +44,9 @@ def _rows(head: Head, hidden: Tensor) -> int:
 
 class _SummedNll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, factors: Tensor | None, head: Head
+    ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         by_hidden = torch.empty_like(hidden)
         by_weight = torch.zeros_like(weight) if weight.requires_grad else None
@@ -51,10 +54,13 @@ class _SummedNll(torch.autograd.Function):
         for start in range(0, len(hidden), count):
             here = slice(start, start + count)
             found = residuals(head, hidden[here], targets[here], hidden.dtype)
-            total += found.nll.sum()
-            by_hidden[here] = linear(found.g, weight.T)
+            nll, g = found.nll, found.g
+            if factors is not None:
+                nll, g = nll * factors[here], g * factors[here, None].to(g.dtype)
+            total += nll.sum()
+            by_hidden[here] = linear(g, weight.T)
             if by_weight is not None:
-                by_weight += found.g.T @ hidden[here]
+                by_weight += g.T @ hidden[here]
         ctx.save_for_backward(by_hidden, by_weight)
         return total
 
@@ -62,4 +68,4 @@ class _SummedNll(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         by_hidden, by_weight = ctx.saved_tensors
         (upstream,) = gradients
-        return by_hidden * upstream, None if by_weight is None else by_weight * upstream, None, None
+        return by_hidden * upstream, None if by_weight is None else by_weight * upstream, None, None, None

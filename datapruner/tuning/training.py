@@ -2,7 +2,8 @@
 
 AdamW with a warm-up over the first tenth of the steps and a linear way down to nothing, gradients cut at
 a norm of 1, no weight decay, no dropout. A step's gradient is the mean over its trained tokens, whichever
-passes they are in.
+passes they are in. Where tokens have weights, each one's loss is multiplied by its own and the sum divided by
+the number of tokens, not by the sum of the weights, as in the papers that weight tokens.
 
 Notable choices:
 - LoRA is peft's, on all linear layers but the head; the same seed gives the same initial adapter;
@@ -154,9 +155,9 @@ class Trainee:
         return padded
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """The nats of the tokens of a batch that count, summed."""
+        """The nats of the tokens of a batch that count, each times its weight where there are any, summed."""
         hidden, head = self.states(batch)
-        return summed_nll(head, hidden, batch.targets)
+        return summed_nll(head, hidden, batch.targets, batch.weights)
 
     def states(self, batch: Batch) -> tuple[torch.Tensor, Head]:
         """The hidden states that predict the tokens of a batch that count, (R, D), and the head that reads

@@ -28,11 +28,8 @@ _NOTHING = {"role": "user", "content": ""}
 def _write(folder: Path, rows: TrainingRows) -> None:
     with (folder / "rows.jsonl").open("xb") as file:
         for batch in rows:
-            scales = batch.token_weights
-            if scales is None:
-                scales = (batch.labels != IGNORED).astype(np.int8)
-            each = zip(batch.rows(), np.split(scales, batch.offsets[1:-1]), strict=True)
-            for (_, input_ids, _), scale in each:
+            for _, input_ids, labels, weights in batch.rows():
+                scale = (labels != IGNORED).astype(np.int8) if weights is None else weights
                 answer = {"token_ids": input_ids, "loss_scale": scale}
                 messages = [_NOTHING, {"role": "assistant", "content": answer}]
                 option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ def evaluated(evaluate: Evaluate, pruned: Result, held_out: Path) -> Evaluation:
 
 def test_all_arms_train_on_equally_many_tokens_within_one_row(evaluated: Evaluation, pruned: Result) -> None:
     arms = {each.name: each for each in evaluated.arms}
-    assert list(arms) == ["random", "subset", "longest", "all"]
+    assert list(arms) == ["random", "subset", "random-tokens", "longest", "all"]
     with duckdb.connect(str(pruned.run.database), read_only=True) as connection:
         kept = connection.sql(
             "SELECT sum(n_kept_tokens), count(*) FROM sample_scores WHERE keep AND row NOT IN (1, 4)"
@@ -77,7 +78,8 @@ def test_all_arms_train_on_equally_many_tokens_within_one_row(evaluated: Evaluat
         longest = connection.sql(
             "SELECT max(n_response_tokens) FROM sample_scores WHERE status IN ('kept', 'pruned')"
         ).fetchall()[0][0]
-    assert (arms["subset"].trained_tokens, arms["subset"].rows) == kept
+    for name in ("subset", "random-tokens"):
+        assert (arms[name].trained_tokens, arms[name].rows) == kept
     for name in ("random", "longest"):
         assert abs(arms[name].trained_tokens - kept[0]) <= longest / 2
     assert arms["all"].trained_tokens > 1.5 * kept[0]
@@ -129,7 +131,7 @@ def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
 
     [folder] = {path.parent for path in (home / "evaluations").glob(f"*/{pruned.run.run_id}-1-*.npz")}
     whole = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
-    assert len(whole) == 2 * 4 + 2  # arms and seeds, and two more learning rates
+    assert len(whole) == 2 * 5 + 2  # arms and seeds, and two more learning rates
     for path in folder.glob("*.npz"):
         path.unlink()
     with pytest.raises(KeyboardInterrupt):
@@ -142,7 +144,7 @@ def test_one_that_was_ended_goes_on_where_it_was_and_comes_to_the_same(
     assert found.overall == evaluated.overall
     store = Store(folder)
     for name in whole:
-        arm, seed, rate = name.removesuffix(".npz").split("-", 2)
+        arm, seed, rate = re.fullmatch(r"(.+)-(\d+)-(.+)\.npz", name).groups()  # type: ignore[union-attr]
         done = store.get(arm, int(seed), float(rate))
         assert done is not None
         (folder / name).write_bytes(whole[name])
@@ -161,9 +163,9 @@ def test_more_seeds_go_on_from_those_that_were_trained(
     before = trained()
     [found] = evaluate(pruned, {"talk": held_out}, seeds=3)
     assert found.id != evaluated.id
-    assert [each.seeds for each in found.arms] == [[0, 1, 2]] * 4
+    assert [each.seeds for each in found.arms] == [[0, 1, 2]] * 5
     assert before.items() <= trained().items()
-    assert len(trained()) == len(before) + 4
+    assert len(trained()) == len(before) + 5
 
 
 def test_answers_that_rows_state_are_compared_with_those_that_models_write(
@@ -203,7 +205,7 @@ def test_each_model_does_a_task_of_a_file_besides(
     assert said.code == 0, said.err
     [_, found] = said.json["evaluations"][0]["held_out"]
     assert (found["name"], found["source"]) == ("yes", "lm-eval")
-    assert found["tasks"].keys() == {"random", "subset", "longest", "all"}
+    assert found["tasks"].keys() == {"random", "subset", "random-tokens", "longest", "all"}
     assert all(metrics["acc"] in (0, 1) for metrics in found["tasks"].values())
     lines = [line.split() for line in command(*given, home=home).out.splitlines()]
     assert ["subset", "yes", "acc"] in [line[:3] for line in lines]
@@ -217,6 +219,18 @@ def test_a_file_that_is_no_task_is_refused(
         evaluate(pruned, held_out, lm_eval=[str(tmp_path / "none.yaml")])
 
 
+def test_a_run_that_weights_tokens_is_held_against_the_same_weights_on_other_tokens(
+    evaluate: Evaluate, weighted: Result, held_out: Path
+) -> None:
+    [found] = evaluate(weighted, {"talk": held_out}, seeds=1)
+    losses = found.held_out[0].losses
+    assert len({losses["subset"], losses["random-tokens"]}) == 2
+    against = next(each for each in found.overall if each.control == "random-tokens")
+    assert "No difference between the subset and random tokens of its rows" in against.said
+    arms = {each.name: each for each in found.arms}
+    assert arms["subset"].trained_tokens == arms["random-tokens"].trained_tokens
+
+
 def test_several_runs_share_their_controls(
     evaluate: Evaluate, pruned: Result, held_out: Path, prune: Prune
 ) -> None:
@@ -225,10 +239,11 @@ def test_several_runs_share_their_controls(
     assert [each.run for each in both] == [pruned.run.run_id, other.run.run_id]
     first, second = ({arm.name: arm for arm in each.arms} for each in both)
     assert first["random"] == second["random"]
+    assert ("random-tokens" in first, "random-tokens" in second) == (True, False)  # one masks no tokens
     fewer = min(each["subset"].trained_tokens for each in (first, second))
     longest = pruned.scores["n_response_tokens"].max()
     assert isinstance(longest, int)
-    assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:3])
+    assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:4])
 
 
 def test_another_model_with_the_same_tokens_is_trained_on_the_masks(
@@ -264,8 +279,8 @@ def test_a_training_that_diverged_is_told_and_so_is_what_the_others_came_to(
     found = again()
     assert found.learning_rates == before.learning_rates | {f"{other:g}": None}
     assert (found.verdict, found.said) == (before.verdict, before.said)
-    assert [each.control for each in found.overall] == ["random", "all"]
-    assert found.held_out[0].losses.keys() == {"random", "subset", "all"}
+    assert [each.control for each in found.overall] == ["random", "random-tokens", "all"]
+    assert found.held_out[0].losses.keys() == {"random", "subset", "random-tokens", "all"}
     assert found.diverged == [
         "training on longest with seed 40: its loss is no finite number, so that nothing is compared with it"
     ]
@@ -303,7 +318,13 @@ def test_trainings_not_reached_are_said_to_go_on_with_the_same_again(
     assert tokens.endswith("trained tokens were taken each time; give more seconds")
     assert trainings == [
         f"training on {arm} with seed {seeds}; the same again goes on from there"
-        for arm, seeds in (("subset", "0, 1"), ("longest", "0, 1"), ("random", "1"), ("all", "0, 1"))
+        for arm, seeds in (
+            ("subset", "0, 1"),
+            ("random-tokens", "0, 1"),
+            ("longest", "0, 1"),
+            ("random", "1"),
+            ("all", "0, 1"),
+        )
     ]
 
 

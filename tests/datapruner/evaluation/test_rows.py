@@ -20,6 +20,7 @@ from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.runs import published
+from datapruner.tuning.examples import Examples
 from tests import chat_templates as ct
 from tests.pipeline import Prune
 from tests.tiny_model import FACTS, with_other_tokens
@@ -156,3 +157,53 @@ def test_a_run_with_a_length_limit_is_carried_over_at_equal_tokens_and_leaves_no
     assert found.carried is not None
     assert arms["longest"].trained_tokens / arms["longest"].rows < 60
     assert abs(arms["random"].trained_tokens - arms["subset"].trained_tokens) <= 30
+
+
+# Random tokens
+
+
+def marks(examples: Examples) -> list[tuple[list[int], list[float] | None]]:
+    """Of each row the positions that count, and their weights."""
+    rows = [(examples.row(at)[1].tolist(), examples.weights_of(at)) for at in range(len(examples))]
+    return [(where, None if weights is None else weights.tolist()) for where, weights in rows]
+
+
+def test_random_tokens_are_as_many_of_each_row_with_the_ends_and_weights_of_the_run(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result, weighted: Result
+) -> None:
+    pool, _ = prepared
+    for run in (pruned.run, weighted.run):
+        assert pool.masks_tokens(run)
+        ids = pool.kept(run).sample_ids.to_list()
+        kept, drawn = pool.examples_of(run, ids), pool.redrawn_of(run, ids, 1)
+        frame = pool.tokenised.measured.cache.columns(ids, ["position", "is_end"])
+        moved = 0
+        for number, (before, after) in enumerate(zip(marks(kept), marks(drawn), strict=True)):
+            response, is_end = (frame[name][number].to_list() for name in ("position", "is_end"))
+            ends = {at for at, closes in zip(response, is_end, strict=True) if closes}
+            assert len(before[0]) == len(after[0])
+            assert set(after[0]) <= set(response)
+            assert set(before[0]) & ends == set(after[0]) & ends
+            if before[1] is not None and after[1] is not None:
+                assert sorted(before[1]) == sorted(after[1])
+                of_ends = [dict(zip(*each, strict=True)) for each in (before, after)]
+                assert all(of_ends[0][at] == of_ends[1][at] for at in set(before[0]) & ends)
+            moved += before != after
+        assert moved > (len(ids) / 2 if run is weighted.run else 1)
+
+
+def test_random_tokens_of_a_row_are_the_same_among_any_others_and_others_by_another_seed(
+    prepared: tuple[Pool, list[HeldOut]], pruned: Result
+) -> None:
+    pool, _ = prepared
+    ids = pool.kept(pruned.run).sample_ids.to_list()
+    whole = dict(zip(ids, marks(pool.redrawn_of(pruned.run, ids, 1)), strict=True))
+    some = ids[::-2]
+    assert marks(pool.redrawn_of(pruned.run, some, 1)) == [whole[each] for each in some]
+    assert marks(pool.redrawn_of(pruned.run, ids, 2)) != list(whole.values())
+
+
+def test_a_run_that_keeps_rows_whole_has_no_tokens_to_draw(
+    prepared: tuple[Pool, list[HeldOut]], prune: Prune
+) -> None:
+    assert not prepared[0].masks_tokens(prune("length", 0.5).run)

@@ -67,7 +67,7 @@ def carry(pruned: Result, home: Path, idle: IdleWorkers) -> Carry:
 
 
 def read(rows: TrainingRows) -> dict[str, Row]:
-    return {name: (ids.tolist(), labels.tolist()) for each in rows for name, ids, labels in each.rows()}
+    return {name: (ids.tolist(), labels.tolist()) for each in rows for name, ids, labels, _ in each.rows()}
 
 
 def test_the_same_tokenizer_gives_the_same_rows(

@@ -58,7 +58,7 @@ def read(rows: TrainingRows) -> list[tuple[str, list[int], list[int]]]:
     for each in rows:
         assert each.token_weights is not None
         assert np.array_equal(each.token_weights, each.input_ids / 2)
-        found += [(name, ids.tolist(), labels.tolist()) for name, ids, labels in each.rows()]
+        found += [(name, ids.tolist(), labels.tolist()) for name, ids, labels, _ in each.rows()]
     return found
 
 
@@ -116,8 +116,8 @@ def test_rows_of_a_run_are_its_kept_samples_with_their_masks(prune: Prune, home:
     run = prune("qtuning", 0.8, token_keep=0.4)
     found = [row for each in training_rows.of_run(run.run, home) for row in each.rows()]
     kept = dict(run.masks.select("sample_id", "kept_tokens").iter_rows())
-    assert [name for name, _, _ in found] == list(kept)
-    for name, ids, labels in found:
+    assert [name for name, *_ in found] == list(kept)
+    for name, ids, labels, _ in found:
         assert np.flatnonzero(labels != -100).tolist() == kept[name]
         assert all(labels[at] == ids[at] for at in kept[name])
 
@@ -154,7 +154,7 @@ def test_a_runs_weights_are_those_of_its_tokens_and_0_elsewhere(weighted: Result
     seen = 0
     for batch in rows:
         assert batch.token_weights is not None
-        for number, (sample_id, _, labels) in enumerate(batch.rows()):
+        for number, (sample_id, _, labels, _) in enumerate(batch.rows()):
             begin = int(batch.offsets[number])
             for at, label in enumerate(labels.tolist()):
                 expected = chances[sample_id, at] if label != -100 else 0

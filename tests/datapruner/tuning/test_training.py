@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,31 @@ def test_losses_are_those_of_transformers_in_double_precision(
         with torch.no_grad():
             one = reference(input_ids=torch.from_numpy(tokens.astype(np.int64))[None], labels=mine)
         assert nll[row] / len(where) == pytest.approx(one.loss.item(), rel=1e-6)
+
+
+def test_the_weighted_gradient_is_that_of_the_weighted_sum_by_the_number_of_tokens(
+    trainee: Trainee, examples: Examples
+) -> None:
+    weights = np.random.default_rng(3).random(len(examples.ids)).astype(np.float32)
+    weighted = replace(examples, weights=weights)
+    trainee.begin(3)
+    with torch.no_grad():
+        for each in trainee.parameters:
+            each.add_(torch.randn(each.shape, generator=torch.Generator().manual_seed(1)) * 1e-2)
+    found, alike = gradients(trainee, weighted), gradients(trainee, examples)
+    trainee.model.zero_grad(set_to_none=True)
+    ids, mask, labels = padded(examples)
+    factors = torch.zeros(labels.shape, dtype=torch.float64)
+    for line, (start, stop) in enumerate(pairwise(examples.begins.tolist())):
+        factors[line, : stop - start] = torch.from_numpy(weights[start:stop])
+    trainee.model.double()
+    logits = trainee.model(input_ids=ids, attention_mask=mask).logits[:, :-1].transpose(1, 2)
+    nll = torch.nn.functional.cross_entropy(logits, labels[:, 1:], reduction="none")
+    ((nll * factors[:, 1:]).sum() / (labels != UNTRAINED).sum()).backward()
+    for name, each in trainee.model.named_parameters():
+        if each.grad is not None:
+            torch.testing.assert_close(found[name].double(), each.grad, rtol=1e-4, atol=1e-7)
+    assert not any(torch.equal(found[name], alike[name]) for name in found)
 
 
 def test_gradients_are_those_of_one_padded_batch(trainee: Trainee, examples: Examples) -> None:
