@@ -17,7 +17,6 @@ from benchmarks.table.corpora import with_defects
 from benchmarks.table.data import Data, Rows
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import DataprunerError
-from datapruner.evaluation.controls import RANDOM
 from datapruner.evaluation.evaluate import evaluations_of
 from datapruner.evaluation.plan import Plan, steps_of
 from datapruner.evaluation.trainings import train
@@ -25,7 +24,7 @@ from datapruner.measuring.measure import Machine
 from datapruner.progress import Silent
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import published
-from datapruner.schemas.evaluations import Evaluation
+from datapruner.schemas.evaluations import RANDOM, Evaluation
 from datapruner.tuning.training import RATES
 
 _AT_ONCE = 4

@@ -133,7 +133,7 @@ def train(
     whole = min(arm.rows(1 << 62, 0).total for arm in arms if arm.name not in CONTROLS)
     arms = _arms(pool, runs, whole)
     if fixed is not None:
-        arms = [arm for arm in arms if arm.name not in (LONGEST, ALL)]
+        arms = [arm for arm in arms if arm.name in {RANDOM, *(run.run_id for run in runs)}]
     device = machine.devices[0]
     about = _about(runs, sets, wanted, settings, device, tasks, carried=pool.carry is not None)
     if fixed is not None:
