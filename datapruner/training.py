@@ -9,8 +9,11 @@ The rows are whole ones (no token masks of an earlier run), tokenised, with `lab
 Notable choices:
 - pruning happens where the trainer pulls the micro-batches of a step, before it counts what is trained: its
   loss is a sum over that count, so pruning in `compute_loss` would shrink the gradient by what was pruned;
-- one plane for all rows of a step on this process, its micro-batches together. Several processes divide their
-  rows each for itself: a step as the paper means it is then the rows of one process;
+- one plane for all rows of a step on this process, its micro-batches together, unless asked otherwise.
+  Several processes divide their rows each for itself;
+- `StepPruning.published` prunes all that the authors' trainer prunes: it divides each micro-batch of 8 for
+  itself, with one token budget for it, and takes end tokens too. The loss stays the mean over the tokens left
+  in a step; theirs is over each micro-batch, with its prompts counted;
 - pruned rows leave the batch, those that stay move up; pruned tokens stay in the input and lose their label;
 - a micro-batch that nothing is left of becomes two tokens without a label: every process must pass the
   model as often as the others do;
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -45,8 +48,9 @@ class StepPruning:
     """What of each step is trained on.
 
     keep: share of its rows. token_keep: share of the trained tokens that a Q2 row keeps. neighbour_weight,
-    exact: as of the method `qtuning`. end_tokens: ids that are never pruned; None are those at which the
-    model or its tokenizer ends a text, () is the paper's behaviour.
+    exact, fill, budget: as of the method `qtuning`. end_tokens: ids that are never pruned; None are those at
+    which the model or its tokenizer ends a text, () is the paper's behaviour. plane: the rows that are
+    divided among themselves.
 
     Raises ValueError, naming the value and what is allowed.
     """
@@ -56,15 +60,30 @@ class StepPruning:
     neighbour_weight: float = 0.5
     exact: bool = False
     end_tokens: tuple[int, ...] | None = None
+    fill: Literal["paper", "boundary", "none"] = "paper"
+    budget: Literal["sample", "plane"] = "sample"
+    plane: Literal["step", "micro-batch"] = "step"
 
     def __post_init__(self) -> None:
         check_share(self.keep)
+        if self.plane not in ("step", "micro-batch"):
+            raise ValueError(f"plane is {self.plane!r}: allowed is one of 'step', 'micro-batch'")
         self.options()
+
+    @classmethod
+    def published(cls, keep: float, token_keep: float) -> Self:
+        """As in the authors' trainer, given `per_device_train_batch_size=8`. The paper's settings are 0.125,
+        0.25 and 0.5 of the rows with 0.5 and 0.7 of the tokens."""
+        return cls(keep, token_keep, end_tokens=(), budget="plane", plane="micro-batch")
 
     def options(self) -> QTuningOptions:
         """The method's options for one step."""
         return QTuningOptions(
-            token_keep=self.token_keep, neighbour_weight=self.neighbour_weight, exact=self.exact
+            token_keep=self.token_keep,
+            neighbour_weight=self.neighbour_weight,
+            exact=self.exact,
+            fill=self.fill,
+            budget=self.budget,
         )
 
 
@@ -72,7 +91,8 @@ class QTuningMixin:
     """Beside `transformers.Trainer` or a class made of it, as TRL's `SFTTrainer`: put it first.
 
     pruning: what is trained on. The logs gain `pruning/rows` and `pruning/tokens` (shares of the rows and of
-    the trained tokens that were kept since the last log) and `pruning/compute`: the cost of reading all rows
+    the trained tokens that were kept since the last log), `pruning/fill` (of the kept rows those in neither
+    of the quadrants that are kept) and `pruning/compute`: the cost of reading all rows
     and training on what is left, as a share of the cost of training on all, padding included and one pass
     forward taken for a third of a step. Above 1 pruning costs more than it saves.
 
@@ -111,8 +131,8 @@ class QTuningMixin:
             ends = _ends_of(whole)
         micro = [MicroBatch.of(batch) for batch in batches]
         read = [_read(whole, each) for each in micro]
-        pruned = prune_step(micro, read, self.pruning, ends)
-        self._pruned.add(micro, pruned)
+        pruned, filled = prune_step(micro, read, self.pruning, ends)
+        self._pruned.add(micro, pruned, filled)
         handed_on = [each.fields for each in pruned]
         return handed_on, whole._get_num_items_in_batch(handed_on, device)
 
@@ -201,11 +221,21 @@ class Reading:
 
 def prune_step(
     batches: Sequence[MicroBatch], read: Sequence[Reading], pruning: StepPruning, ends: Sequence[int]
-) -> list[MicroBatch]:
-    """The micro-batches of one step without the rows and labels that Q-Tuning prunes; as many as came.
+) -> tuple[list[MicroBatch], int]:
+    """The micro-batches of one step without the rows and labels that Q-Tuning prunes, as many as came; and
+    how many of the rows that are left were only added to reach the target.
 
     read: of each batch. ends: ids of tokens that are never pruned.
     """
+    if pruning.plane == "step":
+        return _prune_plane(batches, read, pruning, ends)
+    parts = [_prune_plane([b], [r], pruning, ends) for b, r in zip(batches, read, strict=True)]
+    return [each for pruned, _ in parts for each in pruned], sum(filled for _, filled in parts)
+
+
+def _prune_plane(
+    batches: Sequence[MicroBatch], read: Sequence[Reading], pruning: StepPruning, ends: Sequence[int]
+) -> tuple[list[MicroBatch], int]:
     selection = _select(batches, read, pruning, ends)
     pruned, row, token = [], 0, 0
     for batch in batches:
@@ -216,7 +246,7 @@ def prune_step(
                 kept.append((each, each.trained[~mask]))
             row, token = row + 1, token + len(each.trained)
         pruned.append(_without(batch, kept))
-    return pruned
+    return pruned, round(selection.thresholds.get("fill_share", 0) * int(selection.keep.sum()))
 
 
 def _select(
@@ -370,9 +400,11 @@ class _Tally:
 
     def __init__(self) -> None:
         self.rows, self.tokens, self.size = np.zeros(2), np.zeros(2), np.zeros(2)
+        self.filled = 0
 
-    def add(self, before: Sequence[MicroBatch], after: Sequence[MicroBatch]) -> None:
-        """Count a step."""
+    def add(self, before: Sequence[MicroBatch], after: Sequence[MicroBatch], filled: int) -> None:
+        """Count a step, and of its rows those that are fill."""
+        self.filled += filled
         for at, batches in enumerate((before, after)):
             self.rows[at] += sum(len(batch.rows) for batch in batches)
             self.tokens[at] += sum(batch.trained for batch in batches)
@@ -385,5 +417,6 @@ class _Tally:
         return {
             "pruning/rows": float(self.rows[1] / max(self.rows[0], 1)),
             "pruning/tokens": float(self.tokens[1] / max(self.tokens[0], 1)),
+            "pruning/fill": float(self.filled / max(self.rows[1], 1)),
             "pruning/compute": float((_PASS * self.size[0] + _STEP * self.size[1]) / (_STEP * self.size[0])),
         }

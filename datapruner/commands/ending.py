@@ -223,7 +223,9 @@ def _plane(report: published.Report, scores: pl.DataFrame) -> Table:
     found = first.group_by("quadrant").agg(pl.len().alias("all"), pl.col("keep").sum())
     counts = {quadrant: (kept, total) for quadrant, total, kept in found.iter_rows()}
     cut = {name: display.number(value) for name, value in report.thresholds.items()}
-    middle, total = counts.get("band", (0, 0))
+    filled = {name: kept for name, (kept, _) in counts.items() if kept and name not in ("Q2", "Q4")}
+    places = ", ".join(f"{count:,} from {name}" for name, count in sorted(filled.items()))
+    caption = f"fill, kept to reach the target: {sum(filled.values()):,} of {report.kept:,}"
     made = Table(
         box=box.SQUARE,
         show_lines=True,
@@ -231,7 +233,7 @@ def _plane(report: published.Report, scores: pl.DataFrame) -> Table:
         title=display.whole("The error-uncertainty plane: samples kept of all"),
         title_justify="left",
         title_style="bold",
-        caption=display.whole(f"between the thresholds: {middle:,} of {total:,} kept, to reach the target"),
+        caption=display.whole(f"{caption} ({places})" if places else "no fill: all kept are in Q2 and Q4"),
         caption_justify="left",
     )
     for _ in range(3):

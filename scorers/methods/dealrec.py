@@ -26,9 +26,9 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
-from scorers.methods.ppl import middle_ranks
 from scorers.selection.coverage import COVERAGE, coverage_selection
 from scorers.selection.influence import PROJECTION, influence, mean_gradient, target_gradient
+from scorers.selection.ranking import middle_ranks
 from scorers.signals.columns import Floats, Signals, corpus_need
 
 _FLAT = 1e-12  # a min-max range below this is no range

@@ -72,7 +72,7 @@ class DivPrune:
     title = "DivPrune: the most diverse samples by greedy max-min distance"
     paper = "arXiv 2503.02175"
     options = DivPruneOptions
-    presets: Mapping[str, Mapping[str, Any]] = {"paper": {"keep": 0.098}}
+    presets: Mapping[str, Mapping[str, Any]] = {"share-9.8": {"keep": 0.098}}
     columns: tuple[Column, ...] = (
         Column(
             "divprune_pick", "place among the picks from 0, -1 if not kept", "selection", "whole", at_least=-1

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column
-from scorers.selection.ranking import ranked_selection
+from scorers.selection.ranking import middle_ranks, ranked_selection
 from scorers.signals.columns import Floats, Signals
 
 PPL = Column("ppl", "response perplexity, exp of the mean nll", at_least=1)
@@ -90,10 +90,3 @@ class Ppl:
         return ranked_selection(
             signals, values, share, among=f"perplexity among the {extreme}", shown={"ppl": ppl}
         )
-
-
-def middle_ranks(values: Floats) -> Floats:
-    """0-based rank of each value, (N,); equal values share the mean of the ranks that they cover."""
-    ordered = np.sort(values)
-    first, after = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
-    return (first + after - 1) / 2

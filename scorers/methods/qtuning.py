@@ -4,14 +4,24 @@ Error is response perplexity, uncertainty is mean predictive entropy. Kept are Q
 entropy: misconceptions, their tokens pruned) and Q4 (low perplexity, high entropy: calibration data, whole);
 dropped are Q1 (both high: noise), Q3 (both low: redundant) and the band between the thresholds.
 
+Perplexity and entropy go together (rank correlation 0.79 over all of Alpaca), so Q2 and Q4 hold a fifth of a
+corpus at most, wherever the thresholds are. What is kept beyond that is fill, and says so in its reason.
+
 Notable choices:
-- the paper divides each mini-batch with the weights of the moment, inside training. Pruning ahead of training
-  sees the whole corpus, so one plane over it is the default; `scope="batch"` offers the paper's way, with one
-  model for all batches;
+- the paper divides each mini-batch of 8 with the weights of the moment, inside training
+  (`datapruner.training`). Pruning ahead of training sees the whole corpus, so one plane over it is the
+  default; the `paper-` presets are the authors' trainer but for the weights, which are one model's: batches
+  of 8 in random order, one token budget for each, end tokens unprotected;
 - tokens with the HIGHEST neighbour score are removed. One sentence of the paper says the reverse; its code,
   its figure 2c and its ablation say this;
-- each token-pruned sample has a budget of its own, as the paper says; its code has one for all such samples
-  of a batch;
+- each token-pruned sample has a budget of its own, as the paper's pseudo-code says; `budget="plane"` is the
+  authors' trainer: a batch keeps round(share * token_keep * its positions, prompts included), and what the
+  dropped samples leave to prune falls on the highest scores of all its Q2 samples together. A token at least
+  of each stays;
+- the paper's fill takes the samples of largest |minmax(PPL) - minmax(Ent)|. Over a whole corpus a few
+  perplexities without bound press all others together, so that the rest is by entropy, and mostly Q1, noise.
+  `fill="boundary"` takes those that Q2 and Q4 would take in first if the four thresholds moved on together,
+  past the medians, until both hold the target: the far corners of Q1 and Q3 come last;
 - end-of-turn tokens are protected unless asked otherwise: a model that never sees one does not learn to stop;
 - the fill's ties, which the paper leaves open, go to the smaller sample id;
 - token scores are computed and compared in float64; the column of them is rounded to float32.
@@ -29,29 +39,34 @@ from numpy.typing import NDArray
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.methods.ppl import PPL, perplexity
-from scorers.selection.ranking import all_tokens, draws, keep_highest
+from scorers.selection.plane import (
+    ADDED,
+    FILL_Q2,
+    KEPT,
+    LIKE_Q2,
+    Q2,
+    Q4,
+    QUADRANTS,
+    WIDEST,
+    divide,
+    meet_target,
+    place_of,
+)
+from scorers.selection.ranking import all_tokens, draws
 from scorers.shares import check_share, tolerant_floor
 from scorers.signals.columns import SAMPLE_SIGNALS, Bools, Floats, Ints, Signals
 
-QUADRANTS = np.array(["Q1", "Q2", "Q3", "Q4", "band"])
 ENTROPY = SAMPLE_SIGNALS["entropy"]
-# What became of a sample: its place, numbered as in QUADRANTS, or a later correction to meet the target.
-_Q1, _Q2, _Q3, _Q4, _BAND, _FILL_Q2, _FILL_Q4, _TRIMMED = range(8)
-_KEPT = np.isin(np.arange(8), (_Q2, _Q4, _FILL_Q2, _FILL_Q4))
-_TOKENS_PRUNED = np.isin(np.arange(8), (_Q2, _FILL_Q2))
-_ADDED = np.isin(np.arange(8), (_FILL_Q2, _FILL_Q4))
 # Share of the kept samples. To keep 10 % of Alpaca, Dolly or GSM8K none to 7 % are added, 25 %: 23 to 41 %.
-_MANY_ADDED = 0.1
+_MANY_ADDED = 0.2
 
-_WIDEST, _STEPS, _CLOSE_ENOUGH = 0.49, 10, 0.01  # the paper's bisection
-_FLAT = 1e-12  # a min-max range below this is no range
 _BLOCK_TOKENS = 1 << 18  # tokens scored at once: small enough for the cache, large enough for numpy
 
 
 @dataclass(frozen=True, slots=True)
 class QTuningOptions(Options):
-    """`batch_size` is left to the trainer by the paper; 128 samples are a common fine-tuning batch, and few
-    enough to show what batch scope costs while the bisection's tolerance of 0.01 still means something."""
+    """The paper's batch has 8 samples, as in its presets; 128 are a common one in fine-tuning, and enough for
+    the bisection's tolerance of 0.01 to mean something."""
 
     token_keep: float = option(0.5, "share of the response tokens kept in a Q2 sample", above=0, at_most=1)
     neighbour_weight: float = option(
@@ -62,15 +77,26 @@ class QTuningOptions(Options):
     )
     batch_size: int = option(128, "samples in a batch (scope batch only)", at_least=1)
     shuffle: bool = option(False, "form batches in an order drawn from the seed, not in dataset order")
+    fill: Literal["paper", "boundary", "none"] = option(
+        "paper",
+        "what is added where Q2 and Q4 hold too few: the largest |minmax(PPL) - minmax(Ent)|, the paper's "
+        "fill; the closest to the thresholds, in ranks; or nothing, so that fewer are kept (one at least)",
+    )
     exact: bool = option(False, "never keep more than the target: remove the least decided samples over it")
+    budget: Literal["sample", "plane"] = option(
+        "sample",
+        "what shares one budget of tokens: each Q2 sample, as the paper says, or all samples of a plane, "
+        "prompts included, as in the authors' trainer",
+    )
     protect_end: bool = option(True, "never prune end-of-turn tokens; off is the paper's behaviour")
 
 
 class QTuning:
-    """About `share` of the samples, from quadrants 2 and 4; of Q2 samples, `token_keep` of the tokens.
+    """About `share` of the samples, from quadrants 2 and 4 and what fills them up; of Q2 samples,
+    `token_keep` of the tokens.
 
-    Without `exact` a little more than round(share * N) may be kept, never less; in batch scope this holds
-    for each batch, so that at least one sample of each is kept.
+    Without `exact` a little more than round(share * N) may be kept, never less unless `fill` is "none"; in
+    batch scope this holds for each batch, so that at least one sample of each is kept.
     """
 
     name = "qtuning"
@@ -78,7 +104,15 @@ class QTuning:
     paper = "arXiv 2509.23873"
     options = QTuningOptions
     presets: Mapping[str, Mapping[str, Any]] = {
-        f"paper-{samples:g}x{tokens}": {"keep": samples / 100, "token_keep": tokens / 100}
+        f"paper-{samples:g}x{tokens}": {
+            "keep": samples / 100,
+            "token_keep": tokens / 100,
+            "scope": "batch",
+            "batch_size": 8,
+            "shuffle": True,
+            "budget": "plane",
+            "protect_end": False,
+        }
         for samples in (12.5, 25, 50)
         for tokens in (50, 70)
     }
@@ -108,13 +142,31 @@ class QTuning:
             at_least=0,
             always=True,
         ),
-        Column("alpha", "tail share that bisection settled on", "threshold", at_least=0, at_most=_WIDEST),
+        Column("alpha", "tail share that bisection settled on", "threshold", at_least=0, at_most=WIDEST),
         PPL.cut("ppl_low", "quantile alpha"),
         PPL.cut("ppl_high", "quantile 1 - alpha"),
         ENTROPY.cut("entropy_low", "quantile alpha"),
         ENTROPY.cut("entropy_high", "quantile 1 - alpha"),
         Column(
-            "fill_gap", "least |minmax(PPL) - minmax(Ent)| that was added", "threshold", at_least=0, at_most=1
+            "fill_share",
+            "share of the kept samples that are fill, in neither quadrant",
+            "threshold",
+            at_least=0,
+            at_most=1,
+        ),
+        Column(
+            "fill_gap",
+            "least |minmax(PPL) - minmax(Ent)| that was added (fill=paper)",
+            "threshold",
+            at_least=0,
+            at_most=1,
+        ),
+        Column(
+            "fill_alpha",
+            "tail share at which Q2 or Q4 would have taken the last that was added (fill=boundary)",
+            "threshold",
+            at_least=0,
+            at_most=1,
         ),
         Column(
             "trim_gap",
@@ -136,7 +188,7 @@ class QTuning:
         if len(signals) == 0:
             return {"ppl": ppl, "entropy": entropy, "nominal_quadrant": QUADRANTS[:0]}
         high_ppl, high_entropy = ppl > np.median(ppl), entropy > np.median(entropy)
-        nominal = _place(high_ppl, ~high_ppl, high_entropy, ~high_entropy)
+        nominal = place_of(high_ppl, ~high_ppl, high_entropy, ~high_entropy)
         return {"ppl": ppl, "entropy": entropy, "nominal_quadrant": QUADRANTS[nominal]}
 
     def token_scores(self, signals: Signals, options: QTuningOptions) -> Columns:
@@ -156,8 +208,10 @@ class QTuning:
         added or removed to meet the target: that is in its reason.
 
         thresholds: `alpha`, the tail share that bisection settled on, and the four quantiles it means;
-        `fill_gap` and `trim_gap`, the least |minmax(PPL) - minmax(Ent)| that was added and the largest that
-        was removed. In batch scope the first five are medians over the batches, and the gaps the extremes.
+        `fill_share`, how much of what is kept was added; `fill_gap` and `trim_gap`, the least
+        |minmax(PPL) - minmax(Ent)| that was added and the largest that was removed, or `fill_alpha`, the
+        greatest tail share at which a sample was added. In batch scope the first five are medians over the
+        batches, and the gaps and `fill_alpha` the extremes.
         """
         check_share(share)
         n = len(signals)
@@ -167,47 +221,77 @@ class QTuning:
         cuts: list[dict[str, Floats]] = []
         first = 0
         for rows in _batches(signals, options, seed):
-            plane = _divide(ppl[rows], entropy[rows], share)
+            plane = divide(ppl[rows], entropy[rows], share)
             place[rows] = plane.place
-            reason[rows], gaps = _meet_target(plane, signals.ids[rows], share, exact=options.exact)
+            reason[rows], gaps = meet_target(
+                plane, signals.ids[rows], share, options.fill, exact=options.exact
+            )
             batch[rows] = first + np.arange(len(rows))[:, None]
             first += len(rows)
             cuts.append(plane.cuts | gaps)
         columns: Columns = {"quadrant": QUADRANTS[place]}
         if options.scope == "batch":
             columns["batch"] = batch
+        if options.budget == "plane":
+            tokens, over = _keep_of_planes(signals, reason, batch, share, options)
+        else:
+            tokens, over = _keep_of_each(signals, np.flatnonzero(LIKE_Q2[reason]), options), 0
+        kept = int(KEPT[reason].sum())
+        added = {"fill_share": float(ADDED[reason].sum()) / kept} if kept else {}
         return Selection(
-            keep=_KEPT[reason],
+            keep=KEPT[reason],
             reason=reason,
             reasons=_reasons(options),
-            token_keep=_keep_tokens(signals, np.flatnonzero(_TOKENS_PRUNED[reason]), options),
-            thresholds=_summary(cuts),
+            token_keep=tokens,
+            thresholds=_summary(cuts) | added,
             columns=columns,
-            warnings=tuple(_shortage(reason)),
+            warnings=(*_shortage(reason, options), *_overrun(over)),
         )
+
+
+_MEANINGS = (
+    "Q1 harmful noise: high perplexity, high entropy",
+    "Q2 valuable misconception: high perplexity, low entropy",
+    "Q3 redundant knowledge: low perplexity, low entropy",
+    "Q4 calibration data: low perplexity, high entropy",
+    "band: between the thresholds, in no quadrant",
+)
 
 
 def _reasons(options: QTuningOptions) -> tuple[str, ...]:
     pruned = f"kept with {100 * options.token_keep:.6g} % of its tokens"
+    if options.budget == "plane":
+        pruned = "its tokens pruned to the budget of its plane"
+    tail = {Q2: f"; {pruned}", Q4: "; kept whole"}
+    places = [name.split(":")[0] for name in _MEANINGS]
     return (
-        "Q1 harmful noise: high perplexity, high entropy",
-        f"Q2 valuable misconception: high perplexity, low entropy; {pruned}",
-        "Q3 redundant knowledge: low perplexity, low entropy",
-        "Q4 calibration data: low perplexity, high entropy; kept whole",
-        "band: between the thresholds, in no quadrant",
-        f"added to reach the target, perplexity outweighing entropy as in Q2; {pruned}",
-        "added to reach the target, entropy outweighing perplexity as in Q4; kept whole",
+        *(meaning + tail.get(at, "") for at, meaning in enumerate(_MEANINGS)),
+        *(f"fill from {place}: perplexity outweighs entropy as in Q2; {pruned}" for place in places),
+        *(f"fill from {place}: entropy outweighs perplexity as in Q4; kept whole" for place in places),
         "removed to meet the target exactly: in Q2 or Q4, but least decidedly",
     )
 
 
-def _shortage(reason: Ints) -> Iterator[str]:
-    """Whether the quadrants alone hold too few samples, given the reason of each, (N,)."""
-    added, kept = int(_ADDED[reason].sum()), int(_KEPT[reason].sum())
+def _shortage(reason: Ints, options: QTuningOptions) -> Iterator[str]:
+    """Whether much of what is kept is in neither quadrant, given the reason of each sample, (N,)."""
+    added, kept = int(ADDED[reason].sum()), int(KEPT[reason].sum())
     if added > _MANY_ADDED * kept:
+        places = (reason[ADDED[reason]] - FILL_Q2) % len(_MEANINGS)
+        counts = np.bincount(places, minlength=len(_MEANINGS))
+        parts = ", ".join(f"{n:,} from {name}" for name, n in zip(QUADRANTS, counts, strict=True) if n)
+        others = " or ".join(f"fill={each}" for each in ("boundary", "none") if each != options.fill)
         yield (
-            f"qtuning: quadrants 2 and 4 hold only {kept - added:,} of the {kept:,} samples to keep; the "
-            f"other {added:,} were added as the next like them"
+            f"qtuning: {100 * added / kept:.0f} % of the {kept:,} kept samples are fill ({parts}), as "
+            f"quadrants 2 and 4 hold only {kept - added:,}; {others} decides otherwise"
+        )
+
+
+def _overrun(tokens: int) -> Iterator[str]:
+    """Whether samples of Q2 had too few tokens to prune for the budgets of their planes."""
+    if tokens:
+        yield (
+            f"qtuning: {tokens:,} tokens over the budgets of their planes are kept, for Q2 samples have no "
+            "more to prune"
         )
 
 
@@ -227,131 +311,73 @@ def _batches(signals: Signals, options: QTuningOptions, seed: int) -> list[Ints]
     return [array for array in arrays if array.size]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """B batches of n samples, divided."""
-
-    place: Ints  # (B, n), _Q1 to _BAND
-    lean: Floats  # (B, n), minmax(PPL) - minmax(Ent)
-    cuts: dict[str, Floats]  # each (B,)
-
-
-def _divide(ppl: Floats, entropy: Floats, share: float) -> _Plane:
-    """Bisect for the tail share at which Q2 and Q4 hold about `share`, in each batch. Inputs: (B, n)."""
-    ppl_ordered, entropy_ordered = np.sort(ppl, axis=1), np.sort(entropy, axis=1)
-    count = len(ppl)
-    low, high, alpha = np.zeros(count), np.full(count, _WIDEST), np.zeros(count)
-    searching = np.ones(count, dtype=np.bool_)
-    for _ in range(_STEPS):
-        alpha = np.where(searching, (low + high) / 2, alpha)
-        ppl_low, ppl_high = linear_quantile(ppl_ordered, alpha), linear_quantile(ppl_ordered, 1 - alpha)
-        entropy_low = linear_quantile(entropy_ordered, alpha)
-        entropy_high = linear_quantile(entropy_ordered, 1 - alpha)
-        is_low_ppl, is_high_ppl = ppl <= ppl_low[:, None], ppl > ppl_high[:, None]
-        is_low_entropy, is_high_entropy = entropy <= entropy_low[:, None], entropy > entropy_high[:, None]
-        kept = np.mean((is_high_ppl & is_low_entropy) | (is_low_ppl & is_high_entropy), axis=1)
-        searching &= np.abs(kept - share) >= _CLOSE_ENOUGH
-        if not searching.any():
-            break
-        low, high = np.where(kept < share, alpha, low), np.where(kept < share, high, alpha)
-    return _Plane(
-        place=_place(is_high_ppl, is_low_ppl, is_high_entropy, is_low_entropy),
-        lean=_minmax(ppl) - _minmax(entropy),
-        cuts={
-            "alpha": alpha,
-            "ppl_low": ppl_low,
-            "ppl_high": ppl_high,
-            "entropy_low": entropy_low,
-            "entropy_high": entropy_high,
-        },
-    )
-
-
-def _place(high_ppl: Bools, low_ppl: Bools, high_entropy: Bools, low_entropy: Bools) -> Ints:
-    return np.select(
-        [high_ppl & high_entropy, high_ppl & low_entropy, low_ppl & low_entropy, low_ppl & high_entropy],
-        [_Q1, _Q2, _Q3, _Q4],
-        default=_BAND,
-    )
-
-
-def linear_quantile(ordered: Floats, share: Floats) -> Floats:
-    """Linearly interpolated quantile of each row, (B,), equal to `np.quantile` to the last bit.
-
-    ordered: (B, n), sorted along axis 1. share: (B,) in [0, 1]. The bisection asks for forty quantiles of the
-    same values, so they are sorted once.
-    """
-    last = ordered.shape[1] - 1
-    at = last * share
-    left = np.floor(at).astype(np.int64)
-    step = at - left
-    rows = np.arange(len(ordered))
-    a, b = ordered[rows, left], ordered[rows, np.minimum(left + 1, last)]
-    quantile: Floats = np.where(step < 0.5, a + (b - a) * step, b - (b - a) * (1 - step))
-    return quantile
-
-
-def _minmax(values: Floats) -> Floats:
-    """Each row (axis 1) stretched to [0, 1]; a row without range becomes zeros."""
-    lowest = values.min(axis=1, keepdims=True)
-    width = values.max(axis=1, keepdims=True) - lowest
-    stretched = np.zeros_like(values)
-    np.divide(values - lowest, width, out=stretched, where=width >= _FLAT)
-    return stretched
-
-
-def _meet_target(
-    plane: _Plane, ids: NDArray[np.str_], share: float, *, exact: bool
-) -> tuple[Ints, dict[str, Floats]]:
-    """The reason of each sample, (B, n), and the gaps at which batches were filled or trimmed."""
-    reason = plane.place.copy()
-    n = reason.shape[1]
-    target = min(max(round(share * n), 1), n)
-    gap = np.abs(plane.lean)
-    fill_gaps, trim_gaps = [], []
-    for row, kept in enumerate(_KEPT[reason]):
-        over = int(kept.sum()) - target
-        if over < 0:
-            others = np.flatnonzero(~kept)
-            added = others[keep_highest(gap[row, others], ids[row, others], -over)]
-            reason[row, added] = np.where(plane.lean[row, added] >= 0, _FILL_Q2, _FILL_Q4)
-            fill_gaps.append(gap[row, added].min())
-        elif over > 0 and exact:
-            inside = np.flatnonzero(kept)
-            removed = inside[~keep_highest(gap[row, inside], ids[row, inside], target)]
-            reason[row, removed] = _TRIMMED
-            trim_gaps.append(gap[row, removed].max())
-    return reason, {"fill_gap": np.array(fill_gaps), "trim_gap": np.array(trim_gaps)}
-
-
 def _summary(cuts: list[dict[str, Floats]]) -> dict[str, float]:
     merged = {name: np.concatenate([each[name] for each in cuts]) for name in (cuts[0] if cuts else ())}
-    merge = {"fill_gap": np.min, "trim_gap": np.max}
+    merge = {"fill_gap": np.min, "fill_alpha": np.max, "trim_gap": np.max}
     return {name: float(merge.get(name, np.median)(values)) for name, values in merged.items() if len(values)}
 
 
 # Tokens
 
 
-def _keep_tokens(signals: Signals, pruned: Ints, options: QTuningOptions) -> Bools:
-    """Token mask (M,): of each sample in `pruned` the lowest-scored floor(token_keep * |T|), at least one.
+def _keep_of_each(signals: Signals, samples: Ints, options: QTuningOptions) -> Bools:
+    """Token mask (M,): of each of these the lowest-scored floor(token_keep * |T|), at least one.
 
     Ties go to the earlier position. Protected end tokens are kept first and use up budget, but all of them
     stay even when they exceed it.
     """
     mask = all_tokens(signals)
-    for _, tokens, scores in _scored_blocks(signals, pruned, options):
+    for _, tokens, scores in _scored_blocks(signals, samples, options):
         rows, length = scores.shape
         budget = np.full((rows, 1), max(1, tolerant_floor(options.token_keep * length)))
-        if options.protect_end:
-            protected = token_column(signals, "is_end")[tokens].astype(np.bool_)
-            scores[protected] = -np.inf
-            budget = np.maximum(budget, protected.sum(axis=1, keepdims=True))
+        protected = _protect(signals, tokens, scores, options)
+        budget = np.maximum(budget, protected.sum(axis=1, keepdims=True))
         order = np.argsort(scores, axis=1, kind="stable")
         keep = np.empty((rows, length), dtype=np.bool_)
         np.put_along_axis(keep, order, np.arange(length) < budget, axis=1)
         mask[tokens] = keep
     return mask
+
+
+def _keep_of_planes(
+    signals: Signals, reason: Ints, plane: Ints, share: float, options: QTuningOptions
+) -> tuple[Bools, int]:
+    """Token mask (M,), and by how many tokens all planes together are over their budgets.
+
+    plane: (N,), numbered from 0. Of equal scores the greater sample id goes first, then the later position.
+    """
+    mask = all_tokens(signals)
+    if options.token_keep == 1:
+        return mask, 0
+    positions = np.maximum(sample_column(signals, "n_tokens") - 1, 0)  # those that something predicts
+    whole = np.bincount(plane, weights=positions)
+    dropped = np.bincount(plane, weights=positions * ~KEPT[reason], minlength=len(whole))
+    excess = np.maximum(whole - np.rint(whole * share * options.token_keep) - dropped, 0).astype(np.int64)
+    rank = np.empty(len(signals), dtype=np.int64)
+    rank[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
+    samples = np.flatnonzero(LIKE_Q2[reason] & (excess[plane] > 0))
+    found: list[tuple[Ints, Floats, Ints]] = []
+    for rows, tokens, scores in _scored_blocks(signals, samples, options):
+        free = ~_protect(signals, tokens, scores, options)
+        free[np.arange(len(rows)), np.argmin(scores, axis=1)] = False
+        found.append((tokens[free], scores[free], np.repeat(rows, free.sum(axis=1))))
+    if found:
+        tokens, scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.lexsort((-tokens, -rank[rows], -scores, plane[rows]))
+        count = np.bincount(plane[rows], minlength=len(excess))
+        place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+        mask[tokens[order[place < np.repeat(excess, count)]]] = False
+        excess = np.maximum(excess - count, 0)
+    return mask, int(excess.sum())
+
+
+def _protect(signals: Signals, tokens: Ints, scores: Floats, options: QTuningOptions) -> Bools:
+    """Which tokens (R, L) may not be pruned; their scores become the lowest."""
+    if not options.protect_end:
+        return np.zeros(tokens.shape, dtype=np.bool_)
+    protected = token_column(signals, "is_end")[tokens].astype(np.bool_)
+    scores[protected] = -np.inf
+    return protected
 
 
 def _scored_blocks(

@@ -76,7 +76,7 @@ class SemDeDup:
     title = "SemDeDup: semantic duplicates within k-means groups of embeddings"
     paper = "arXiv 2303.09540"
     options = SemDeDupOptions
-    presets: Mapping[str, Mapping[str, Any]] = {"paper-half": {"keep": 0.5}}
+    presets: Mapping[str, Mapping[str, Any]] = {"half": {"keep": 0.5}}
     columns: tuple[Column, ...] = (
         SIMILARITY,
         Column("cluster", "k-means group", kind="whole", at_least=0),

@@ -62,6 +62,13 @@ def ranked_selection(
     )
 
 
+def middle_ranks(values: Floats) -> Floats:
+    """0-based rank of each value, (N,); equal values share the mean of the ranks that they cover."""
+    ordered = np.sort(values)
+    first, after = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return (first + after - 1) / 2
+
+
 def all_tokens(signals: Signals) -> Bools:
     """The token mask (M,) of a method that prunes no tokens."""
     return np.ones(int(signals.offsets[-1]), dtype=np.bool_)

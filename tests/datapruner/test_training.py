@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from torch.nn import functional as F
 
 from datapruner.training import MicroBatch, QTuningMixin, StepPruning
+from scorers.method import Selection
 from scorers.methods.qtuning import QTuning
 from scorers.signals.columns import Signals
 from tests import proxies
@@ -107,8 +108,10 @@ def trainer(folder: Path, *, collator: Any = padded, **settings: Any) -> Pruning
     )
 
 
-def kept_by_the_method(model: Any, samples: list[Row], pruning: StepPruning) -> list[Row]:
-    """The rows that Q-Tuning keeps of these, by signals of one row at a time in fp64."""
+def chosen_by_the_method(
+    model: Any, samples: list[Row], pruning: StepPruning
+) -> tuple[Selection, Signals, list[Any]]:
+    """What Q-Tuning selects of these, by signals of one row at a time in fp64; these, and where they are."""
     model = model.double()
     nll, entropy, position = [], [], []
     for each in samples:
@@ -120,7 +123,8 @@ def kept_by_the_method(model: Any, samples: list[Row], pruning: StepPruning) -> 
         entropy.append(-(log_p.exp() * log_p).sum(-1).numpy())
         position.append(where.numpy())
     model.float()
-    is_end = [np.array(each["input_ids"])[at] == END for each, at in zip(samples, position, strict=True)]
+    ends = [END] if pruning.end_tokens is None else list(pruning.end_tokens)
+    is_end = [np.isin(np.array(s["input_ids"])[at], ends) for s, at in zip(samples, position, strict=True)]
     signals = Signals(
         ids=np.array([f"{i:03}" for i in range(len(samples))]),
         samples={
@@ -137,6 +141,12 @@ def kept_by_the_method(model: Any, samples: list[Row], pruning: StepPruning) -> 
     )
     options = pruning.options()
     found = QTuning().select(signals, QTuning().scores(signals, options, 0), pruning.keep, options, 0)
+    return found, signals, position
+
+
+def kept_by_the_method(model: Any, samples: list[Row], pruning: StepPruning) -> list[Row]:
+    """The rows that Q-Tuning keeps of these."""
+    found, signals, position = chosen_by_the_method(model, samples, pruning)
     kept = []
     for i, each in enumerate(samples):
         mask = found.token_keep[signals.offsets[i] : signals.offsets[i + 1]]
@@ -175,6 +185,20 @@ def test_a_step_trains_what_the_method_keeps_of_its_rows(tmp_path: Path, collato
     handed_on, count = run.handed_on[0]
     assert [row for batch in handed_on for row in shown(batch)] == kept
     assert count == sum(label != -100 for row in kept for label in row["labels"])
+
+
+def test_the_published_way_divides_each_micro_batch_with_a_budget_of_its_own_end_tokens_too(
+    tmp_path: Path,
+) -> None:
+    pruning = StepPruning.published(0.5, 0.5)
+    assert (pruning.budget, pruning.end_tokens) == ("plane", ())
+    run = trainer(tmp_path, max_steps=1, pruning=pruning, per_device_train_batch_size=8)
+    batches = first_step(run)
+    kept = [kept_by_the_method(run.model, batch, pruning) for batch in batches]
+    together = kept_by_the_method(run.model, [row for batch in batches for row in batch], pruning)
+    run.train()
+    assert [shown(batch) for batch in run.handed_on[0][0]] == kept
+    assert [row for part in kept for row in part] != together
 
 
 # By itself, TRL asks transformers for something by its old name.
@@ -314,10 +338,13 @@ def test_the_rows_are_read_without_dropout_and_the_model_goes_on_training(tmp_pa
 
 
 def test_the_logs_say_what_was_kept_and_what_it_cost(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
+    pruning = StepPruning(keep=0.75)
+    run = trainer(tmp_path, pruning=pruning)
+    first = chosen_by_the_method(run.model, [row for batch in first_step(run) for row in batch], pruning)
     run.train()
     logs = [each for each in run.state.log_history if "loss" in each]
     assert len(logs) == 2
+    assert logs[0]["pruning/fill"] == first[0].thresholds["fill_share"] > 0
     for log, (batches, count), step in zip(logs, run.handed_on, (0, 1), strict=True):
         taken = [
             r for b in list(run.get_train_dataloader().batch_sampler)[3 * step : 3 * step + 3] for r in b
@@ -360,7 +387,18 @@ def test_left_padded_rows_are_found_where_they_stand() -> None:
     assert [(row.start, row.stop) for row in found] == [(total - width, total) for width in widths]
 
 
-@pytest.mark.parametrize(("name", "value"), [("keep", 0.0), ("keep", 1.5), ("token_keep", 0.0)])
-def test_shares_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=r"share|token_keep"):
-        StepPruning(**{"keep": 0.5, name: value})
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("keep", 0.0, "share"),
+        ("keep", 1.5, "share"),
+        ("token_keep", 0.0, "token_keep"),
+        ("fill", "all", "fill"),
+        ("budget", "batch", "budget"),
+        ("plane", "epoch", "plane is 'epoch': allowed is one of 'step', 'micro-batch'"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: Any, said: str) -> None:
+    given: dict[str, Any] = {"keep": 0.5, name: value}
+    with pytest.raises(ValueError, match=said):
+        StepPruning(**given)

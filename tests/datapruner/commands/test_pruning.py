@@ -125,11 +125,11 @@ def test_a_run_file_replays_to_the_same_bytes(
 @pytest.mark.slow
 def test_several_methods_score_together(pruned_home: PrunedHome, command: Command, tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
-    arguments = ["score", pruned_home.rows, "-m", "qtuning", "-m", "donod", "-o", "donod.don_sign=-1"]
+    arguments = ["score", pruned_home.rows, "-m", "qtuning", "-m", "donod", "-o", "donod.don_sign=1"]
     arguments += ["--max-length", "64", "--overflow", "error"]
     document = command(*arguments, "--out", out, "--json", home=pruned_home.home).json
     chosen = {each["name"]: each["options"] for each in document["config"]["methods"]}
-    assert chosen == {"qtuning": {}, "donod": {"don_sign": -1}}
+    assert chosen == {"qtuning": {}, "donod": {"don_sign": 1}}
     assert document["measured"] == 0
     scores = pl.read_parquet(out)
     assert {"ppl", "entropy", "don", "nod", "donod"} <= set(scores.columns)

@@ -50,7 +50,7 @@ def test_given_options_win_over_those_of_the_preset() -> None:
             "method donod: option learning_rate is 0: allowed is a number over 0",
         ),
         ("qtuning", {"scope": "all"}, None, "option scope is 'all': allowed is one of 'corpus', 'batch'"),
-        ("donod", {}, "best", r"method donod has no preset 'best' \(known: paper\)"),
+        ("donod", {}, "best", r"method donod has no preset 'best' \(known: share-30\)"),
         ("length", {}, "paper", r"method length has no preset 'paper' \(known: none\)"),
         ("topsis", {"criteria": "pppl:high"}, None, "method topsis: criterion 'pppl' is no score; known are"),
     ],

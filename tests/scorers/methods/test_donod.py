@@ -86,10 +86,11 @@ def slow_donod(signals: Signals, options: DonodOptions, share: float) -> set[str
     ):
         eta = options.learning_rate
         after = math.sqrt(norm_w**2 - 2 * eta * dot + eta**2 * norm_g**2)
-        don.append(options.don_sign * (norm_w - after))
+        don.append(norm_w - after)
         nod.append(eta * norm_g)
     table = np.column_stack((don, nod))
-    closeness = topsis(table, [options.don_weight, options.nod_weight], ["high", "low"])
+    don_end = {1: "high", -1: "low"}[options.don_sign]
+    closeness = topsis(table, [options.don_weight, options.nod_weight], [don_end, "low"])
     ranked = sorted(zip((-closeness).tolist(), signals.ids.tolist(), strict=True))
     return {name for _, name in ranked[: max(1, math.ceil(share * len(signals) - 1e-9))]}
 
@@ -109,12 +110,29 @@ def test_the_kept_samples_are_those_of_plain_python(n: int, tied: bool, sign: An
         assert selection.token_keep.all()
 
 
-def test_the_sign_option_turns_don_round() -> None:
-    signals = make_signals(20)
-    plus = Donod().scores(signals, DonodOptions(), 0)
-    minus = Donod().scores(signals, DonodOptions(don_sign=-1), 0)
-    assert np.array_equal(plus["don"], -minus["don"].astype(float))
-    assert np.array_equal(plus["nod"], minus["nod"])
+def test_don_is_before_less_after_whichever_end_is_kept_and_by_default_that_is_the_low_one() -> None:
+    signals = make_signals(200)
+    high, low = (Donod().scores(signals, DonodOptions(don_sign=sign), 0) for sign in (1, -1))
+    for name in ("don", "nod"):
+        assert np.array_equal(high[name], low[name]), name
+    assert np.array_equal(Donod().scores(signals, DonodOptions(), 0)["donod"], low["donod"])
+    kept = [Donod().select(signals, scores, 0.5, DonodOptions(), 0).keep for scores in (high, low)]
+    means = [float(high["don"][keep].mean()) for keep in kept]
+    assert means[0] > means[1]
+
+
+def test_an_answer_that_surprises_more_than_expected_is_dropped_first() -> None:
+    # <W, G> is mean(nll - H): noise, then the answers that the model expects
+    dots = [9.0, 8.0, 0.1, 0.0, -0.1, -0.2]
+    signals = sample_signals(head_grad_norm=[2.0] * 6, head_grad_dot=dots, head_norm=[50.0] * 6)
+
+    def kept(**options: Any) -> list[bool]:
+        given = DonodOptions(**options)
+        scores = Donod().scores(signals, given, 0)
+        return [bool(x) for x in Donod().select(signals, scores, 4 / 6, given, 0).keep]
+
+    assert kept() == [False, False, True, True, True, True]
+    assert kept(don_sign=1) == [True, True, True, True, False, False]
 
 
 def test_the_needed_signals_follow_the_tied_option_and_no_other_is_read() -> None:
@@ -149,8 +167,8 @@ def test_samples_that_are_all_alike_are_kept_by_id() -> None:
     selection = Donod().select(signals, scores, 0.3, DonodOptions(), 0)
     assert set(ids[selection.keep]) == set(sorted(ids.tolist())[:3])
     assert {selection.reasons[i] for i in selection.reason} == {
-        "DONOD closeness among the highest 30 %",
-        "DONOD closeness not among the highest 30 %",
+        "DONOD closeness (to low DON, low NOD) among the highest 30 %",
+        "DONOD closeness (to low DON, low NOD) not among the highest 30 %",
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.method import Selection
-from scorers.methods.qtuning import QTuning, QTuningOptions, linear_quantile
+from scorers.methods.qtuning import QTuning, QTuningOptions
 from scorers.selection.ranking import draws
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder, sample_ids, sample_signals
@@ -22,10 +22,6 @@ def run(signals: Signals, share: float, options: QTuningOptions | None = None, s
     return QTuning().select(signals, QTuning().scores(signals, options, seed), share, options, seed)
 
 
-def verdicts(selection: Selection) -> list[str]:
-    return [selection.reasons[i].split(":")[0].split(",")[0] for i in selection.reason]
-
-
 # --- the plane, slowly
 
 
@@ -34,10 +30,33 @@ def slow_minmax(values: list[float]) -> list[float]:
     return [0.0 if highest - lowest < 1e-12 else (x - lowest) / (highest - lowest) for x in values]
 
 
+def half_ranks(values: list[float]) -> list[int]:
+    return [2 * sum(y < x for y in values) + sum(y == x for y in values) - 1 for x in values]
+
+
+def slow_alphas(ppl: list[float], ent: list[float]) -> tuple[list[int], list[int]]:
+    """The tail, in half ranks, at which each sample comes into Q2 or Q4 as all four thresholds move on
+    together, and by how many half ranks its perplexity is over its entropy."""
+    last, error, doubt = 2 * (len(ppl) - 1), half_ranks(ppl), half_ranks(ent)
+    found = []
+    for e, d in zip(error, doubt, strict=True):
+        tail = 0
+        while not ((e >= last - tail and d <= tail) or (e <= tail and d >= last - tail)):
+            tail += 1
+        found.append(tail)
+    return found, [e - d for e, d in zip(error, doubt, strict=True)]
+
+
 def slow_plane(
-    ppl: list[float], ent: list[float], ids: list[str], r_sample: float, exact: bool = False
+    ppl: list[float],
+    ent: list[float],
+    ids: list[str],
+    r_sample: float,
+    exact: bool = False,
+    fill: str = "paper",
 ) -> tuple[list[str], list[str], dict[str, float]]:
-    """What happens to each sample of one batch ("Q2", "fill Q4", ...), its quadrant, and the thresholds."""
+    """What happens to each sample of one batch ("Q2", "fill Q4 from Q1", ...), its quadrant, and the
+    thresholds."""
     n = len(ppl)
     lo, hi = 0.0, 0.49
     for _ in range(10):
@@ -63,11 +82,14 @@ def slow_plane(
     lean = [p - e for p, e in zip(slow_minmax(ppl), slow_minmax(ent), strict=True)]
     target = min(max(round(r_sample * n), 1), n)
     kept = [i for i in range(n) if q2[i] or q4[i]]
-    if len(kept) < target:
-        others = sorted((i for i in range(n) if i not in kept), key=lambda i: (-abs(lean[i]), ids[i]))
-        for i in others[: target - len(kept)]:
-            fate[i] = "fill Q2" if lean[i] >= 0 else "fill Q4"
-    elif exact:
+    if len(kept) < (1 if fill == "none" else target):
+        order, leaning = [-abs(x) for x in lean], [*lean]
+        if fill == "boundary":
+            order, leaning = map(list, slow_alphas(ppl, ent))  # type: ignore[assignment]
+        others = sorted((i for i in range(n) if i not in kept), key=lambda i: (order[i], ids[i]))
+        for i in others[: (1 if fill == "none" else target) - len(kept)]:
+            fate[i] = f"fill {'Q2' if leaning[i] >= 0 else 'Q4'} from {quadrant[i]}"
+    elif len(kept) > target and exact:
         ranked = sorted(kept, key=lambda i: (-abs(lean[i]), ids[i]))
         for i in ranked[target:]:
             fate[i] = "trimmed"
@@ -81,7 +103,17 @@ def slow_plane(
     return fate, quadrant, cuts
 
 
-FATES = ["Q1", "Q2", "Q3", "Q4", "band", "fill Q2", "fill Q4", "trimmed"]
+PLACES = ["Q1", "Q2", "Q3", "Q4", "band"]
+FATES = [*PLACES, *(f"fill {like} from {place}" for like in ("Q2", "Q4") for place in PLACES), "trimmed"]
+
+
+def is_kept(fate: str) -> bool:
+    return fate in ("Q2", "Q4") or fate.startswith("fill")
+
+
+def loses_tokens(fate: str) -> bool:
+    return fate == "Q2" or fate.startswith("fill Q2")
+
 
 smooth = st.floats(0, 12)
 tied = st.sampled_from([0.0, 0.1, 1.0, 1.0 + 1e-15, 2.5])
@@ -95,23 +127,28 @@ shares = st.sampled_from([0.001, 0.125, 0.25, 0.3, 0.5, 0.75, 1.0]) | st.floats(
 
 
 @settings(max_examples=250)
-@given(planes, shares, st.booleans())
+@given(planes, shares, st.booleans(), st.sampled_from(["paper", "paper", "boundary", "none"]))
 def test_samples_are_divided_filled_and_trimmed_as_in_the_pseudo_code(
-    plane: list[tuple[float, float]], share: float, exact: bool
+    plane: list[tuple[float, float]], share: float, exact: bool, fill: Any
 ) -> None:
     signals = sample_signals(nll=[p for p, _ in plane], entropy=[e for _, e in plane])
-    options = QTuningOptions(exact=exact)
+    options = QTuningOptions(exact=exact, fill=fill)
     scores = QTuning().scores(signals, options, 0)
     selection = QTuning().select(signals, scores, share, options, 0)
     fate, quadrant, cuts = slow_plane(
-        scores["ppl"].tolist(), scores["entropy"].tolist(), signals.ids.tolist(), share, exact
+        scores["ppl"].tolist(), scores["entropy"].tolist(), signals.ids.tolist(), share, exact, fill
     )
     assert [FATES[i] for i in selection.reason] == fate
     assert selection.columns["quadrant"].tolist() == quadrant
     assert {name: selection.thresholds[name] for name in cuts} == cuts
-    assert selection.keep.tolist() == [f in ("Q2", "Q4", "fill Q2", "fill Q4") for f in fate]
+    assert selection.keep.tolist() == [is_kept(f) for f in fate]
     target = min(max(round(share * len(plane)), 1), len(plane))
-    assert selection.keep.sum() == target if exact else selection.keep.sum() >= target
+    kept = int(selection.keep.sum())
+    assert kept >= (1 if fill == "none" else target)
+    assert kept <= target or not exact
+    filled = sum(f.startswith("fill") for f in fate)
+    assert selection.thresholds["fill_share"] == filled / kept
+    assert bool(selection.warnings) == (filled > 0.2 * kept)
 
 
 @pytest.mark.parametrize("share", [0.125, 0.25, 0.5])
@@ -126,14 +163,39 @@ def test_a_thousand_samples_are_divided_as_in_the_pseudo_code(share: float) -> N
     assert {"Q1", "Q2", "Q3", "Q4"} <= set(fate)
 
 
-@given(
-    st.lists(st.floats(1, 1e6) | st.just(3.0) | st.just(8e307), min_size=1, max_size=40),
-    st.lists(st.floats(0, 1) | st.sampled_from([0, 0.5, 1]), min_size=1, max_size=5),
-)
-def test_quantiles_are_those_of_numpy_to_the_last_bit(values: list[float], shares: list[float]) -> None:
-    ordered = np.sort(np.array([values] * len(shares)), axis=1)
-    expected = [float(np.quantile(values, share)) for share in shares]
-    assert linear_quantile(ordered, np.array(shares, dtype=np.float64)).tolist() == expected
+def correlated(n: int = 400) -> Signals:
+    """Samples whose perplexity follows their entropy, with a few perplexities far beyond all others."""
+    rng = np.random.default_rng(3)
+    entropy = rng.uniform(1, 4, n)
+    nll = entropy + rng.normal(0, 0.4, n)
+    nll[:5] += 4
+    return sample_signals(nll=nll, entropy=entropy)
+
+
+def test_fill_is_named_with_the_place_it_is_from_and_warned_of() -> None:
+    selection = run(correlated(), 0.5)
+    said = [selection.reasons[i] for i in selection.reason[selection.keep]]
+    filled = [reason for reason in said if reason.startswith("fill from ")]
+    assert len(said) == 200
+    assert selection.thresholds["fill_share"] == len(filled) / 200 > 0.5
+    noise = sum(reason.startswith("fill from Q1 harmful noise: ") for reason in filled)
+    assert noise > 0.9 * len(filled)
+    [warning] = selection.warnings
+    assert f"{len(filled) / 2:.0f} % of the 200 kept samples are fill ({noise} from Q1" in warning
+    assert f"quadrants 2 and 4 hold only {200 - len(filled)}; fill=boundary or fill=none decides" in warning
+
+
+def test_filling_from_the_boundary_leaves_the_far_corners_and_no_fill_keeps_fewer() -> None:
+    signals = correlated()
+    rank = {name: np.argsort(np.argsort(signals.samples[name])) for name in ("nll", "entropy")}
+    noise = (rank["nll"] > 340) & (rank["entropy"] > 340)
+    kept = {fill: run(signals, 0.5, QTuningOptions(fill=fill)).keep for fill in ("paper", "boundary", "none")}
+    assert noise.sum() > 30
+    assert (kept["paper"] & noise).sum() > 0.9 * noise.sum()
+    assert not (kept["boundary"] & noise).any()
+    assert kept["paper"].sum() == kept["boundary"].sum() == 200
+    assert kept["none"].sum() < 100
+    assert not (kept["none"] & ~(kept["paper"] & kept["boundary"])).any()
 
 
 def test_the_reasons_say_what_each_quadrant_means_and_how_many_tokens_stay() -> None:
@@ -155,12 +217,13 @@ def test_the_reasons_say_what_each_quadrant_means_and_how_many_tokens_stay() -> 
 
 def test_constant_signals_are_filled_by_id_and_count_as_q2() -> None:
     ids = sample_ids(8)
-    selection = run(sample_signals(ids, nll=[1.0] * 8, entropy=[2.0] * 8), 0.5)
+    options = QTuningOptions(token_keep=0.3)
+    selection = run(sample_signals(ids, nll=[1.0] * 8, entropy=[2.0] * 8), 0.5, options)
     assert set(ids[selection.keep]) == set(sorted(ids.tolist())[:4])
-    assert {selection.reasons[i].split(",")[0] for i in selection.reason[selection.keep]} == {
-        "added to reach the target"
+    assert {selection.reasons[i] for i in selection.reason[selection.keep]} == {
+        "fill from Q3 redundant knowledge: perplexity outweighs entropy as in Q2; "
+        "kept with 30 % of its tokens"
     }
-    assert all("as in Q2" in selection.reasons[i] for i in selection.reason[selection.keep])
     assert selection.thresholds["fill_gap"] == 0
 
 
@@ -316,7 +379,7 @@ def test_the_highest_scored_tokens_of_q2_samples_are_pruned_and_no_others(
     for sample, fate in enumerate(FATES[i] for i in selection.reason):
         span = slice(int(signals.offsets[sample]), int(signals.offsets[sample + 1]))
         mask = selection.token_keep[span].tolist()
-        if fate in ("Q2", "fill Q2"):
+        if loses_tokens(fate):
             pruned += 1
             scores = slow_token_scores(signals, sample, 0.5)
             assert mask == slow_token_mask(
@@ -338,10 +401,55 @@ def test_a_pruned_sample_keeps_its_budget_at_least_one_token_and_its_protected_e
         span = slice(int(signals.offsets[sample]), int(signals.offsets[sample + 1]))
         mask, ends = selection.token_keep[span], signals.tokens["is_end"][span]
         length, protected = len(mask), int(ends.sum()) if protect else 0
-        whole = fate not in ("Q2", "fill Q2")
+        whole = not loses_tokens(fate)
         # whole numbers: hundredths * length // 100 is the exact floor
         assert mask.sum() == (length if whole else max(1, hundredths * length // 100, protected))
         assert mask[ends].all() or not protect
+
+
+@pytest.mark.parametrize("scope", ["corpus", "batch"])
+@pytest.mark.parametrize("protect", [True, False])
+@pytest.mark.parametrize(("share", "token_keep"), [(0.25, 0.5), (0.5, 0.7), (0.5, 0.05), (0.25, 1.0)])
+def test_the_samples_of_a_plane_share_a_budget_as_in_the_authors_trainer(
+    scope: Any, protect: bool, share: float, token_keep: float
+) -> None:
+    signals = make_signals(90, seed=17, max_response=20)
+    coarse = np.round(signals.tokens["nll"].astype(np.float64)).astype(np.float32)
+    signals = Signals(signals.ids, signals.samples, {**signals.tokens, "nll": coarse}, signals.offsets)
+    options = QTuningOptions(
+        token_keep=token_keep, protect_end=protect, scope=scope, batch_size=8, shuffle=True, budget="plane"
+    )
+    selection = run(signals, share, options, seed=5)
+    fates = [FATES[i] for i in selection.reason]
+    plane = selection.columns["batch"].tolist() if scope == "batch" else [0] * 90
+    is_end = signals.tokens["is_end"]
+    expected, over = np.ones(len(is_end), np.bool_), 0
+    for number in sorted(set(plane)):
+        rows = [i for i in range(90) if plane[i] == number]
+        attended = {i: int(signals.samples["n_tokens"][i]) - 1 for i in rows}
+        total = sum(attended.values())
+        drop = total - round(total * share * token_keep)
+        drop -= sum(attended[i] for i in rows if not is_kept(fates[i]))
+        free = []
+        for i in rows:
+            first, end = int(signals.offsets[i]), int(signals.offsets[i + 1])
+            scores = slow_token_scores(signals, i, 0.5)
+            guarded = [protect and bool(is_end[t]) for t in range(first, end)]
+            lowest = min(range(end - first), key=lambda t: (not guarded[t], scores[t], t))
+            if loses_tokens(fates[i]):
+                free += [
+                    (scores[t], signals.ids[i], t, first + t)
+                    for t in range(end - first)
+                    if t != lowest and not guarded[t]
+                ]
+        drop = max(0, drop) if token_keep < 1 else 0
+        for *_, token in sorted(free)[max(0, len(free) - drop) :]:
+            expected[token] = False
+        over += max(0, drop - len(free))
+    assert np.array_equal(selection.token_keep, expected)
+    said = [w for w in selection.warnings if f"{over:,} tokens over the budgets" in w]
+    assert len(said) == (1 if over else 0)
+    assert expected.all() == (token_keep == 1)
 
 
 def test_the_budget_is_the_exact_floor_where_floating_point_is_a_hair_below() -> None:
@@ -403,6 +511,8 @@ def test_end_tokens_are_only_read_to_be_protected() -> None:
         ("batch_size", 12.0, "a whole number at least 1"),
         ("shuffle", "yes", "true or false"),
         ("exact", None, "true or false"),
+        ("fill", "all", "one of 'paper', 'boundary', 'none'"),
+        ("budget", "batch", "one of 'sample', 'plane'"),
         ("protect_end", 0, "true or false"),
     ],
 )

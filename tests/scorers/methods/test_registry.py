@@ -129,15 +129,16 @@ def test_presets_and_options_explain_themselves(method: Method[Any]) -> None:
 
 
 def test_the_published_settings_of_both_papers_are_presets() -> None:
+    trainer = {"scope": "batch", "batch_size": 8, "shuffle": True, "budget": "plane", "protect_end": False}
     assert dict(get("qtuning").presets) == {
-        "paper-12.5x50": {"keep": 0.125, "token_keep": 0.5},
-        "paper-12.5x70": {"keep": 0.125, "token_keep": 0.7},
-        "paper-25x50": {"keep": 0.25, "token_keep": 0.5},
-        "paper-25x70": {"keep": 0.25, "token_keep": 0.7},
-        "paper-50x50": {"keep": 0.5, "token_keep": 0.5},
-        "paper-50x70": {"keep": 0.5, "token_keep": 0.7},
+        "paper-12.5x50": {"keep": 0.125, "token_keep": 0.5, **trainer},
+        "paper-12.5x70": {"keep": 0.125, "token_keep": 0.7, **trainer},
+        "paper-25x50": {"keep": 0.25, "token_keep": 0.5, **trainer},
+        "paper-25x70": {"keep": 0.25, "token_keep": 0.7, **trainer},
+        "paper-50x50": {"keep": 0.5, "token_keep": 0.5, **trainer},
+        "paper-50x70": {"keep": 0.5, "token_keep": 0.7, **trainer},
     }
-    assert dict(get("donod").presets) == {"paper": {"keep": 0.3}}
+    assert dict(get("donod").presets) == {"share-30": {"keep": 0.3}}
 
 
 # Options with which a method writes what it does not write by default.
@@ -145,7 +146,10 @@ OTHERWISE: dict[str, list[dict[str, Any]]] = {
     "donod": [{"tied_exact": True}],
     "el2n": [{"cut_hardest": 0.2}],
     "ppl": [{"prefer": "middle"}],
-    "qtuning": [{"scope": "batch", "batch_size": 10, "exact": True}],
+    "qtuning": [
+        {"scope": "batch", "batch_size": 10, "exact": True},
+        {"scope": "batch", "batch_size": 10, "fill": "boundary"},
+    ],
 }
 
 

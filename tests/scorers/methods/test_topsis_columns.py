@@ -18,7 +18,7 @@ TOPSIS = get("topsis")
 
 def test_donod_is_topsis_over_don_and_nod() -> None:
     signals = make_signals(200, seed=1)
-    options = TopsisOptions("donod.don:high:0.5,donod.nod:low:0.5")
+    options = TopsisOptions("donod.don:low:0.5,donod.nod:low:0.5")
     scores = TOPSIS.scores(signals, options, 0)
     donod = Donod().scores(signals, DonodOptions(), 0)
     assert np.array_equal(scores["topsis"], donod["donod"])

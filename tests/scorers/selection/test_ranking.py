@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers.selection.ranking import draws, keep_highest
+from scorers.selection.ranking import draws, keep_highest, middle_ranks
 from tests.signal_factory import sample_ids
 
 
@@ -34,6 +34,12 @@ def test_the_highest_are_kept_and_ties_go_to_the_smaller_id(
     keep = keep_highest(np.array(values), ids, count)
     assert keep.sum() == min(count, len(values))
     assert set(ids[keep]) == slow_top(values, ids.tolist(), count)
+
+
+@given(values_with_ties)
+def test_equal_values_share_the_middle_of_the_ranks_that_they_cover(values: list[float]) -> None:
+    ranks = [sum(y < x for y in values) + (sum(y == x for y in values) - 1) / 2 for x in values]
+    assert middle_ranks(np.array(values)).tolist() == ranks
 
 
 @given(values_with_ties, st.integers(0, 45), st.randoms(use_true_random=False))
