@@ -299,7 +299,8 @@ def test_a_method_shows_its_options_presets_and_columns(command: Command) -> Non
     about = command("methods", "qtuning", "--json").json
     option = {option["name"]: option for option in about["options"]}["token_keep"]
     assert (option["default"], option["allowed"]) == (0.5, "a number over 0 and at most 1")
-    assert about["presets"]["paper-12.5x50"] == {"keep": 0.125, "token_keep": 0.5}
+    paper = about["presets"]["paper-12.5x50"]
+    assert (paper["keep"], paper["token_keep"], paper["batch_size"]) == (0.125, 0.5, 8)
     alpha = {column["name"]: column for column in about["columns"]}["alpha"]
     assert (alpha["of"], alpha["at_least"], alpha["at_most"]) == ("threshold", 0, 0.49)
 

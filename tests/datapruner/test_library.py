@@ -371,11 +371,12 @@ def test_the_tied_gradient_is_measured_only_when_a_method_asks_for_it(
 def test_a_preset_brings_its_share_and_options_and_given_ones_win(prune: Prune) -> None:
     n = len(tiny_model.MEASURED)
     paper = prune(preset="paper-25x70")
-    assert paper.run.config.methods[0].options == {"token_keep": 0.7}
+    options = paper.run.config.methods[0].options
+    assert (options["token_keep"], options["scope"]) == (0.7, "batch")
     assert n * 0.25 - 1 <= paper.report.kept < n * 0.5
     changed = prune(preset="paper-25x70", keep=0.75, token_keep=0.2)
     assert changed.report.kept >= n * 0.7
-    assert changed.run.config.methods[0].options == {"token_keep": 0.2}
+    assert changed.run.config.methods[0].options == options | {"token_keep": 0.2}
 
 
 def test_progress_is_reported_in_stages_and_reaches_the_number_of_samples(

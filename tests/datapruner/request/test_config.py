@@ -28,8 +28,9 @@ def test_every_preset_of_every_method_is_a_valid_choice_with_a_share(method: Any
 def test_given_options_win_over_those_of_the_preset() -> None:
     choice, share = MethodChoice.of("qtuning", {"token_keep": 0.9, "exact": True}, "paper-12.5x50")
     assert share == 0.125
-    assert choice.options == {"token_keep": 0.9, "exact": True}
-    assert choice.parsed().token_keep == 0.9
+    assert choice.options["token_keep"] == choice.parsed().token_keep == 0.9
+    assert choice.options["exact"] is True
+    assert choice.options["scope"] == "batch"
 
 
 @pytest.mark.parametrize(

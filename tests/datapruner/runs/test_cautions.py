@@ -75,13 +75,14 @@ def test_a_token_budget_that_the_next_selection_goes_beyond_is_told() -> None:
     assert warned("ppl", Keep(tokens=10_000), signals) == []  # all there is
 
 
-def test_quadrants_that_hold_too_few_are_told_with_how_many_were_added() -> None:
+def test_quadrants_that_hold_too_few_are_told_with_how_much_is_fill() -> None:
     choice = MethodChoice.of("qtuning", {})[0]
     found = score(SIGNALS, [choice], Keep(share=0.75), 0)
     assert found.selection is not None
     reasons = np.array(found.selection.reasons)[found.selection.reason[found.selection.keep]]
-    added = sum(reason.startswith("added") for reason in reasons.tolist())
-    assert f"hold only {150 - added} of the 150 samples to keep; the other {added} were" in found.warnings[0]
+    added = sum(reason.startswith("fill from") for reason in reasons.tolist())
+    assert f"{added / 1.5:.0f} % of the 150 kept samples are fill" in found.warnings[0]
+    assert f"hold only {150 - added}; fill=" in found.warnings[0]
     assert warned("qtuning", Keep(share=0.1)) == []
 
 
