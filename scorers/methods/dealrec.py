@@ -9,8 +9,9 @@ Notable choices:
   projected head gradients, with an exact damped solve (`influence`);
 - effort is by default the norm of the whole head gradient, which the forward pass gives; `effort="lora"` is
   the paper's, the gradient of the last `v_proj.lora_B` (`lora_effort`);
-- presets are the published method whole, with LiSSA and LoRA effort, and take as long; 2 % is what the paper
-  says of its 1,024 samples, which is so for Games (49,156);
+- presets are all settings of the authors' code, with LiSSA and LoRA effort, and take as long. The models are
+  the run's: its proxy is in place of the surrogate that the paper trains on the corpus, and of LLaMA-7B. 2 %
+  is what the paper says of its 1,024 samples, which is so for Games (49,156);
 - at a trained optimum the gradient of the training risk vanishes, and every influence with it. A target set
   (`risk="target"`) asks which samples help there instead; the default stays the paper's;
 - min-max scaling, the paper's, lets one outlier squeeze all others together; `scaling="rank"` does not.

@@ -8,8 +8,8 @@ Notable choices:
 - the paper ranks the tokens of a batch with the weights of the moment, inside training. Pruning ahead of
   training sees the whole corpus, so one ranking over the tokens of all kept samples is made;
 - which samples are kept is ours: those with the highest mean excess. The paper keeps all (`--keep 100%`);
-- the presets are the shares of tokens that it publishes, 60 % for a model of 1B and 70 % for one of 7B, and no
-  more of it: its batches, weights of the moment and unprotected ends are left out;
+- the presets are the shares of tokens that it publishes, 60 % for a model of 1B and 70 % for one of 7B, and
+  no more of it: its batches, weights of the moment and unprotected ends are left out;
 - a kept sample keeps its highest token at least, and its end-of-turn tokens unless asked otherwise: a model
   that never sees one does not learn to stop. Both use up budget, but stay even when they exceed it;
 - ties go to the smaller sample id, then to the earlier token.
