@@ -8,7 +8,7 @@ SmolLM2-135M:
 - very short is at most 10 response tokens, the end-of-turn token among them: one in seven of Alpaca's rows,
   no row of GSM8K. EL2N's hardest tenth of Alpaca is such by 54 %, its hardest quarter by 26 %;
 - a score is mostly response length at a rank correlation beyond 0.8 either way. DONOD's `nod` and DEALRec's
-  `effort` reach -0.93 on Alpaca and Dolly, `dealrec` itself -0.77 and -0.83; `donod` stays at 0.56 and 0.27,
+  `effort` reach -0.93 on Alpaca and Dolly, `dealrec` itself -0.77 and -0.83; `donod` stays at -0.26 (Alpaca),
   `ppl`, `entropy` and `el2n` within 0.35 there and on GSM8K. Fewer than ten samples correlate by chance, and
   a score that is the length itself says so by its name.
 """

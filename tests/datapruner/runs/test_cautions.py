@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,14 @@ def test_a_score_is_mostly_length_beyond_the_limit_either_way() -> None:
     [text] = mostly_length(scores, length)
     assert text.startswith("mostly response length")
     assert text.endswith("near +0.95, against -0.95")
+
+
+def test_dealrec_says_that_its_effort_is_mostly_how_short_a_response_is() -> None:
+    norms = 5 / np.sqrt(SIGNALS.lengths)
+    signals = replace(SIGNALS, samples={**SIGNALS.samples, "head_grad_norm": norms})
+    found = score(signals, [MethodChoice.of("dealrec", {})[0]], Keep(share=0.5), 0)
+    [text] = [text for text in found.warnings if text.startswith("mostly response length")]
+    assert "effort -1.00" in text
 
 
 def test_a_few_samples_prove_nothing() -> None:
