@@ -94,7 +94,7 @@ class DealRec:
         Column("influence", "what leaving the sample out adds to the risk, to first order"),
         Column(
             "effort",
-            "gradient norm of the sample: of the head, mostly high where the response is short, or the adapter",
+            "gradient norm: of the head, mostly high where the response is short, or of the adapter",
             at_least=0,
         ),
         Column("dealrec", "scaled influence plus weighted, scaled effort", at_least=0),
