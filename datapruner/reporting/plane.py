@@ -22,6 +22,7 @@ _MEANINGS = {
     "Q4": "calibration data: low perplexity, high entropy",
     "band": "between the thresholds",
 }
+_FILL = "; those kept are fill, to reach the target"
 
 
 def plane(tables: Tables, known: Mapping[str, Distribution], thresholds: Mapping[str, float]) -> Plane | None:
@@ -78,7 +79,7 @@ def _quadrants(tables: Tables) -> list[Quadrant] | None:
     return [
         Quadrant(
             name=name,
-            meaning=_MEANINGS.get(name, ""),
+            meaning=_MEANINGS.get(name, "") + (_FILL if kept and name not in ("Q2", "Q4") else ""),
             samples=samples,
             kept=kept if tables.selected else None,
         )

@@ -203,6 +203,10 @@ def test_the_plane_holds_every_measured_sample_once(
     quadrants = Counter(row["quadrant"] for row in firsts)
     assert plane.quadrants is not None
     assert {each.name: each.samples for each in plane.quadrants} == quadrants
+    fill = {
+        each.name for each in plane.quadrants if each.meaning.endswith("kept are fill, to reach the target")
+    }
+    assert fill == {row["quadrant"] for row in firsts if row["status"] == "kept"} - {"Q2", "Q4"}
     kept = Counter(row["quadrant"] for row in firsts if row["status"] == "kept")
     assert {each.name: each.kept for each in plane.quadrants if each.kept} == kept
     assert plane.thresholds.keys() == {"ppl_low", "ppl_high", "entropy_low", "entropy_high"}
