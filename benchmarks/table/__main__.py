@@ -39,7 +39,7 @@ FINDINGS = ROOT / "scorers" / "methods" / "findings.json"
 
 SMALL = Amounts(rows=600, each=40, labelled=60, held=32, clean=80, longest=400)
 WHOLE = Amounts(rows=13_000, each=400, labelled=400, held=200, clean=400, longest=4000)
-TRAINED = {SMALL: Trained(tokens=512, seeds=3), WHOLE: Trained(tokens=50_000, seeds=3)}
+TRAINED = {SMALL: Trained(tokens=512, seeds=3, read=24), WHOLE: Trained(tokens=50_000, seeds=3, read=200)}
 SEVERAL = ("alpaca", "gpt-4", "dolly", "evol", "user")
 
 
@@ -125,6 +125,9 @@ def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) 
     for setting in settings(data.amounts):
         methods = [line.asked for line in table.lines]
         for each, change, measured in changes(setting, methods, data, place, notes, trained, over):
+            if each.label not in by_label:  # it keeps no rows, and is trained alone
+                by_label[each.label] = Line(each)
+                table.lines.append(by_label[each.label])
             by_label[each.label].changes[setting.name] = change
             if measured:
                 table.settings[setting.name] = measured

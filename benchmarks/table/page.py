@@ -13,8 +13,11 @@ _NONE = "–"
 
 
 def head(found: Findings) -> list[str]:
-    """The columns' names, each kind with how many rows there are of it."""
-    kinds = [f"{kind} ({rows:,})" for _, kind, rows in _kinds(found)]
+    """The columns' names, each kind with how many rows there are of it; a corpus of which one kind tells
+    all has its own name."""
+    kinds = [
+        f"{kind if len(corpus.shown) > 1 else corpus.name} ({rows:,})" for corpus, kind, rows in _kinds(found)
+    ]
     settings = [f"{each.name}: change, nats a token" for each in found.settings]
     return ["method", *kinds, "tokens", "length", *settings]
 

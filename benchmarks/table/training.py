@@ -13,20 +13,24 @@ from typing import Any
 
 import datapruner
 from benchmarks.table.asked import Asked, Notes, Place, hashed
+from benchmarks.table.changes import told
 from benchmarks.table.corpora import with_defects
 from benchmarks.table.data import Data, Rows
+from benchmarks.table.in_training import in_training
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import DataprunerError
 from datapruner.evaluation.evaluate import evaluations_of
 from datapruner.evaluation.plan import Plan, steps_of
-from datapruner.evaluation.trainings import train
+from datapruner.evaluation.trainings import Trainings, train
 from datapruner.measuring.measure import Machine
 from datapruner.progress import Silent
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import published
 from datapruner.schemas.evaluations import RANDOM, Evaluation
+from datapruner.training import StepPruning
 from datapruner.tuning.training import RATES
 
+DEFAULT, IN_TRAINING = Asked("qtuning", "", {}), Asked("qtuning", "in training", {})
 _AT_ONCE = 4
 """Methods whose trainings are asked for together: what was done is noted after as many."""
 
@@ -44,10 +48,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trained:
-    """How much: trained tokens of each training, and how many of each arm."""
+    """tokens: of each training. seeds: trainings of each arm. read: rows of a held-out set at most."""
 
     tokens: int
     seeds: int
+    read: int
 
 
 def planted(data: Data) -> tuple[Rows, Rows]:
@@ -82,7 +87,7 @@ def changes(
     """Of each method that there was time for, the change against random rows (or why not), and the setting as
     it was measured."""
     rows, beside = setting.rows(data)
-    held = {name: data.held_out(name) for name in setting.held_out}
+    held = {name: data.held_out(name)[: trained.read] for name in setting.held_out}
     plan = Plan(
         trained.tokens,
         steps_of(trained.tokens),
@@ -108,11 +113,23 @@ def changes(
         yield from ((each, {"left_out": why}, {}) for each, why in failed)
         if not runs:
             continue
-        evaluations = _evaluations([run for _, run in runs], held, place, plan, trained.seeds)
+        only = [run for _, run in runs]
+        trainings, wanted = _trained(only, held, place, plan, trained.seeds)
+        evaluations = evaluations_of(only, trainings, wanted, place.home, Machine((place.device,)))
         for (each, _), evaluation in zip(runs, evaluations, strict=True):
             change, measured = _change(evaluation), _setting(setting, evaluation)
             notes.put(keys[each.label], {"change": change, "setting": measured})
             yield each, change, measured
+    if DEFAULT in methods:
+        key = hashed("in training", what)
+        change = notes.get(key) or {}
+        if not change and not over():
+            [(_, run)], _ = _runs(setting, [DEFAULT], rows, beside, place)
+            trainings, wanted = _trained([run], held, place, plan, trained.seeds)
+            change = in_training(trainings, wanted, StepPruning(keep=setting.share), over)
+        if change:
+            notes.put(key, change)
+            yield IN_TRAINING, change, {}
 
 
 def _runs(
@@ -132,15 +149,14 @@ def _runs(
     return runs, failed
 
 
-def _evaluations(
+def _trained(
     runs: list[published.Run], held: Mapping[str, Rows], place: Place, plan: Plan, seeds: int
-) -> list[Evaluation]:
+) -> tuple[Trainings, EvaluationSettings]:
     sets = {name: (name, ingest_to(some, {}, place.home, Silent())) for name, some in held.items()}
     settings = EvaluationSettings(held_out={name: name for name in sets}, seeds=seeds)
-    machine = Machine((place.device,))
     corpus = published.corpus_path(runs[0], place.home)
-    trainings = train(runs, corpus, sets, settings, place.home, machine, Silent(), fixed=plan)
-    return evaluations_of(runs, trainings, settings, place.home, machine)
+    machine = Machine((place.device,))
+    return train(runs, corpus, sets, settings, place.home, machine, Silent(), fixed=plan), settings
 
 
 def _change(evaluation: Evaluation) -> dict[str, Any]:
@@ -149,15 +165,7 @@ def _change(evaluation: Evaluation) -> dict[str, Any]:
     subset = next((arm for arm in evaluation.arms if arm.name == "subset"), None)
     if against is None or subset is None:
         return {"left_out": evaluation.said}
-    return {
-        "difference": against.nats_per_token.difference,
-        "low": against.nats_per_token.low,
-        "high": against.nats_per_token.high,
-        "verdict": against.verdict,
-        "seeds": against.seeds,
-        "rows": against.rows,
-        "trained_tokens": subset.trained_tokens,
-    }
+    return told(against, subset.trained_tokens)
 
 
 def _setting(setting: Setting, evaluation: Evaluation) -> dict[str, Any]:
