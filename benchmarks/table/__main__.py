@@ -27,7 +27,7 @@ from benchmarks.table.asked import Notes, Place, asked
 from benchmarks.table.corpora import CORPORA, Labelled
 from benchmarks.table.data import Amounts, Data
 from benchmarks.table.joined import Line, document
-from benchmarks.table.keeping import kept
+from benchmarks.table.keeping import is_known, kept
 from benchmarks.table.training import Setting, Trained, changes, clean, mixed, planted
 from datapruner.home import made_home
 from datapruner.measuring.devices import find_devices
@@ -39,7 +39,7 @@ FINDINGS = ROOT / "scorers" / "methods" / "findings.json"
 
 SMALL = Amounts(rows=600, each=40, labelled=60, held=32, clean=80, longest=400)
 WHOLE = Amounts(rows=13_000, each=400, labelled=400, held=200, clean=400, longest=4000)
-TRAINED = {SMALL: Trained(tokens=512, seeds=3, read=24), WHOLE: Trained(tokens=50_000, seeds=3, read=200)}
+TRAINED = {SMALL: Trained(tokens=512, seeds=3, read=16), WHOLE: Trained(tokens=50_000, seeds=3, read=200)}
 SEVERAL = ("alpaca", "gpt-4", "dolly", "evol", "user")
 
 
@@ -113,6 +113,9 @@ def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) 
     table = Table([Line(each) for each in asked(given.only)], place, given.out, given.page)
     for name, corpus_of in CORPORA.items():
         table.corpora[name] = corpus = corpus_of(data)
+        if not over():
+            unknown = [each.asked for each in table.lines if not is_known(each.asked, corpus, place, notes)]
+            place.measure(unknown, corpus.rows)
         for line in table.lines:
             if over():
                 break

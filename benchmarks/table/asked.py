@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import datapruner
 from benchmarks.table.data import Rows
 from benchmarks.table.reference import fine_tuned
+from datapruner.errors import DataprunerError
 from datapruner.request.config import find
 from datapruner.result import Result
 from datapruner.system.files import write_json
@@ -22,6 +24,8 @@ from scorers.methods import registry
 from scorers.signals.columns import needs_by_view
 
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "qtuning": {"no fill": {"fill": "none"}},
+    "donod": {"high DON": {"don_sign": 1}},
     "ppl": {"middle": {"prefer": "middle"}},
 }
 """Method -> what its line says -> options, beside the line of the defaults."""
@@ -88,6 +92,14 @@ class Place:
             more["reference"] = str(fine_tuned(beside, self.home, self.device, self.model))
         how: dict[str, Any] = {"device": self.device, "home": self.home, "model": self.model}
         return datapruner.prune(rows, each.method, options=each.options, **how, **keep, **more)
+
+    def measure(self, some: Sequence[Asked], rows: Rows) -> None:
+        """Measure in one pass what these methods read of the rows alone, rather than in one each."""
+        names = list(dict.fromkeys(each.method for each in some if not each.views & {"target", "reference"}))
+        if len(names) > 1:
+            how: dict[str, Any] = {"device": self.device, "home": self.home, "model": self.model}
+            with suppress(DataprunerError):  # which the method at fault tells when it is asked by itself
+                datapruner.score(rows, names, **how)
 
 
 class Notes:

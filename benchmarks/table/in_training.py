@@ -119,7 +119,8 @@ def _pruned(
             )
     trainee.model.train()
     ids_of, where = [], []
-    for pruned in prune_step(micro, readings, pruning, ends):
+    left, _ = prune_step(micro, readings, pruning, ends)
+    for pruned in left:
         for row in pruned.rows:
             tokens = pruned.fields["input_ids"][row.line, row.start : row.stop].numpy()
             ids_of.append(tokens.astype(np.int32))

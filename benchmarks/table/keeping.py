@@ -19,7 +19,7 @@ KEEP = 0.5
 def kept(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> dict[str, Any]:
     """Of every label, how many rows are kept of how many: `{"kept": {label: [kept, rows]}, "tokens": share of
     the response tokens in kept rows, "length": {...}}`; `{"left_out": why}` where the method cannot."""
-    key = hashed("kept", each.identity, corpus.rows, corpus.labels, corpus.beside, KEEP, place.model)
+    key = _key(each, corpus, place)
     found = notes.get(key)
     if found is None:
         try:
@@ -29,6 +29,15 @@ def kept(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> dict[str,
         found = counted(scores, corpus.labels, each)
         notes.put(key, found)
     return found
+
+
+def is_known(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> bool:
+    """Whether `kept` has nothing to do."""
+    return notes.get(_key(each, corpus, place)) is not None
+
+
+def _key(each: Asked, corpus: Labelled, place: Place) -> str:
+    return hashed("kept", each.identity, corpus.rows, corpus.labels, corpus.beside, KEEP, place.model)
 
 
 def counted(scores: pl.DataFrame, labels: list[str], each: Asked) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from datapruner.training import StepPruning
 from datapruner.tuning.training import RATES
 
 DEFAULT, IN_TRAINING = Asked("qtuning", "", {}), Asked("qtuning", "in training", {})
-_AT_ONCE = 4
+_AT_ONCE = 2
 """Methods whose trainings are asked for together: what was done is noted after as many."""
 
 
