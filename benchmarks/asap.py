@@ -1,23 +1,27 @@
-"""Does it matter which steps of a chain of thought go? ASAP against removing other steps to the same length.
+"""Does it matter which steps of a chain of thought go? Each score of steps against others, to the same
+length.
 
-    python -m benchmarks.asap traces.parquet ... [--rows 30] [--ratio 0.5] [--seed 0]
+    python -m benchmarks.asap traces.parquet ... [--rows 24] [--ratio 0.5] [--seed 0] [--model smollm2-135m]
 
-Takes rows with a question (or problem), thinking and answer, and for each way of shortening the thinking to
-the same token budget measures the answer again with the default proxy model. Printed are the tokens left, how
-much the answer's nll (mean over its tokens, then over rows) moves against the whole thinking, the standard
-error over rows, and how many rows do better under ASAP. Lower is better: the thinking that is left still says
-what the answer needs.
+Takes rows with a question (problem, prompt), thinking and answer (or code), and for each way of shortening
+the thinking to the same token budget measures the answer again with the model. Printed are the tokens left,
+how much the answer's nll (mean over its tokens, then over rows) moves against the whole thinking, its
+standard error over rows, and how many rows do better than with random steps. Lower is better: the thinking
+that is left still says what the answer needs. A second table has what stays of each kind of step, by tokens:
+backtracking, equations, code, and what is none of these.
 
-    asap      the steps of lowest first-token surprisal go first
-    reverse   those of highest surprisal go first
-    random    in a random order (mean of several)
-    longest   the longest go first
-    nothing   no thinking is left at all
+    first-token    the steps of lowest first-token surprisal go first (ASAP)
+    later-tokens   the steps whose later tokens are least probable go first (ASLEC-DROP's sign)
+    -first-token, -later-tokens   the other way round
+    random         in a random order (mean of several)
+    longest        the longest go first
+    nothing        no thinking is left at all
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,38 +35,58 @@ from rich.table import Table
 import datapruner
 from benchmarks.figures import figure
 from datapruner.rewriting.reasoning import Parts, ReasoningFinder
-from scorers.reasoning.asap import StepTokens, locate, remove_in_order
+from scorers.reasoning.asap import first_token, later_tokens, locate
+from scorers.reasoning.removal import removal_order
 from scorers.reasoning.steps import Span, removed_spans, split_steps, without
 
 RANDOM_ORDERS = 2
 
 
-def count_tokens(keep: np.ndarray, inside: np.ndarray, gap: np.ndarray) -> int:
-    """Tokens of the chain that the kept steps make."""
-    kept = np.flatnonzero(keep)
-    return int((inside[kept] + gap[kept]).sum() - gap[kept[-1]]) if len(kept) else 0
+BACKTRACKING = re.compile(
+    r"\s*(?:but\s+)?(?:wait|hmm+|hold on|actually|alternatively|no,|let me (?:double|re-?(?:check|think)))",
+    re.IGNORECASE,
+)
+CODE = re.compile(r"(?m)^\s*(?:```|~~~|def \w+\(|class \w+.*:|import \w+|from \w+ import )")
+EQUATION = re.compile(r"\\\[|\$\$|\\begin\{|\\frac|[\w)\]}]\s*=\s*[-\w(\\{[]")
+
+
+def kind_of(step: str) -> str:
+    """The kind of a step, the first that fits: by its first words, or by what it holds."""
+    if BACKTRACKING.match(step):
+        return "backtracking"
+    if CODE.search(step):
+        return "code"
+    return "equations" if EQUATION.search(step) else "plain"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One row: its parts, the steps of its reasoning, and their tokens as the proxy model saw them."""
+    """One row: its parts, the steps of its reasoning, their tokens with the gap behind, and their scores."""
 
     question: str
     parts: Parts
     steps: list[Span]
-    tokens: StepTokens
-    surprisal: np.ndarray
+    size: np.ndarray
+    scores: dict[str, np.ndarray]
 
-    def shortened(self, order: np.ndarray, ratio: float) -> tuple[str, int]:
-        """The response once steps went in this order until the budget fits, and the tokens left of them."""
-        inside, gap = self.tokens.inside, self.tokens.gap
-        whole = count_tokens(np.ones(len(self.steps), np.bool_), inside, gap)
-        keep = remove_in_order(order, inside, gap, int(ratio * whole))
-        left = without(self.parts.reasoning, removed_spans(self.steps, keep.tolist()))
-        return self.response(left), count_tokens(keep, inside, gap)
+    def shortened(self, order: np.ndarray, ratio: float) -> np.ndarray:
+        """Which steps stay, (K,), once they went roughly in this order until the budget fits."""
+        budget = int(ratio * self.size.sum())
+        keep = np.ones(len(self.steps), np.bool_)
+        for group in removal_order(order, self.size, budget):
+            if self.size[keep].sum() <= budget or keep.sum() == 1:
+                break
+            keep[group] = False
+        return keep
+
+    def left(self, keep: np.ndarray) -> str:
+        return self.response(without(self.parts.reasoning, removed_spans(self.steps, keep.tolist())))
 
     def response(self, reasoning: str) -> str:
         return f"{self.parts.opening}{reasoning}{self.parts.closing}{self.parts.answer}"
+
+    def kinds(self) -> list[str]:
+        return [kind_of(self.parts.reasoning[start:end]) for start, end in self.steps]
 
 
 def rows_of(paths: list[Path], count: int, characters: int, steps: int, seed: int) -> list[dict[str, str]]:
@@ -70,8 +94,9 @@ def rows_of(paths: list[Path], count: int, characters: int, steps: int, seed: in
     chosen: list[dict[str, str]] = []
     for number, path in enumerate(paths):
         frame = pl.read_parquet(path)
-        question = "question" if "question" in frame.columns else "problem"
-        frame = frame.select(question=question, thinking="thinking", answer="answer").drop_nulls()
+        question = next(name for name in ("question", "problem", "prompt") if name in frame.columns)
+        answer = "answer" if "answer" in frame.columns else "code"
+        frame = frame.select(question=question, thinking="thinking", answer=answer).drop_nulls()
         frame = frame.filter(
             (pl.col("thinking").str.len_chars() + pl.col("answer").str.len_chars()).is_between(
                 500, characters
@@ -100,7 +125,11 @@ def traces(rows: list[dict[str, str]], tokens: pl.DataFrame) -> Iterator[Trace]:
         start, end = (seen[name].to_numpy().astype(np.int64) - shift for name in ("char_start", "char_end"))
         found = locate(parts.reasoning, steps, start, end)
         assert (found.first >= 0).all(), "a trace was cut at the proxy model's length"
-        yield Trace(row["question"], parts, steps, found, seen["nll"].to_numpy()[found.first].astype(float))
+        nll = seen["nll"].to_numpy()
+        begins = np.array([begin for begin, _ in steps] + [len(parts.reasoning)])
+        size = np.diff(np.searchsorted(start, begins))
+        scores = {"first-token": first_token(found, nll), "later-tokens": later_tokens(found, nll)}
+        yield Trace(row["question"], parts, steps, size, scores)
 
 
 def answer_nll(made: list[tuple[Trace, str]], model: str) -> np.ndarray:
@@ -134,56 +163,74 @@ def main(argv: Sequence[str] | None = None) -> None:
     known = list(traces(rows, responses(rows, given.model)))
     rng = np.random.default_rng(given.seed)
     orders: dict[str, list[Any]] = {
-        "asap": [np.argsort(t.surprisal, kind="stable") for t in known],
-        "reverse": [np.argsort(-t.surprisal, kind="stable") for t in known],
-        "longest": [np.argsort(-t.tokens.inside, kind="stable") for t in known],
+        name: [np.argsort(sign * t.scores[score], kind="stable") for t in known]
+        for score in ("first-token", "later-tokens")
+        for name, sign in ((score, 1), (f"-{score}", -1))
     }
+    orders["longest"] = [np.argsort(-t.size, kind="stable") for t in known]
     orders |= {f"random {n}": [rng.permutation(len(t.steps)) for t in known] for n in range(RANDOM_ORDERS)}
-    whole = [(t, t.response(t.parts.reasoning)) for t in known]
-    before = np.array(
-        [count_tokens(np.ones(len(t.steps), bool), t.tokens.inside, t.tokens.gap) for t in known]
-    )
-    made = list(whole)
-    left = {"whole": before, "nothing": np.zeros(len(known), int)}
-    for name, of_each in orders.items():
-        pairs = [t.shortened(order, given.ratio) for t, order in zip(known, of_each, strict=True)]
-        made += [(t, response) for t, (response, _) in zip(known, pairs, strict=True)]
-        left[name] = np.array([tokens for _, tokens in pairs])
-    made += [(t, t.response("")) for t in known]
-    nll = dict(
-        zip(["whole", *orders, "nothing"], answer_nll(made, given.model).reshape(-1, len(known)), strict=True)
-    )
-    for columns in (nll, left):
-        drawn = [columns.pop(f"random {n}") for n in range(RANDOM_ORDERS)]
-        columns["random"] = np.mean(drawn, axis=0)
-    report(known, nll, left)
+    keeps = {
+        name: [t.shortened(order, given.ratio) for t, order in zip(known, of_each, strict=True)]
+        for name, of_each in orders.items()
+    }
+    keeps = {"whole": [np.ones(len(t.steps), np.bool_) for t in known], **keeps}
+    made = [(t, t.left(keep)) for each in keeps.values() for t, keep in zip(known, each, strict=True)] + [
+        (t, t.response("")) for t in known
+    ]
+    nll = dict(zip([*keeps, "nothing"], answer_nll(made, given.model).reshape(-1, len(known)), strict=True))
+    shares = {name: kept_shares(known, each) for name, each in keeps.items()}
+    nll["random"] = np.mean([nll.pop(f"random {n}") for n in range(RANDOM_ORDERS)], axis=0)
+    drawn = [shares.pop(f"random {n}") for n in range(RANDOM_ORDERS)]
+    shares["random"] = {kind: float(np.mean([each[kind] for each in drawn])) for kind in drawn[0]}
+    report(known, nll, shares)
 
 
-def report(known: list[Trace], nll: dict[str, np.ndarray], left: dict[str, np.ndarray]) -> None:
-    n = len(known)
-    steps = sum(len(t.steps) for t in known)
-    print(f"{n} traces, {steps} steps, {left['whole'].sum():,} tokens of reasoning")
-    table = Table("removed", "tokens left", "answer nll", "against whole", "s.e.", "ASAP better, rows")
-    for name in ("whole", "asap", "random", "longest", "reverse", "nothing"):
-        change = nll[name] - nll["whole"]
-        better = "" if name in ("whole", "asap") else f"{int((nll['asap'] < nll[name]).sum())} of {n}"
+KINDS = ("backtracking", "equations", "code", "plain")
+
+
+def kept_shares(known: list[Trace], keeps: list[np.ndarray]) -> dict[str, float]:
+    """Share of the tokens that stay of each kind of step, and of all; NaN of a kind that there is not."""
+    kinds = np.array([kind for t in known for kind in t.kinds()])
+    sizes = np.concatenate([t.size for t in known])
+    keep = np.concatenate(keeps)
+    masks = {kind: kinds == kind for kind in KINDS} | {"all": np.ones(len(kinds), np.bool_)}
+    return {
+        name: float(sizes[mask & keep].sum() / sizes[mask].sum()) if mask.any() else float("nan")
+        for name, mask in masks.items()
+    }
+
+
+def report(known: list[Trace], nll: dict[str, np.ndarray], shares: dict[str, dict[str, float]]) -> None:
+    n, tokens = len(known), sum(int(t.size.sum()) for t in known)
+    print(f"{n} traces, {sum(len(t.steps) for t in known)} steps, {tokens:,} tokens of reasoning")
+    table = Table(
+        "goes first", "answer nll", "against whole", "s.e.", "against random", "s.e. ", "better, rows"
+    )
+    for name in (*(name for name in shares if name != "random"), "random", "nothing"):
+        change, gap = nll[name] - nll["whole"], nll[name] - nll["random"]
         table.add_row(
             name,
-            f"{left[name].sum():,.0f}",
             f"{nll[name].mean():.4f}",
             f"{change.mean():+.4f}",
             f"{change.std(ddof=1) / n**0.5:.4f}",
-            better,
+            f"{gap.mean():+.4f}",
+            f"{gap.std(ddof=1) / n**0.5:.4f}",
+            f"{int((gap < 0).sum())} of {n}",
         )
-    Console().print(table)
-    for name in ("random", "longest", "reverse"):
-        gap = nll["asap"] - nll[name]
-        print(f"asap - {name}: {gap.mean():+.4f} +- {gap.std(ddof=1) / n**0.5:.4f} nats a token")
+    Console(width=110).print(table)
+    kinds = [kind for t in known for kind in t.kinds()]
+    table = Table("tokens that stay", *(f"{kind}, {kinds.count(kind)}" for kind in KINDS), "all")
+    for name, of_kind in shares.items():
+        table.add_row(
+            name, *(f"{of_kind[kind]:.0%}" if of_kind[kind] >= 0 else "" for kind in (*KINDS, "all"))
+        )
+    Console(width=110).print(table)
+    for name in ("first-token", "later-tokens", "longest"):
         figure(
-            "the answer's nll after asap",
-            nll["asap"].mean(),
-            against=name,
-            baseline=nll[name].mean(),
+            f"the answer's nll, {name} steps removed",
+            nll[name].mean(),
+            against="random",
+            baseline=nll["random"].mean(),
             unit="nats",
         )
 

@@ -40,6 +40,18 @@ PlainFile = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Ask nothing: print how many questions, tokens and money it takes.")
 ]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Tokens that reasoning may have. Default: 4096."),
+]
+MaxTokenRatio = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Or the share of its tokens that may stay, as in 0.5."),
+]
+Coherent = Annotated[
+    bool,
+    typer.Option("--coherent", help="Keep what a step that stays announces by a colon, or refers back to."),
+]
 Tries = Annotated[
     int, typer.Option(min=1, max=20, help="Times that the teacher is asked to shorten a trace.")
 ]
@@ -49,14 +61,13 @@ Tries = Annotated[
 def asap(
     context: typer.Context,
     source: given.Source,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Tokens that reasoning may have. Default: 4096."),
-    ] = None,
-    max_token_ratio: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Or the share of its tokens that may stay, as in 0.5."),
-    ] = None,
+    max_tokens: MaxTokens = None,
+    max_token_ratio: MaxTokenRatio = None,
+    coherent: Coherent = False,
+    score: Annotated[
+        Literal["first-token", "later-tokens"],
+        typer.Option(help="What of a step is scored: ASAP's first token, or the others as in ASLEC-DROP."),
+    ] = "first-token",
     pattern: Pattern = None,
     map_: given.Mapped = None,
     device: given.Device = "auto",
@@ -70,10 +81,63 @@ def asap(
     A step's surprisal is that of its first token. Rows that were measured before are not measured again. This
     is ASAP's fine stage; `rewrite anchor` is the coarse one, on whose result this goes on.
     """
-    budget = {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
-    asked: dict[str, Any] = {**settings.given(context), **budget, "device": device}
+    asked: dict[str, Any] = {
+        **settings.given(context),
+        "device": device,
+        "options": {"score": score, "coherent": coherent},
+    }
+    asked |= {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
     asked |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
     _run("asap", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
+
+
+@rewrite_app.command("random-steps", cls=settings.of_reading("model"))
+def random_steps(
+    context: typer.Context,
+    source: given.Source,
+    max_tokens: MaxTokens = None,
+    max_token_ratio: MaxTokenRatio = None,
+    coherent: Coherent = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    pattern: Pattern = None,
+    map_: given.Mapped = None,
+    out: OutFile = None,
+    plain: PlainFile = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Remove steps of reasoning at random, until what is left fits a budget: a control for `rewrite asap`.
+
+    It needs the proxy model's tokens only, and measures nothing.
+    """
+    asked: dict[str, Any] = {**settings.given(context), "options": {"seed": seed, "coherent": coherent}}
+    asked |= {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
+    asked |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
+    _run("random-steps", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
+
+
+@rewrite_app.command("longest-steps", cls=settings.of_reading("model"))
+def longest_steps(
+    context: typer.Context,
+    source: given.Source,
+    max_tokens: MaxTokens = None,
+    max_token_ratio: MaxTokenRatio = None,
+    coherent: Coherent = False,
+    pattern: Pattern = None,
+    map_: given.Mapped = None,
+    out: OutFile = None,
+    plain: PlainFile = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Remove the longest steps of reasoning, until what is left fits a budget: a control for `rewrite asap`.
+
+    It needs the proxy model's tokens only, and measures nothing.
+    """
+    asked: dict[str, Any] = {**settings.given(context), "options": {"coherent": coherent}}
+    asked |= {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}
+    asked |= {"pattern": pattern, "mapping": given.assignments(map_, "--map")}
+    _run("longest-steps", source, out, plain, asked, Output(as_json=as_json, quiet=quiet))
 
 
 @rewrite_app.command("anchor", cls=settings.of_reading("model"))

@@ -9,7 +9,15 @@ from typing import Any
 from datapruner.explaining.explanation import Piece, ShownStep, ShownTurn
 from scorers.conversations.conversation import Conversation
 
-_SHOWN = ("level", "tokens_before", "tokens_after")
+_SHOWN = (
+    "level",
+    "budget",
+    "tokens_before",
+    "tokens_after",
+    "dangling_references",
+    "dangling_colons",
+    "broken_blocks",
+)
 
 
 def about_reasoning(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,13 +13,15 @@ from datapruner.rewriting.anchor import AnchorOptions
 from datapruner.rewriting.asap import AsapOptions
 from datapruner.rewriting.dap import DapOptions
 from datapruner.rewriting.rewriters import Counter, Rewriter, Settings
+from datapruner.rewriting.step_controls import LongestStepsOptions, RandomStepsOptions
 from datapruner.validation import first_problem
 
 
 @dataclass(frozen=True, slots=True)
 class RewritingMethod:
     """A method of rewriting. `stage` is what a run's report says was done; `make` builds its rewriter from an
-    instance of `options`, given a counter of the proxy model's tokens."""
+    instance of `options`, given a counter of the proxy model's tokens. `asks`: whom it asks, the proxy
+    model, a teacher, or nobody."""
 
     name: str
     title: str
@@ -27,7 +29,7 @@ class RewritingMethod:
     stage: str
     options: type[Settings]
     make: Callable[[Any, Counter], Rewriter]
-    asks_teacher: bool = True
+    asks: Literal["proxy", "teacher", "nobody"] = "teacher"
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         """The options object. Raises UsageError naming the option at fault."""
@@ -43,6 +45,10 @@ class RewritingMethod:
 
 
 def _asap(options: AsapOptions, count: Counter) -> Rewriter:
+    return options.rewriter(count)
+
+
+def _control(options: LongestStepsOptions | RandomStepsOptions, count: Counter) -> Rewriter:
     return options.rewriter(count)
 
 
@@ -64,7 +70,7 @@ METHODS: Mapping[str, RewritingMethod] = {
             "first-token surprisal, without a teacher",
             AsapOptions,
             _asap,
-            asks_teacher=False,
+            asks="proxy",
         ),
         RewritingMethod(
             "anchor",
@@ -81,6 +87,24 @@ METHODS: Mapping[str, RewritingMethod] = {
             "difficulty-aware, by a teacher",
             DapOptions,
             _dap,
+        ),
+        RewritingMethod(
+            "random-steps",
+            "Control: reasoning steps in a random order, to the budget of the method compared with",
+            "arXiv 2607.28707",
+            "steps in a random order",
+            RandomStepsOptions,
+            _control,
+            asks="nobody",
+        ),
+        RewritingMethod(
+            "longest-steps",
+            "Control: the longest reasoning steps, to the budget of the method compared with",
+            "none, a baseline",
+            "longest steps",
+            LongestStepsOptions,
+            _control,
+            asks="nobody",
         ),
     )
 }

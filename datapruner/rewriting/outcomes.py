@@ -22,7 +22,8 @@ error: it could not be rewritten (not measured, or the teacher failed)."""
 class Step:
     """One step of a chain of thought: its characters [start, end) in the reasoning as found.
 
-    surprisal: -ln p of its first token, nats; None where nothing measured it. why: in words, for people.
+    surprisal: what it was scored by, nats (`scorers.reasoning.asap`), by default -ln p of its first token;
+    None where nothing measured it. why: in words, for people.
     """
 
     start: int
@@ -33,6 +34,16 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Flaws:
+    """What is wrong with a rewritten text (`datapruner.rewriting.checks`). references: to what is gone.
+    colons: that announce what is gone. blocks: marks of fences and mathematics without their counterpart."""
+
+    references: int
+    colons: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rewritten:
     """What became of one row.
 
@@ -40,8 +51,10 @@ class Rewritten:
     "rewritten" or "original". reason: why this status, a short phrase that repeats from row to row.
     level: difficulty as judged ("easy", "medium", "hard"), None for methods that judge none.
     removed: character spans [start, end) of the reasoning that are not in `text`, ascending; empty where the
-    text is new. steps: of the reasoning, in order; empty for methods that know none. tokens_before and
-    tokens_after: of the reasoning, counted by the proxy's or the teacher's tokenizer; None if not known.
+    text is new. steps: of the reasoning, in order; empty for methods that know none. budget: tokens that the
+    reasoning may have, None for methods without one. tokens_before and tokens_after: of the reasoning,
+    counted by the proxy's or the teacher's tokenizer; None if not known. flaws: of a text that
+    was rewritten and checked.
     """
 
     status: Status
@@ -50,8 +63,10 @@ class Rewritten:
     level: str | None = None
     removed: tuple[tuple[int, int], ...] = ()
     steps: tuple[Step, ...] = ()
+    budget: int | None = None
     tokens_before: int | None = None
     tokens_after: int | None = None
+    flaws: Flaws | None = None
 
     def __post_init__(self) -> None:
         assert self.status in STATUSES, f"no such status: {self.status}"

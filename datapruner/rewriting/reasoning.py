@@ -52,6 +52,10 @@ class ReasoningRow:
         """The response with this reasoning in place of its own."""
         return f"{self.opening}{reasoning}{self.closing}{self.answer}"
 
+    def left(self, response: str) -> str:
+        """The reasoning in a response that `response` made."""
+        return response[len(self.opening) : len(response) - len(self.closing) - len(self.answer)]
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

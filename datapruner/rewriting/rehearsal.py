@@ -43,7 +43,7 @@ def rehearse(
     """
     method = methods.find(wanted.method)
     check(wanted)
-    if not method.asks_teacher:
+    if method.asks != "teacher":
         raise UsageError(f"method {method.name} asks no teacher", remedy="leave out the dry run")
     path = store.ingest_to(rows, mapping, home, progress)
     with Corpus(path) as corpus:

@@ -1,8 +1,8 @@
 """The seam between a run that rewrites and the methods: what a rewriter is given, and what it gives back.
 
 Notable choices:
-- two kinds, told apart by what they need of a run: the proxy model's signals (`SignalRewriter`), or a
-  teacher (`TeacherRewriter`), which is asked about many rows at once;
+- three kinds, told apart by what they need of a run: the proxy model's signals (`SignalRewriter`), a teacher
+  (`TeacherRewriter`), which is asked about many rows at once, or the text alone (`TextRewriter`);
 - a rewriter sees one row at a time and nothing of the others, so that no row can change another's outcome.
 """
 
@@ -40,6 +40,12 @@ class SignalRewriter(Protocol):
     def rewrite(self, row: ReasoningRow, measured: MeasuredReasoning) -> Rewritten: ...
 
 
+class TextRewriter(Protocol):
+    """A rewriter that needs a row alone."""
+
+    def rewrite(self, row: ReasoningRow) -> Rewritten: ...
+
+
 class TeacherRewriter(Protocol):
     """A rewriter that asks a teacher. What it raises of TeacherError becomes the row's error; one that has a
     `close` is closed at the end of the run."""
@@ -47,7 +53,7 @@ class TeacherRewriter(Protocol):
     async def rewrite(self, row: ReasoningRow, teacher: Any) -> Rewritten: ...
 
 
-Rewriter = SignalRewriter | TeacherRewriter
+Rewriter = SignalRewriter | TextRewriter | TeacherRewriter
 
 Counter = Callable[[str], int]
 """Tokens of a text."""

@@ -22,9 +22,16 @@ from datapruner.measuring.measure import Measurement
 from datapruner.progress import Progress
 from datapruner.request.parts import Rewrite
 from datapruner.rewriting import methods, tables
+from datapruner.rewriting.checks import checked
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningFinder, ReasoningRow, last_assistant
-from datapruner.rewriting.rewriters import Counter, MeasuredReasoning, SignalRewriter, TeacherRewriter
+from datapruner.rewriting.rewriters import (
+    Counter,
+    MeasuredReasoning,
+    SignalRewriter,
+    TeacherRewriter,
+    TextRewriter,
+)
 from datapruner.teacher import TeacherError
 from scorers.conversations.conversation import Conversation
 from scorers.models.sources import ProxyFolder
@@ -60,8 +67,10 @@ def rewritten(
     count = _counter(proxy)
     rewriter = method.make(method.settings(wanted.options), count)
     found = _find(corpus, ReasoningFinder(wanted.pattern), wanted.answers, rows)
-    if method.asks_teacher:
+    if method.asks == "teacher":
         lines = _by_teacher(found, cast(TeacherRewriter, rewriter), teacher, count)
+    elif method.asks == "nobody":
+        lines = _by_text(found, cast(TextRewriter, rewriter))
     else:
         assert measurement is not None, wanted.method
         lines = _by_signals(found, cast(SignalRewriter, rewriter), measurement)
@@ -108,6 +117,11 @@ def _references(corpus: Corpus, rows: list[int], column: str | None) -> list[str
             )
         values += [None if value is None else str(value) for value in table[column].to_pylist()]
     return values
+
+
+def _by_text(found: Iterator[list[Found]], rewriter: TextRewriter) -> Iterator[list[dict[str, Any]]]:
+    for batch in found:
+        yield [_line(each, None if each[3] is None else rewriter.rewrite(each[3])) for each in batch]
 
 
 def _by_signals(
@@ -187,8 +201,7 @@ def _with_tokens(made: Rewritten, row: ReasoningRow, count: Counter) -> Rewritte
     """The outcome with the tokens of the reasoning, in the proxy model's, filled in."""
     after = None
     if made.text is not None:
-        left = made.text[len(row.opening) : len(made.text) - len(row.closing) - len(row.answer)]
-        after = count(left)
+        after = count(row.left(made.text))
     return replace(made, tokens_before=count(row.reasoning), tokens_after=after)
 
 
@@ -198,7 +211,7 @@ def _line(found: Found, outcome: Rewritten | None) -> dict[str, Any]:
     if row is None or outcome is None:
         text = conversation.turns[turn].content
         return tables.line(index, sample_id, Rewritten("original", text, _NO_REASONING))
-    return tables.line(index, sample_id, outcome, (turn, len(row.opening)))
+    return tables.line(index, sample_id, checked(row, outcome), (turn, len(row.opening)))
 
 
 def _counter(proxy: ProxyFolder) -> Counter:

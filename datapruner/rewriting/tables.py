@@ -34,11 +34,18 @@ COLUMNS: Mapping[str, tuple[pa.DataType, str]] = {
     "status": (pa.string(), "rewritten, original, dropped or error"),
     "reason": (pa.string(), "why"),
     "level": (pa.string(), "difficulty as the teacher judged it: easy, medium or hard"),
+    "budget": (pa.int64(), "tokens that the reasoning may have; null for methods without a budget"),
     "tokens_before": (pa.int64(), "tokens of the reasoning"),
     "tokens_after": (pa.int64(), "tokens of what is left of it"),
+    "dangling_references": (pa.int32(), "references to what was removed; null unless rewritten"),
+    "dangling_colons": (pa.int32(), "colons that announce what was removed"),
+    "broken_blocks": (pa.int32(), "marks of code fences and mathematics that lost their counterpart"),
     "reasoning_turn": (pa.int32(), "turn that holds the reasoning, from 0"),
     "reasoning_start": (pa.int32(), "character of that turn at which the reasoning begins"),
-    "steps": (pa.list_(_STEP), "its steps: characters, surprisal of the first token in nats, kept, why"),
+    "steps": (
+        pa.list_(_STEP),
+        "its steps: characters, score in nats (asap: surprisal of the first token), kept, why",
+    ),
     "removed": (pa.list_(_SPAN), "characters of the reasoning that were cut out"),
     "text": (pa.string(), "the response to train on; null unless rewritten or original"),
 }
@@ -50,14 +57,19 @@ def line(
 ) -> dict[str, Any]:
     """One row's line of the table. place: turn of the reasoning, and where it begins there."""
     turn, start = place or (None, None)
+    flaws = outcome.flaws
     return {
         "row": row,
         "sample_id": sample_id,
         "status": outcome.status,
         "reason": outcome.reason,
         "level": outcome.level,
+        "budget": outcome.budget,
         "tokens_before": outcome.tokens_before,
         "tokens_after": outcome.tokens_after,
+        "dangling_references": None if flaws is None else flaws.references,
+        "dangling_colons": None if flaws is None else flaws.colons,
+        "broken_blocks": None if flaws is None else flaws.blocks,
         "reasoning_turn": turn,
         "reasoning_start": start,
         "steps": [

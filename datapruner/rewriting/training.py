@@ -38,7 +38,19 @@ _MESSAGE = {"role": pa.string(), "content": pa.string(), "tool_calls": pa.string
 # What few messages have; a turn that is not trained on gets weight 0.
 _RARE = {"tool_call_id": pa.string(), "name": pa.string(), "weight": pa.int8()}
 
-ABOUT = ("rewrite_status", "rewrite_reason", "level", "tokens_before", "tokens_after", "steps", "removed")
+ABOUT = (
+    "rewrite_status",
+    "rewrite_reason",
+    "level",
+    "budget",
+    "tokens_before",
+    "tokens_after",
+    "dangling_references",
+    "dangling_colons",
+    "broken_blocks",
+    "steps",
+    "removed",
+)
 """What is said of a row beside its conversation, as the table `rewrites` has it."""
 
 _OURS = frozenset({"messages", "tools", "sample_id", "row", *ABOUT})

@@ -86,7 +86,7 @@ def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) ->
 
 def reads_signals(config: RunConfig) -> bool:
     """Whether samples are to be measured: for methods, the filter, or what rewrites. Raises UsageError."""
-    return bool(config.methods) or config.filter is not None or not asks_teacher(config)
+    return bool(config.methods) or config.filter is not None or _rewriting_asks(config) == "proxy"
 
 
 def reads_model(config: RunConfig) -> bool:
@@ -96,17 +96,22 @@ def reads_model(config: RunConfig) -> bool:
         not needs.needs(config.methods, config.combine) <= TEXT_SIGNALS
         or config.calibrate is not None
         or (config.filter is not None and _BY_MODEL.search(config.filter) is not None)
-        or (config.rewrite is not None and not asks_teacher(config))
+        or _rewriting_asks(config) == "proxy"
     )
 
 
 def asks_teacher(config: RunConfig) -> bool:
     """Whether what rewrites asks a teacher. Raises UsageError for a method of rewriting that there is not."""
+    return _rewriting_asks(config) == "teacher"
+
+
+def _rewriting_asks(config: RunConfig) -> str | None:
+    """Whom rewriting asks, None where nothing is rewritten. Raises UsageError."""
     if config.rewrite is None:
-        return False
+        return None
     from datapruner.rewriting import methods
 
-    return methods.find(config.rewrite.method).asks_teacher
+    return methods.find(config.rewrite.method).asks
 
 
 def _check_columns(methods: Iterable[Method[Any]]) -> None:
@@ -358,7 +363,7 @@ def rewrite(
     """
     from datapruner.rewriting import counting, tables
     from datapruner.rewriting import rows as rewriting
-    from datapruner.rewriting.asap import over_budget
+    from datapruner.rewriting.shortening import off_budget
 
     assert config.rewrite is not None, "there is nothing to rewrite by"
     chosen = sorted(rows)
@@ -377,7 +382,7 @@ def rewrite(
     assert isinstance(found, pl.DataFrame), type(found)
     found = found.unique("sample_id", keep="first", maintain_order=True)
     assert found["row"].to_list() == chosen, "a row was lost in rewriting"
-    return Rewriting(found, tokens, tuple(over_budget(path)))
+    return Rewriting(found, tokens, tuple(off_budget(path, config.rewrite.method)))
 
 
 def rewriting_counts(path: Path) -> dict[str, int]:
@@ -391,6 +396,11 @@ def rewriting_counts(path: Path) -> dict[str, int]:
         path,
         'SELECT sum(tokens_before) AS "reasoning tokens before", '
         'sum(tokens_after) AS "reasoning tokens after", '
+        "sum(greatest(budget - tokens_after, 0)) FILTER (status = 'rewritten') "
+        'AS "tokens under the budget", '
+        'sum(greatest(tokens_after - budget, 0)) AS "tokens over the budget", '
+        'sum(dangling_references) AS "dangling references", sum(dangling_colons) AS "dangling colons", '
+        'sum(broken_blocks) AS "broken blocks", '
         'sum(len(steps)) AS "steps before", sum(len(list_filter(steps, lambda s: s.kept))) AS "steps after" '
         "FROM rewrites WHERE text IS NOT NULL",
     ).to_pylist()

@@ -1,20 +1,23 @@
-"""ASAP's fine stage: remove the steps of a chain of thought whose first token was least surprising
-(arXiv 2508.05988).
+"""What the steps of a chain of thought score by the surprisal of their tokens; those of lowest score go
+first.
 
-`S(s_k) = -ln p(first token of s_k | question, opening of the reasoning, s_1 .. s_{k-1})`, all steps scored in
-one forward pass over the whole chain; steps go in ascending S until what is left fits the budget. The order
-stays and the answer is not touched.
+ASAP's fine stage (arXiv 2508.05988) scores a step by its first token alone,
+`S(s_k) = -ln p(first token of s_k | question, opening of the reasoning, s_1 .. s_{k-1})`, all steps in one
+forward pass over the whole chain: choices are made where a step begins.
+
+ASLEC-DROP (arXiv 2604.06834) leaves just that token out: a mean of log-probabilities without each step's
+first token does not favour long steps, in which that improbable token weighs less. Its authors score whole
+responses so, and select those of the highest mean, which are the most natural. Steps take the place of
+responses here, with their sign: `S(s_k) = mean of ln p over the later tokens of s_k`, so that the least
+natural steps go first. This is the opposite of ASAP's sign, and nobody has published it for steps:
+`benchmarks.asap` measures it both ways.
 
 Notable choices:
 - a step's first token is the one that covers its first visible character, found by the offsets of the very
   sequence that was scored; indentation says nothing of a step. Where a tokenizer lets one token hold the end
   of a step and the beginning of the next, both have the token's surprisal;
-- tokens are counted on that sequence too (what is left, tokenised anew, may differ by a few tokens of
-  whitespace at the joints). A token belongs to the step in which it begins, or to the gap
-  behind it; the gap after the last step kept does not count, as it goes;
-- of steps equally surprising the earlier goes first;
-- the most surprising step stays even if it alone is over the budget (the paper is silent): reasoning that
-  is opened and closed again teaches not to reason.
+- a token belongs to the step in which it begins, if it covers something visible of it at all;
+- a step of one token has no later ones, and is scored by that token.
 """
 
 from __future__ import annotations
@@ -26,17 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorers.reasoning.steps import Span
-from scorers.signals.columns import Bools, Floats, Ints
+from scorers.signals.columns import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
 class StepTokens:
     """K steps as the model saw them. first: (K,) index of the token that opens each step, -1 where it was not
-    scored. inside, gap: (K,) tokens that begin in the step, and in the gap behind it."""
+    scored. stop: (K,) index behind the last token that begins in it."""
 
     first: Ints
-    inside: Ints
-    gap: Ints
+    stop: Ints
 
 
 def locate(
@@ -57,41 +59,24 @@ def locate(
     found[found] &= starts[at[found]] <= visible[found]
     first = np.full(len(steps), -1, dtype=np.int64)
     first[found] = within[at[found]]
-    begins = np.array([begin for begin, _ in steps], dtype=np.int64)
+    offset = int(within[0]) if len(within) else 0
     stops = np.array([stop for _, stop in steps], dtype=np.int64)
-    edges = np.searchsorted(starts, np.stack([begins, stops, np.append(begins[1:], size)]), side="left")
-    return StepTokens(first, edges[1] - edges[0], edges[2] - edges[1])
+    return StepTokens(first, np.searchsorted(starts, stops, side="left") + offset)
 
 
 def _indent(step: str) -> int:
     return len(step) - len(step.lstrip())
 
 
-def keep_steps(surprisal: Floats, inside: Ints, gap: Ints, budget: int) -> Bools:
-    """Mask (K,) of the steps to keep: those of lowest surprisal go until at most `budget` tokens are left.
-
-    surprisal: (K,), nats. inside, gap: (K,) tokens, as in `StepTokens`. At least one step is kept.
-    Raises ValueError for a surprisal that is NaN.
-    """
-    if np.isnan(surprisal).any():
-        raise ValueError(f"step {int(np.argmax(np.isnan(surprisal)))} has no surprisal")
-    order = np.argsort(surprisal, kind="stable")
-    return remove_in_order(order, inside, gap, budget)
+def first_token(tokens: StepTokens, nll: NDArray[np.floating]) -> Floats:
+    """ASAP's score of each step, (K,) nats. nll: (T,) of the sequence; every step was located in it."""
+    return nll[tokens.first].astype(np.float64)
 
 
-def remove_in_order(order: NDArray[np.intp], inside: Ints, gap: Ints, budget: int) -> Bools:
-    """Mask (K,) of the steps left once steps were removed in this order until they fit the budget.
-
-    order: (K,) all steps, the first to go first. The last one stays whatever its size.
-    """
-    keep = np.ones(len(order), dtype=np.bool_)
-    left = int((inside + gap).sum())
-    last = len(order) - 1
-    for step in order[:-1]:
-        if left - int(gap[last]) <= budget:
-            break
-        keep[step] = False
-        left -= int(inside[step] + gap[step])
-        while not keep[last]:
-            last -= 1
-    return keep
+def later_tokens(tokens: StepTokens, nll: NDArray[np.floating]) -> Floats:
+    """ASLEC-DROP's score of each step, (K,) nats, at most 0. nll as for `first_token`."""
+    summed = np.concatenate([[0.0], np.cumsum(nll, dtype=np.float64)])
+    stop = np.maximum(tokens.stop, tokens.first + 1)
+    count = stop - tokens.first - 1
+    later = (summed[stop] - summed[tokens.first + 1]) / np.maximum(count, 1)
+    return -np.where(count > 0, later, nll[tokens.first])

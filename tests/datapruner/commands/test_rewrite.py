@@ -94,6 +94,27 @@ def test_for_people_it_shows_counts_reasons_and_where_to_go_on(
     assert "\x1b" not in shown.out
 
 
+@pytest.mark.parametrize("method", ["random-steps", "longest-steps"])
+def test_controls_of_steps_meet_the_same_budget_and_measure_nothing(
+    command: Command, rows: Path, home: Path, tiny_folder: Path, method: str
+) -> None:
+    said = command(
+        "rewrite", method, rows, "--max-token-ratio", "0.6", "--coherent", "--model", tiny_folder, "--json",
+        home=home,
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    with duckdb.connect(said.json["database"], read_only=True) as connection:
+        found = connection.execute(
+            "SELECT status, tokens_after <= budget, dangling_references, dangling_colons, broken_blocks, "
+            "list_transform(steps, lambda s: s.surprisal) FROM rewrites WHERE row = 0"
+        ).fetchone()
+        assert found is not None
+        assert found[:5] == ("rewritten", True, 0, 0, 0)
+        assert set(found[5]) == {None}
+        [measured] = connection.execute("SELECT count(n_response_tokens) FROM sample_scores").fetchone() or ()
+    assert measured == 0
+
+
 def test_a_budget_out_of_range_ends_with_what_is_allowed(command: Command, rows: Path, home: Path) -> None:
     said = command("rewrite", "asap", rows, "--max-token-ratio", "1.5", home=home)
     assert said.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from datapruner.rewriting.asap import TOO_LONG, Asap, AsapOptions
 from datapruner.rewriting.outcomes import Rewritten
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import MeasuredReasoning
+from scorers.reasoning.coherence import hanging
+from scorers.reasoning.removal import removal_order
 from scorers.reasoning.steps import split_steps
 from tests.datapruner.rewriting.lessons import lesson
 
@@ -38,7 +41,7 @@ def measured(
     return MeasuredReasoning(start, end, nll, n_truncated)
 
 
-def rewrite(reasoning: str, seed: int = 0, **options: float) -> Rewritten:
+def rewrite(reasoning: str, seed: int = 0, **options: float | str) -> Rewritten:
     return Asap(AsapOptions.model_validate(options), count).rewrite(
         row(reasoning), measured(reasoning, seed=seed)
     )
@@ -52,16 +55,20 @@ def test_steps_go_one_by_one_until_the_text_that_is_left_fits(
     if not reasoning:
         return
     found = rewrite(reasoning, seed, max_tokens=budget)
-    kept = list(range(len(split_steps(reasoning))))
-    surprisal = [step.surprisal for step in found.steps]
-    assert all(value is not None for value in surprisal)
-    cut = reasoning
+    spans = split_steps(reasoning)
+    surprisal = np.array([step.surprisal for step in found.steps], dtype=float)
+    parts = [start for start, _ in spans] + [len(reasoning)]
+    size = np.array([count(reasoning[start:end]) for start, end in pairwise(parts)])
+    order = removal_order(np.argsort(surprisal, kind="stable"), size, budget)
+    kept, cut = list(range(len(spans))), reasoning
     while count(cut) > budget and len(kept) > 1:
-        kept.remove(min(kept, key=lambda step: (surprisal[step], step)))
+        [step] = order.pop(0)
+        kept.remove(step)
         cut = "".join(cut_to(reasoning, kept))
     assert [number for number, step in enumerate(found.steps) if step.kept] == kept
     assert found.text == f"<think>\n{cut}\n</think>\nBlue."
     assert (found.tokens_before, found.tokens_after) == (count(reasoning), count(cut))
+    assert found.budget == budget
     assert found.status == ("original" if cut == reasoning else "rewritten")
 
 
@@ -70,6 +77,59 @@ def cut_to(reasoning: str, kept: list[int]) -> list[str]:
     spans = split_steps(reasoning)
     ends = [start for start, _ in spans[1:]] + [len(reasoning)]
     return [reasoning[spans[step][0] : spans[step][1] if step == kept[-1] else ends[step]] for step in kept]
+
+
+def test_a_large_step_that_overshoots_stays_and_code_is_one() -> None:
+    code = "```\n" + "\n\n".join("x y z" for _ in range(9)) + "\n```"
+    text = "\n\n".join(["a b", "c d", code, "e f", "g h", "i j"])
+    for score in ("first-token", "later-tokens"):
+        found = rewrite(text, max_token_ratio=0.9, score=score)
+        assert found.text is not None
+        assert code in found.text
+        assert found.budget is not None
+        assert found.tokens_after is not None
+        assert 0 <= found.budget - found.tokens_after <= count("a b\n\n")
+
+
+def test_steps_are_chosen_by_the_score_that_is_asked_for() -> None:
+    text = "a b c\n\nd e f"
+    spans = [match.span() for match in TOKEN.finditer(text)] + [(len(text), len(text) + 9)]
+    start, end = np.array(spans).T
+    nll = np.array([9, 0, 8, 0, 8, 0, 0.5, 0, 1, 0, 1, 1], dtype=np.float32)
+    seen = MeasuredReasoning(start, end, nll, 0)
+    for score, left in (("first-token", "a b c"), ("later-tokens", "d e f")):
+        found = Asap(AsapOptions(score=score, max_tokens=5), count).rewrite(row(text), seen)
+        assert found.text == f"<think>\n{left}\n</think>\nBlue."
+
+
+COHERENT = st.lists(
+    st.sampled_from(["Step 1 is a.", "Step 2:", "So:", "As in step 1, b.", "The result above.", "c d e f"]),
+    min_size=2,
+    max_size=9,
+)
+
+
+@given(COHERENT, st.integers(1, 30), st.integers(0, 5))
+def test_what_is_coherent_leaves_nothing_hanging(steps: list[str], budget: int, seed: int) -> None:
+    found = rewrite("\n\n".join(steps), seed, max_tokens=budget, coherent=True)
+    assert hanging(steps, np.array([step.kept for step in found.steps])) == {}
+
+
+def test_a_step_that_is_announced_stays_with_the_one_that_announces_it() -> None:
+    text = "So we get:\n\nthe sum of both.\n\nThat is all."
+    spans = [match.span() for match in TOKEN.finditer(text)] + [(len(text), len(text) + 9)]
+    start, end = np.array(spans).T
+    nll = np.full(len(start), 2, dtype=np.float32)
+    nll[[0, start.tolist().index(text.index("That"))]] = 9, 5
+    seen = MeasuredReasoning(start, end, nll, 0)
+    budget = count(text) - 5
+
+    def left(**options: bool) -> str | None:
+        asap = Asap(AsapOptions(max_tokens=budget, **options), count)
+        return asap.rewrite(row(text), seen).text
+
+    assert left() == row(text).response("So we get:\n\nThat is all.")
+    assert left(coherent=True) == row(text).response("So we get:\n\nthe sum of both.")
 
 
 @pytest.mark.parametrize(
