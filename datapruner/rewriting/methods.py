@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,9 +12,11 @@ from datapruner.errors import UsageError
 from datapruner.rewriting.anchor import AnchorOptions
 from datapruner.rewriting.asap import AsapOptions
 from datapruner.rewriting.dap import DapOptions
+from datapruner.rewriting.proxies import unfit
 from datapruner.rewriting.rewriters import Counter, Rewriter, Settings
 from datapruner.rewriting.step_controls import LongestStepsOptions, RandomStepsOptions
 from datapruner.validation import first_problem
+from scorers.models.sources import ProxyFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class RewritingMethod:
     options: type[Settings]
     make: Callable[[Any, Counter], Rewriter]
     asks: Literal["proxy", "teacher", "nobody"] = "teacher"
+
+    def warnings(self, options: Settings, proxy: ProxyFolder) -> Iterator[str]:
+        """What there is to say of these options with this proxy model."""
+        if isinstance(options, AsapOptions) and options.score == "first-token":
+            yield from unfit(self.name, proxy)
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         """The options object. Raises UsageError naming the option at fault."""

@@ -361,7 +361,7 @@ def rewrite(
 
     Raises UsageError, ModelError, and what stops a teacher.
     """
-    from datapruner.rewriting import counting, tables
+    from datapruner.rewriting import counting, methods, tables
     from datapruner.rewriting import rows as rewriting
     from datapruner.rewriting.shortening import off_budget
 
@@ -382,7 +382,12 @@ def rewrite(
     assert isinstance(found, pl.DataFrame), type(found)
     found = found.unique("sample_id", keep="first", maintain_order=True)
     assert found["row"].to_list() == chosen, "a row was lost in rewriting"
-    return Rewriting(found, tokens, tuple(off_budget(path, config.rewrite.method)))
+    method = methods.find(config.rewrite.method)
+    warnings = (
+        *method.warnings(method.settings(config.rewrite.options), base.proxy),
+        *off_budget(path, method.name),
+    )
+    return Rewriting(found, tokens, warnings)
 
 
 def rewriting_counts(path: Path) -> dict[str, int]:

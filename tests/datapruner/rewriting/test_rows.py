@@ -107,9 +107,17 @@ def test_nothing_is_scored_or_masked(halved: Result) -> None:
 
 
 def test_rows_that_stay_over_the_budget_are_warned_of(halved: Result, rewrite: Rewrite) -> None:
-    [text] = halved.report.warnings
-    assert text.startswith("asap: 1 of 4 rows with reasoning stay longer than the budget")
-    assert rewrite().report.warnings == []
+    _, text = halved.report.warnings
+    assert text.startswith("asap: 1 of 4 rows with reasoning stay longer than the budget, by ")
+    assert len(rewrite().report.warnings) == 1
+
+
+def test_a_small_proxy_model_that_is_no_reasoning_model_is_warned_of_where_first_tokens_decide(
+    halved: Result, rewrite: Rewrite
+) -> None:
+    assert halved.report.warnings[0].startswith("asap: the proxy model is no reasoning model and has ")
+    assert rewrite(options={"score": "later-tokens"}).report.warnings == []
+    assert rewrite("random-steps").report.warnings == []
 
 
 def test_a_run_that_rewrites_is_found_listed_and_replayed_as_any_other(

@@ -184,6 +184,6 @@ def test_what_is_kept_is_short_by_what_is_exported(
     asked = f"rewrite: {{method: asap, options: {{max_tokens: 1}}, pattern: '{pattern}'}}\n"
     recipe.write_text(text + asked)
     cut = datapruner.run_recipe(recipe, rows, home=home, device="cpu")
-    short, long = cut.report.warnings
+    short, _, long = cut.report.warnings
     assert short == "100 % of the kept rows have at most 10 response tokens (0 % of all rows do)"
     assert long.startswith("asap: 12 of 12 rows with reasoning stay longer than the budget")
