@@ -33,8 +33,8 @@ def unfit(method: str, proxy: ProxyFolder) -> Iterator[str]:
         reasons.append(f"has {count / 1e6:,.0f} million parameters")
     if reasons:
         yield (
-            f"{method}: the proxy model {' and '.join(reasons)}: by first tokens, such models keep hesitation "
-            "and remove derivation, and random steps do better. Use a reasoning model, such as "
+            f"{method}: the proxy model {' and '.join(reasons)}: by first tokens, such models keep "
+            "hesitation and remove derivation, and random steps do better. Use a reasoning model, such as "
             f"{REASONING_PROXY}, or the score later-tokens, and compare with random-steps"
         )
 
