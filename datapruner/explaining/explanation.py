@@ -70,7 +70,7 @@ class ShownToken:
 
 @dataclass(frozen=True, slots=True)
 class ShownStep:
-    """One step of the reasoning of a rewritten row. `surprisal` is that of its first token, in nats."""
+    """One step of the reasoning of a rewritten row. `surprisal` is its score, in nats."""
 
     text: str
     surprisal: float | None

@@ -60,10 +60,10 @@ class Asap:
 
         def said(keep: Bools) -> Said:
             at = f"{scores[~keep].max():.3g} nats"
-            what, reason = ("surprising", "least surprising") if first else ("probable", "least probable")
+            what = "surprising" if first else "probable"
             return Said(
-                f"{reason} steps removed",
-                f"more {what} than most that went, or too long for the budget",
+                f"least {what} steps removed",
+                f"as {what} as {at} or more",
                 f"among the least {what}, up to {at}",
             )
 

@@ -8,7 +8,7 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,7 +30,9 @@ from scorers.signals.columns import Bools, Floats
 PUBLISHED_MAX_TOKENS = 4096
 WITHIN = "within the budget"
 SINGLE = "a single step, longer than the budget"
+TOGETHER = "steps that all need each other, longer than the budget"
 LAST = "one step left, longer than the budget"
+PASSED = "left for smaller steps: without it the budget would be missed by more"
 
 
 class Budget(Settings):
@@ -63,7 +65,8 @@ class Budget(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A method's words. reason: of a row that was shortened. kept, removed: why a step stayed or went."""
+    """A method's words. reason: of a row that was shortened. kept: why a step stayed that comes behind
+    all those that went. removed: why one went."""
 
     reason: str
     kept: str
@@ -86,32 +89,37 @@ def shorten(
     """
     before = count(row.reasoning)
     budget = options.budget(before)
-    if before <= budget or len(spans) == 1:
-        reason = WITHIN if before <= budget else SINGLE
-        keep = np.ones(len(spans), dtype=np.bool_)
-        steps = _steps(spans, scores, keep, Said(reason, reason, ""))
-        text = row.response(row.reasoning)
-        return Rewritten(
-            "original",
-            text,
-            reason,
-            steps=steps,
-            budget=budget,
-            tokens_before=before,
-            tokens_after=before,
-        )
+    if before <= budget:
+        return _unchanged(row, spans, scores, WITHIN, budget, before)
     together = needs([row.reasoning[start:end] for start, end in spans]) if options.coherent else {}
     keep, left, after = _fit(row.reasoning, spans, order, budget, count, together)
+    if keep.all():
+        return _unchanged(row, spans, scores, SINGLE if len(spans) == 1 else TOGETHER, budget, before)
     words = said(keep)
     return Rewritten(
         "rewritten",
         row.response(left),
         words.reason if after <= budget else LAST,
         removed=tuple(removed_spans(spans, keep.tolist())),
-        steps=_steps(spans, scores, keep, words),
+        steps=_steps(spans, scores, keep, _whys(order, keep, together, words)),
         budget=budget,
         tokens_before=before,
         tokens_after=after,
+    )
+
+
+def _unchanged(
+    row: ReasoningRow, spans: Sequence[Span], scores: Floats | None, reason: str, budget: int, tokens: int
+) -> Rewritten:
+    steps = _steps(spans, scores, np.ones(len(spans), dtype=np.bool_), [reason] * len(spans))
+    return Rewritten(
+        "original",
+        row.response(row.reasoning),
+        reason,
+        steps=steps,
+        budget=budget,
+        tokens_before=tokens,
+        tokens_after=tokens,
     )
 
 
@@ -151,12 +159,28 @@ def _fit(
     return fit
 
 
-def _steps(spans: Sequence[Span], scores: Floats | None, keep: Bools, said: Said) -> tuple[Step, ...]:
+def _steps(
+    spans: Sequence[Span], scores: Floats | None, keep: Bools, whys: Iterable[str]
+) -> tuple[Step, ...]:
     values = [None] * len(spans) if scores is None else scores.tolist()
     return tuple(
-        Step(start, end, value, stays, said.kept if stays else said.removed)
-        for (start, end), value, stays in zip(spans, values, keep.tolist(), strict=True)
+        Step(start, end, value, stays, why)
+        for (start, end), value, stays, why in zip(spans, values, keep.tolist(), whys, strict=True)
     )
+
+
+def _whys(order: NDArray[np.intp], keep: Bools, together: Needs, said: Said) -> Iterator[str]:
+    """Why each step stayed or went."""
+    rank = np.argsort(order)
+    last = rank[~keep].max()
+    needers = {other: step for step, others in together.items() if keep[step] for other in others}
+    for step, stays in enumerate(keep.tolist()):
+        if not stays:
+            yield said.removed
+        elif step in needers:
+            yield f"needed by step {needers[step] + 1}, which stays"
+        else:
+            yield said.kept if rank[step] > last else PASSED
 
 
 def off_budget(database: Path, method: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from datapruner.rewriting.shortening import Budget, Said, shorten
 from scorers.reasoning.steps import split_steps
 
 RANDOM = Said("steps removed at random", "drawn to stay", "drawn to go")
-LONGEST = Said("longest steps removed", "shorter, or needed for the budget", "among the longest")
+LONGEST = Said("longest steps removed", "shorter than those that went", "among the longest")
 
 
 class LongestStepsOptions(Budget):

@@ -130,7 +130,7 @@ class TokenAnswer(Answer):
 
 
 class StepAnswer(Answer):
-    """A step of the reasoning of a row that was to be rewritten. `surprisal` of its first token, in nats."""
+    """A step of the reasoning of a row that was to be rewritten. `surprisal`: its score, in nats."""
 
     text: str
     surprisal: float | None

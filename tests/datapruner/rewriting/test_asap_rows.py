@@ -91,6 +91,24 @@ def test_a_large_step_that_overshoots_stays_and_code_is_one() -> None:
         assert 0 <= found.budget - found.tokens_after <= count("a b\n\n")
 
 
+def test_each_step_says_why_it_stayed_or_went() -> None:
+    text = "a b\n\n" + "c d " * 20 + "\n\ne f\n\nAs above, g.\n\nh i\n\nj k"
+    spans = [match.span() for match in TOKEN.finditer(text)] + [(len(text), len(text) + 9)]
+    start, end = np.array(spans).T
+    nll = np.zeros(len(start), dtype=np.float32)
+    for (begin, _), value in zip(split_steps(text), (1, 2, 3, 6, 4, 5), strict=True):
+        nll[start.tolist().index(begin)] = value
+    asap = Asap(AsapOptions(max_tokens=count(text) - 8, coherent=True), count)
+    assert [step.why for step in asap.rewrite(row(text), MeasuredReasoning(start, end, nll, 0)).steps] == [
+        "among the least surprising, up to 4 nats",
+        "left for smaller steps: without it the budget would be missed by more",
+        "needed by step 4, which stays",
+        "as surprising as 4 nats or more",
+        "among the least surprising, up to 4 nats",
+        "as surprising as 4 nats or more",
+    ]
+
+
 def test_steps_are_chosen_by_the_score_that_is_asked_for() -> None:
     text = "a b c\n\nd e f"
     spans = [match.span() for match in TOKEN.finditer(text)] + [(len(text), len(text) + 9)]
