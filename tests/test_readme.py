@@ -273,6 +273,14 @@ def _(tour: Tour, step: Step) -> None:
     assert " no " in out
 
 
+@promised("datapruner rewrite dap traces.jsonl --answers answer --out short.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    found = re.search(r"^  rewrite: 0 rows dropped; .*rewritten (\d+)", tour.type(step).out, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) > 0
+    assert any("## Summary" in row["messages"][-1]["content"] for row in tour.rows("short.jsonl"))
+
+
 @promised("datapruner rewrite random-steps traces.jsonl --max-token-ratio 0.5 --coherent --out control.jsonl")
 def _(tour: Tour, step: Step) -> None:
     tour.type(step)
@@ -280,14 +288,6 @@ def _(tour: Tour, step: Step) -> None:
     assert len(rows) == len(FACTS)
     assert all(row["tokens_after"] <= row["budget"] for row in rows)
     assert {row["dangling_references"] for row in rows} == {row["dangling_colons"] for row in rows} == {0}
-
-
-@promised("datapruner rewrite dap traces.jsonl --answers answer --out short.jsonl")
-def _(tour: Tour, step: Step) -> None:
-    found = re.search(r"^  rewrite: 0 rows dropped; .*rewritten (\d+)", tour.type(step).out, re.MULTILINE)
-    assert found is not None
-    assert int(found[1]) > 0
-    assert any("## Summary" in row["messages"][-1]["content"] for row in tour.rows("short.jsonl"))
 
 
 @promised("source .venv/bin/activate")
