@@ -34,8 +34,8 @@ def unfit(method: str, proxy: ProxyFolder) -> Iterator[str]:
     if reasons:
         yield (
             f"{method}: the proxy model {' and '.join(reasons)}: by first tokens, such models keep "
-            "hesitation and remove derivation, and random steps do better. Use a reasoning model, such as "
-            f"{REASONING_PROXY}, or the score later-tokens, and compare with random-steps"
+            "hesitation and remove derivation, and were no better than random steps. Use a reasoning model, "
+            f"such as {REASONING_PROXY}, or the score later-tokens, and compare with random-steps"
         )
 
 
