@@ -27,10 +27,11 @@ from benchmarks.table.asked import Notes, Place, asked
 from benchmarks.table.corpora import CORPORA, Labelled
 from benchmarks.table.data import Amounts, Data
 from benchmarks.table.joined import Line, document
-from benchmarks.table.keeping import is_known, kept
+from benchmarks.table.keeping import kept, known
 from benchmarks.table.training import Setting, Trained, changes, clean, mixed, planted
 from datapruner.home import made_home
 from datapruner.measuring.devices import find_devices
+from datapruner.tuning.training import RATES
 from scorers.methods.findings import parsed
 
 MODEL = "smollm2-135m"
@@ -39,7 +40,12 @@ FINDINGS = ROOT / "scorers" / "methods" / "findings.json"
 
 SMALL = Amounts(rows=600, each=40, labelled=60, held=32, clean=80, longest=400)
 WHOLE = Amounts(rows=13_000, each=400, labelled=400, held=200, clean=400, longest=4000)
-TRAINED = {SMALL: Trained(tokens=512, seeds=3, read=16), WHOLE: Trained(tokens=50_000, seeds=3, read=200)}
+_RATES = RATES["lora"]
+# In a few steps which rate is best on one draw of random rows is chance: the middle one is taken.
+TRAINED = {
+    SMALL: Trained(tokens=512, seeds=3, read=16, rates=_RATES[1:2]),
+    WHOLE: Trained(tokens=50_000, seeds=3, read=200, rates=_RATES),
+}
 SEVERAL = ("alpaca", "gpt-4", "dolly", "evol", "user")
 
 
@@ -82,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=os.environ.get("DATAPRUNER_CORPORA"))
     parser.add_argument("--seconds", type=float, default=None, help="nothing is begun after as many")
     parser.add_argument("--whole", action="store_true", help="as much as a GPU does in minutes")
-    parser.add_argument(
-        "--only", nargs="*", default=None, help="methods to go on with; others as far as they are"
-    )
+    parser.add_argument("--only", nargs="*", default=None, help="labels of the lines to go on with")
     parser.add_argument("--untrained", action="store_true", help="train nothing: what is kept alone")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--device", default="auto")
@@ -102,32 +106,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) -> Table:
+def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) -> None:
     """Measure what is asked for and not yet known, in the order of what tells most."""
     started = time.monotonic()
 
     def over() -> bool:
-        return given.seconds is not None and time.monotonic() - started > given.seconds
+        return given.seconds is not None and time.monotonic() - started >= given.seconds
 
     notes = Notes(place.home)
-    table = Table([Line(each) for each in asked(given.only)], place, given.out, given.page)
+    table = Table([Line(each) for each in asked()], place, given.out, given.page)
+    wanted = [each for each in table.lines if given.only is None or each.asked.label in given.only]
     for name, corpus_of in CORPORA.items():
         table.corpora[name] = corpus = corpus_of(data)
-        if not over():
-            unknown = [each.asked for each in table.lines if not is_known(each.asked, corpus, place, notes)]
-            place.measure(unknown, corpus.rows)
         for line in table.lines:
-            if over():
-                break
-            line.kept[name] = kept(line.asked, corpus, place, notes)
-            print(f"{name}: {line.asked.label}: {line.kept[name]}", flush=True)
+            if (found := known(line.asked, corpus, place, notes)) is not None:
+                line.kept[name] = found
+        unknown = [line for line in wanted if name not in line.kept]
+        if not over():
+            place.measure([line.asked for line in unknown], corpus.rows)
+        for line in unknown:
+            if not over():
+                line.kept[name] = kept(line.asked, corpus, place, notes)
+                print(f"{name}: {line.asked.label}: {line.kept[name]}", flush=True)
         table.write()
-    if given.untrained:
-        return table
     by_label = {line.asked.label: line for line in table.lines}
+    to_train = [] if given.untrained else [line.asked for line in wanted]
     for setting in settings(data.amounts):
         methods = [line.asked for line in table.lines]
-        for each, change, measured in changes(setting, methods, data, place, notes, trained, over):
+        for each, change, measured in changes(setting, methods, to_train, data, place, notes, trained, over):
             if each.label not in by_label:  # it keeps no rows, and is trained alone
                 by_label[each.label] = Line(each)
                 table.lines.append(by_label[each.label])
@@ -136,7 +142,6 @@ def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) 
                 table.settings[setting.name] = measured
             print(f"{setting.name}: {each.label}: {change}", flush=True)
             table.write()
-    return table
 
 
 if __name__ == "__main__":

@@ -65,13 +65,11 @@ class Asked:
         return hashed(self.method, options, text)
 
 
-def asked(only: list[str] | None = None) -> Iterator[Asked]:
-    """All methods with their defaults, and the variants; or those of the labels or methods named."""
+def asked() -> Iterator[Asked]:
+    """All methods with their defaults, and the variants."""
     for method in registry.OWN:
         for words, options in {"": {}, **VARIANTS.get(method.name, {})}.items():
-            each = Asked(method.name, words, options)
-            if only is None or {each.label, each.method} & set(only):
-                yield each
+            yield Asked(method.name, words, options)
 
 
 @dataclass(frozen=True)

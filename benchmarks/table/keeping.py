@@ -16,24 +16,21 @@ from datapruner.runs.correlation import spearman
 KEEP = 0.5
 
 
+def known(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> dict[str, Any] | None:
+    """What `kept` found before."""
+    return notes.get(_key(each, corpus, place))
+
+
 def kept(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> dict[str, Any]:
     """Of every label, how many rows are kept of how many: `{"kept": {label: [kept, rows]}, "tokens": share of
     the response tokens in kept rows, "length": {...}}`; `{"left_out": why}` where the method cannot."""
-    key = _key(each, corpus, place)
-    found = notes.get(key)
-    if found is None:
-        try:
-            scores = place.prune(each, corpus.rows, corpus.beside, keep=KEEP).scores
-        except DataprunerError as error:
-            return {"left_out": str(error)}
-        found = counted(scores, corpus.labels, each)
-        notes.put(key, found)
+    try:
+        scores = place.prune(each, corpus.rows, corpus.beside, keep=KEEP).scores
+    except DataprunerError as error:
+        return {"left_out": str(error)}
+    found = counted(scores, corpus.labels, each)
+    notes.put(_key(each, corpus, place), found)
     return found
-
-
-def is_known(each: Asked, corpus: Labelled, place: Place, notes: Notes) -> bool:
-    """Whether `kept` has nothing to do."""
-    return notes.get(_key(each, corpus, place)) is not None
 
 
 def _key(each: Asked, corpus: Labelled, place: Place) -> str:

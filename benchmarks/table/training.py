@@ -8,7 +8,7 @@ a method that is new costs its own trainings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import datapruner
@@ -28,7 +28,6 @@ from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import published
 from datapruner.schemas.evaluations import RANDOM, Evaluation
 from datapruner.training import StepPruning
-from datapruner.tuning.training import RATES
 
 DEFAULT, IN_TRAINING = Asked("qtuning", "", {}), Asked("qtuning", "in training", {})
 _AT_ONCE = 2
@@ -48,11 +47,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Trained:
-    """tokens: of each training. seeds: trainings of each arm. read: rows of a held-out set at most."""
+    """tokens: of each training. seeds: trainings of each arm. read: rows of a held-out set at most. rates:
+    learning rates that are tried on random rows, or the one."""
 
     tokens: int
     seeds: int
     read: int
+    rates: tuple[float, ...]
 
 
 def planted(data: Data) -> tuple[Rows, Rows]:
@@ -78,14 +79,15 @@ def clean(data: Data) -> tuple[Rows, Rows]:
 def changes(
     setting: Setting,
     methods: Sequence[Asked],
+    wanted: Sequence[Asked],
     data: Data,
     place: Place,
     notes: Notes,
     trained: Trained,
     over: Callable[[], bool],
 ) -> Iterator[tuple[Asked, dict[str, Any], dict[str, Any]]]:
-    """Of each method that there was time for, the change against random rows (or why not), and the setting as
-    it was measured."""
+    """Of each method that was trained before, or is wanted now and there was time for, the change against
+    random rows (or why not), and the setting as it was measured."""
     rows, beside = setting.rows(data)
     held = {name: data.held_out(name)[: trained.read] for name in setting.held_out}
     plan = Plan(
@@ -93,40 +95,40 @@ def changes(
         steps_of(trained.tokens),
         {name: len(some) for name, some in held.items()},
         [],
-        list(RATES["lora"]),
+        list(trained.rates),
         0.0,
     )
-    what = hashed(rows, beside, held, setting.share, trained.tokens, trained.seeds, place.model)
+    what = hashed(rows, beside, held, setting.share, asdict(plan), trained.seeds, place.model)
     keys = {each.label: hashed("change", each.identity, what) for each in methods}
     open_ = []
     for each in methods:
         found = notes.get(keys[each.label])
         if found is None:
-            open_.append(each)
+            open_ += [each] if each in wanted else []
         else:
             yield each, found["change"], found["setting"]
     for at in range(0, len(open_), _AT_ONCE):
         if over():
-            return
+            break
         some = open_[at : at + _AT_ONCE]
         runs, failed = _runs(setting, some, rows, beside, place)
         yield from ((each, {"left_out": why}, {}) for each, why in failed)
         if not runs:
             continue
         only = [run for _, run in runs]
-        trainings, wanted = _trained(only, held, place, plan, trained.seeds)
-        evaluations = evaluations_of(only, trainings, wanted, place.home, Machine((place.device,)))
+        trainings, how = _trained(only, held, place, plan, trained.seeds)
+        evaluations = evaluations_of(only, trainings, how, place.home, Machine((place.device,)))
         for (each, _), evaluation in zip(runs, evaluations, strict=True):
             change, measured = _change(evaluation), _setting(setting, evaluation)
             notes.put(keys[each.label], {"change": change, "setting": measured})
             yield each, change, measured
+    key = hashed("in training", what)
     if DEFAULT in methods:
-        key = hashed("in training", what)
         change = notes.get(key) or {}
-        if not change and not over():
+        if not change and DEFAULT in wanted and not over():
             [(_, run)], _ = _runs(setting, [DEFAULT], rows, beside, place)
-            trainings, wanted = _trained([run], held, place, plan, trained.seeds)
-            change = in_training(trainings, wanted, StepPruning(keep=setting.share), over)
+            trainings, how = _trained([run], held, place, plan, trained.seeds)
+            change = in_training(trainings, how, StepPruning(keep=setting.share), over)
         if change:
             notes.put(key, change)
             yield IN_TRAINING, change, {}

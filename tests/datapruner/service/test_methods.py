@@ -28,7 +28,7 @@ def test_a_column_has_its_meaning_unit_direction_and_range() -> None:
     assert (quadrant.kind, quadrant.always) == ("text", True)
     assert quadrant.values == ["Q1", "Q2", "Q3", "Q4", "band"]
     [don] = [each for each in methods.show("donod").columns if each.name == "don"]
-    assert (don.direction, don.meaning) == ("high", "||W|| - ||W'||, of the head before and after the step")
+    assert (don.direction, don.meaning) == ("low", "||W|| - ||W'||, of the head before and after the step")
 
 
 def test_what_was_measured_of_a_method_is_shown_with_what_it_was_measured_with() -> None:
