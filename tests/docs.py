@@ -292,6 +292,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "signals": _signals,
     "methods": _methods,
     "findings": _findings,
+    "found": lambda: findings.summary(measured()),
     "run": lambda: _settings(RunSettings),
     "recipe": lambda: _settings(recipes.Document),
     "sample_scores": lambda: _columns(columns.sample_texts(columns.COLUMNS)),
@@ -304,5 +305,5 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
 }
 
 if __name__ == "__main__":
-    for each in DOCS.glob("*.md"):
+    for each in (ROOT / "README.md", *DOCS.glob("*.md")):
         each.write_text(written(each.read_text(encoding="utf-8")), encoding="utf-8")

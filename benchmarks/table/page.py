@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scorers.methods.findings import Change, Corpus, Findings
+from scorers.methods.findings import Change, Corpus, Finding, Findings
 
 MARKS = ("<!-- findings -->\n", "<!-- end of findings -->\n")
 
 
 _NONE = "–"
+_NAMED, _ALMOST_ALL = 3, 0.9
+_CONTROLS = ("length", "random", "random-tokens", "random-steps", "longest-steps")
 
 
 def head(found: Findings) -> list[str]:
@@ -46,6 +48,36 @@ def markdown(found: Findings) -> str:
     return text + ("\nNot measured:\n\n" + "\n".join(missing) + "\n" if missing else "")
 
 
+def summary(found: Findings) -> Iterator[str]:
+    """In Markdown: of each kind of the first corpus, which methods keep least and most of it; and which do
+    better than random rows, and which worse. Of the methods with their defaults, but for controls and what
+    prunes tokens alone."""
+    yield from ("| rows | kept least by | kept most by |", "|---|---|---|")
+    plain = [each for each in found.methods if not each.words and each.method not in _CONTROLS]
+    for corpus in found.corpora[:1]:
+        plain = [each for each in plain if _kept(each, corpus) < _ALMOST_ALL * corpus.rows]
+        for kind in corpus.shown:
+            of_kind = [
+                (one.share, each.label)
+                for each in plain
+                for one in each.kept
+                if (one.corpus, one.kind) == (corpus.name, kind)
+            ]
+            least = sorted(of_kind)[:_NAMED]
+            most = sorted(of_kind, key=lambda one: (-one[0], one[1]))[:_NAMED]
+            yield f"| {kind} | {_named(least)} | {_named(most)} |"
+    for setting in found.settings:
+        told = [(c.verdict, each.label) for each in plain for c in each.changes if c.setting == setting.name]
+        words = {
+            verdict: ", ".join(f"`{label}`" for given, label in told if given == verdict) or "none"
+            for verdict in ("better", "worse")
+        }
+        yield (
+            f"| {setting.name}, of {len(told)} tried against random rows | worse: {words['worse']} "
+            f"| better: {words['better']} |"
+        )
+
+
 def put(page: str, found: Findings) -> str:
     """The page with the table, and the sizes, between its marks."""
     before, _, rest = page.partition(MARKS[0])
@@ -66,6 +98,14 @@ def _kinds(found: Findings) -> Iterator[tuple[Corpus, str, int]]:
             ]
             if counts:
                 yield corpus, kind, max(counts)
+
+
+def _kept(finding: Finding, corpus: Corpus) -> int:
+    return sum(one.kept for one in finding.kept if one.corpus == corpus.name)
+
+
+def _named(shares: list[tuple[float, str]]) -> str:
+    return ", ".join(f"`{label}` {share:.0%}" for share, label in shares)
 
 
 def _change(change: Change | None) -> str:

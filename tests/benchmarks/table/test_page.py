@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.table import page
 from scorers.methods.findings import Change, Corpus, Finding, Findings, Kept, Length, Setting
 
@@ -32,6 +34,27 @@ def test_a_method_is_a_row_and_what_is_not_known_a_dash() -> None:
     assert first == "| `ppl` | 50% | 75% | 62% | +0.12 | **better** -0.250 (-0.500 to -0.125) |"
     assert second == "| `judge` | – | – | – | – | – |"
     assert rest[-1] == "- `judge`: planted: it has no teacher"
+
+
+def test_the_summary_names_what_keeps_least_and_most_and_what_beat_random_rows() -> None:
+    one, none = FOUND.methods
+    keeps = {"a": (0, 40), "b": (306, 10), "c": (100, 20), "random": (1, 39), "all": (360, 40)}
+    made = [
+        replace(
+            one,
+            method=name,
+            kept=(Kept("planted", "sound", sound, 360), Kept("planted", "loops", loops, 40)),
+            changes=() if name != "b" else one.changes,
+        )
+        for name, (sound, loops) in keeps.items()
+    ]
+    sets = (replace(FOUND.corpora[0], rows=400),)
+    lines = list(
+        page.summary(replace(FOUND, corpora=sets, methods=(*made, none, replace(made[1], words="odd"))))
+    )
+    assert lines[2] == "| sound | `a` 0%, `c` 28%, `b` 85% | `b` 85%, `c` 28%, `a` 0% |"
+    assert lines[3] == "| loops | `b` 25%, `c` 50%, `a` 100% | `a` 100%, `c` 50%, `b` 25% |"
+    assert lines[4] == "| towards, of 1 tried against random rows | worse: none | better: `b` |"
 
 
 def test_the_table_is_put_between_its_marks_again_and_again() -> None:
