@@ -40,7 +40,7 @@ from scorers.models.proxy import load
 from scorers.models.sources import resolve
 from scorers.signals.forward import ForwardPass, Measured
 
-VECTORS = ("head_grad_projection", "mean_hidden")
+VECTORS = ("head_grad_projection", "mean_hidden", "weighted_hidden")
 METHODS = ("dealrec", "divprune", "semdedup")
 SHARD_ROWS = 256
 _READINGS = 20  # in a turn: one is too short to time
@@ -57,7 +57,7 @@ def measured(model: str, data: Path | None, count: int) -> tuple[list[dict[str, 
         for index, result in sorted(run.measure(samples), key=lambda each: each[0])
         if isinstance(result, Measured)
     ]
-    return rows, shards.schema(*(len(rows[0][name]) for name in VECTORS))
+    return rows, shards.schema(*(len(rows[0][name]) for name in ("head_grad_projection", "mean_hidden")))
 
 
 def write_plain(path: Path, rows: Sequence[dict[str, Any]], shape: pa.Schema) -> None:

@@ -70,7 +70,7 @@ class Device:
     def _measured(self, n: int) -> Measured:
         projection, hidden, values = self._vectors
         some = values[:n]
-        return Measured(some, some, some, some > 0, 1.0, 1.0, projection, hidden)
+        return Measured(some, some, some, some > 0, 1.0, 1.0, projection, hidden, hidden)
 
 
 class Stand(Worker):

@@ -31,7 +31,16 @@ from tests import proxies, reference
 
 RATE = 2e-5
 MEAN = "nll over all"
-SIGNALS = ("nll", "entropy", "el2n", "head_grad_norm", "head_grad_dot", "head_grad_projection", "mean_hidden")
+SIGNALS = (
+    "nll",
+    "entropy",
+    "el2n",
+    "head_grad_norm",
+    "head_grad_dot",
+    "head_grad_projection",
+    "mean_hidden",
+    "weighted_hidden",
+)
 BOUNDS: dict[str, dict[str, float]] = {
     "float32": dict.fromkeys((*SIGNALS, MEAN, "don", "nod"), 1e-5),
     "bfloat16": {"head_grad_norm": 5e-3, MEAN: 1e-3},

@@ -86,7 +86,9 @@ def made_up_shard(ids: list[str], tokens: int, rng: np.random.Generator, with_ve
     }
     columns |= {"head_norm": pa.array(np.full(n, 700.0))}
     columns |= {name: pa.nulls(n, pa.float64()) for name in ("tied_grad_norm", "tied_grad_dot")}
-    for name, k in zip(("head_grad_projection", "mean_hidden"), width, strict=True):
+    for name, k in zip(
+        ("head_grad_projection", "mean_hidden", "weighted_hidden"), (*width, width[1]), strict=True
+    ):
         columns[name] = vectors.pack(rng.normal(0, 1, (n, k)).astype(np.float32), k)
     return pa.Table.from_arrays([columns[field.name] for field in shape], schema=shape)
 

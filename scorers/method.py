@@ -119,6 +119,8 @@ class Selection:
     thresholds: the cuts that decided, by name, for the report. columns: per-sample columns (N,) that only
     exist once a keep share is known (Q-Tuning's quadrant). warnings: in words, where the method's own rule
     does not give what was asked for. share_of: what the share asked for is a share of.
+    turn: (N,) where samples are taken one after another, so that a smaller share's are the first of a larger
+    one's: at which turn each was, from 1 on, 0 where it was not. A reason may hold it, as `{turn}`.
     """
 
     keep: Bools
@@ -130,6 +132,7 @@ class Selection:
     columns: Columns = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     share_of: Literal["samples", "tokens"] = "samples"
+    turn: Ints | None = None
 
 
 OptionsT = TypeVar("OptionsT")

@@ -24,6 +24,7 @@ class Reference:
     tied_grad: torch.Tensor | None
     """The same by the shared weight, input embedding included."""
     mean_hidden: np.ndarray
+    weighted_hidden: np.ndarray
 
 
 def double(model: Any) -> Any:
@@ -67,7 +68,12 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
         el2n = np.array(
             [(row - hot).square().sum().sqrt().item() for row, hot in zip(p, onehot, strict=True)]
         )
-        states = single.base_model(**inputs).last_hidden_state[0, positions - 1]
+        everywhere = single.base_model(**inputs).last_hidden_state[0]
+        states = everywhere[positions - 1]
+        weighted = torch.zeros_like(states[0])
+        for place, state in enumerate(everywhere[left_padding:], start=1):
+            weighted += place * state
+        weighted /= sum(range(1, len(sample.input_ids) + 1))
 
     tied_grad = None
     if tied:
@@ -86,6 +92,7 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
         weight=weight.detach(),
         tied_grad=tied_grad,
         mean_hidden=states.mean(0).numpy(),
+        weighted_hidden=weighted.numpy(),
     )
 
 
@@ -111,6 +118,7 @@ def errors(found: Any, expected: Reference, projection: Projection) -> dict[str,
         / max(abs(dot), 1e-3 * norm * expected.weight.norm().item()),
         "head_grad_projection": relative(found.head_grad_projection, projected),
         "mean_hidden": relative(found.mean_hidden, expected.mean_hidden),
+        "weighted_hidden": relative(found.weighted_hidden, expected.weighted_hidden),
     }
     if expected.tied_grad is not None and found.tied_grad_norm is not None:
         tied_norm = expected.tied_grad.norm().item()

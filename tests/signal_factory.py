@@ -22,12 +22,13 @@ def make_signals(n: int, seed: int = 0, *, max_turns: int = 3, max_response: int
 
     Sample columns are the means of the token columns. Single-token responses, a first response token at
     position 1 and samples that end inside a turn all occur. All vectors and views are there; in the views a
-    response is less likely, and the target set has seven samples of its own.
+    response is less likely, and the target set has seven samples of its own, of two tasks.
     """
     base = _plain_signals(n, seed, max_turns, max_response)
     rng = np.random.default_rng([seed, 1])
     others = {name: _less_likely(base, rng) for name in ("free", "bare", "reference")}
     target = _plain_signals(7, seed + 1_000_003, max_turns, max_response)
+    target = replace(target, tasks=np.array([*"aabbbab"]), rows=np.arange(10, 17))
     return replace(base, others=others | {"target": target})
 
 
@@ -91,6 +92,7 @@ def _plain_signals(n: int, seed: int, max_turns: int, max_response: int) -> Sign
     vectors = {
         "head_grad_projection": also.normal(size=(n, 12)).astype(np.float32),
         "mean_hidden": also.normal(size=(n, 9)).astype(np.float32),
+        "weighted_hidden": also.normal(size=(n, 9)).astype(np.float32),
     }
     return Signals(sample_ids(n, seed), samples, tokens, starts, vectors)
 

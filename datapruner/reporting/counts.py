@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from datapruner.reporting.tables import Tables
@@ -52,7 +53,7 @@ def funnel(tables: Tables, config: RunConfig) -> Funnel:
     step = _step_of(config)
     reason = f"left(coalesce(reason, ''), {TEXT_CHARACTERS})"
     for pattern, common in OF_SINGLE_ROWS:
-        replacement = literal(common.replace("${1}", r"\1"))
+        replacement = literal(re.sub(r"\$\{(\d)\}", r"\\\1", common))
         reason = f"regexp_replace({reason}, {literal(pattern)}, {replacement})"
     found = tables.rows(f"""
         WITH reasons AS (

@@ -8,5 +8,12 @@ CONTAMINATED = r"(?s)^(holds text of .*?) row \d+: \".*$"
 FILTERED, CALIBRATED = "left out by the filter: ", "calibration: "
 """What reasons begin with of rows that the filter and the calibration took away."""
 
-OF_SINGLE_ROWS = ((COPY, "exact duplicate"), (NEAR, "near duplicate"), (CONTAMINATED, "${1}"))
+TAKEN = r"^(.*: taken) at turn \d+ by (?:row \d+ of )?(.*)$"
+
+OF_SINGLE_ROWS = (
+    (COPY, "exact duplicate"),
+    (NEAR, "near duplicate"),
+    (CONTAMINATED, "${1}"),
+    (TAKEN, "${1} in a turn of ${2}"),
+)
 """Of these reasons, the part that they share: a pattern for the whole of one, and what stands for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -206,7 +207,23 @@ def _select(signals: Signals, select: Select, keep: Keep, name: str) -> Selectio
 
 
 def _within_tokens(signals: Signals, select: Select, budget: int, name: str) -> Selection:
-    """The largest selection whose kept response tokens fit the budget, found by bisection."""
+    """The largest selection whose kept response tokens fit the budget: where samples are taken one after
+    another, those taken until it is met, and otherwise found by bisection."""
+    n = len(signals)
+    likely = n * budget / max(1, int(signals.lengths.sum()))
+    first = select(min(n, max(1, math.ceil(likely))) / n)
+    best = (
+        _bisected(signals, select, budget) if first.turn is None else _taken(signals, select, budget, first)
+    )
+    if best is None:
+        raise UsageError(
+            f"a budget of {budget} tokens does not hold even the one sample that {name} puts first",
+            remedy="raise the token budget or keep a count of samples",
+        )
+    return best
+
+
+def _bisected(signals: Signals, select: Select, budget: int) -> Selection | None:
     n = len(signals)
     best: Selection | None = None
     low, high = 1, n
@@ -217,12 +234,21 @@ def _within_tokens(signals: Signals, select: Select, budget: int, name: str) -> 
             best, low = selection, count + 1
         else:
             high = count - 1
-    if best is None:
-        raise UsageError(
-            f"a budget of {budget} tokens does not hold even the one sample that {name} puts first",
-            remedy="raise the token budget or keep a count of samples",
-        )
     return best
+
+
+def _taken(signals: Signals, select: Select, budget: int, first: Selection) -> Selection | None:
+    """`first`: of about so many samples as the budget holds."""
+    selection, tokens = first, kept_tokens(signals, first)
+    while tokens.sum() <= budget and not selection.keep.all():
+        selection = select(min(1.0, 2 * selection.keep.mean()))
+        tokens = kept_tokens(signals, selection)
+    turn = selection.turn
+    assert turn is not None, "a method takes samples one after another, or it does not"
+    kept = np.flatnonzero(selection.keep)
+    spent = np.cumsum(tokens[kept[np.argsort(turn[kept])]])
+    count = int(np.searchsorted(spent, budget, side="right"))
+    return select(count / len(signals)) if count else None
 
 
 def kept_tokens(signals: Signals, selection: Selection) -> Ints:

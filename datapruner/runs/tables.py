@@ -147,10 +147,14 @@ def scored_samples(
             status=pl.lit("scored"),
         )
     reasons = pl.Series(selection.reasons, dtype=pl.String)
+    reason = pl.lit(reasons.gather(pl.Series(selection.reason)))
+    if selection.turn is not None:
+        turn = pl.lit(pl.Series(selection.turn)).cast(pl.String)
+        reason = reason.str.replace("{turn}", turn, literal=True)
     return measured.with_columns(
         n_kept_tokens=pl.Series(kept_tokens),
         keep=pl.Series(selection.keep),
-        reason=reasons.gather(pl.Series(selection.reason)),
+        reason=reason,
         status=pl.Series(np.where(selection.keep, "kept", "pruned")),
     )
 

@@ -28,6 +28,7 @@ from scorers.methods.ppl import Ppl
 from scorers.methods.qtuning import QTuning
 from scorers.methods.random_control import Random
 from scorers.methods.random_tokens import RandomTokens
+from scorers.methods.rds import Rds
 from scorers.methods.rho import Rho
 from scorers.methods.semdedup import SemDeDup
 from scorers.methods.sfprompt import SfPrompt
@@ -93,6 +94,7 @@ OWN: tuple[Method[Any], ...] = (
     QTuning(),
     Donod(),
     DealRec(),
+    Rds(),
     TargetCosine(),
     Ifd(),
     Rho(),

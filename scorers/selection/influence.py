@@ -44,10 +44,15 @@ def target_gradient(signals: Signals) -> Floats:
 
     Raises ValueError when no target set was measured or it is empty.
     """
+    return mean_gradient(target_set(signals))
+
+
+def target_set(signals: Signals) -> Signals:
+    """The samples to select towards. Raises ValueError when none were measured."""
     target = view(signals, "target")
     if len(target) == 0:
         raise ValueError("no sample of the target set could be measured; name one that has responses")
-    return mean_gradient(target)
+    return target
 
 
 def influence(signals: Signals, v: Floats, damping: float) -> Floats:

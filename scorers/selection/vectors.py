@@ -25,11 +25,13 @@ class UnitVectors:
 
     `order` (N,): the ids of samples `order` ascend; row i of (N, D) is the unit vector of sample order[i].
 
+    zeros: whether a vector may be zero, and then stays so.
+
     Raises ValueError on creation, naming the sample, when the signal is missing, or a vector is not finite or
-    is zero.
+    is zero and must not be.
     """
 
-    def __init__(self, signals: Signals, name: str) -> None:
+    def __init__(self, signals: Signals, name: str, *, zeros: bool = False) -> None:
         if name not in signals.vectors:
             measured = ", ".join(sorted(signals.vectors)) or "none"
             raise ValueError(f"vector signal {name} was not measured; measured are {measured}")
@@ -38,21 +40,25 @@ class UnitVectors:
         self._norms: Floats = np.empty(len(self.order))
         for at, exact in blocks(self._vectors, self.order):
             norms = np.linalg.norm(exact.astype(np.float64), axis=1)
-            if not (usable := np.isfinite(norms) & (norms > 0)).all():
+            if not (usable := np.isfinite(norms) & (zeros | (norms > 0))).all():
                 sample = self.order[at[np.argmin(usable)]]
                 raise ValueError(
-                    f"vector signal {name} of sample {signals.ids[sample]} is zero or not finite; "
+                    f"vector signal {name} of sample {signals.ids[sample]} is "
+                    f"{'' if zeros else 'zero or '}not finite; "
                     "leave out samples that could not be measured before scoring"
                 )
-            self._norms[at] = norms
+            self._norms[at] = np.where(norms > 0, norms, 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._vectors.shape
 
     def __getitem__(self, rows: Ints) -> Rows:
-        exact = self._vectors[self.order[rows]].astype(np.float64)
-        unit: Rows = (exact / self._norms[rows, None]).astype(np.float32)
+        return self.exact(rows).astype(np.float32)
+
+    def exact(self, rows: Ints) -> Floats:
+        """The same in double precision."""
+        unit: Floats = self._vectors[self.order[rows]].astype(np.float64) / self._norms[rows, None]
         return unit
 
 

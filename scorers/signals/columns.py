@@ -48,7 +48,7 @@ class Vectors(Protocol):
 
 _BLOCK = 1 << 14  # samples whose tokens are worked on at once
 
-SIGNAL_VERSION = 2
+SIGNAL_VERSION = 3
 """Raised whenever a signal's value would change; part of the cache key."""
 
 SAMPLE_SIGNALS: Mapping[str, Column] = by_name(
@@ -134,6 +134,7 @@ DERIVED_SIGNALS: Mapping[str, Column] = by_name(
 )
 """What methods may ask for of a sample as well, though it is no number to rank by."""
 SENTENCE_EMBEDDING = "sentence_embedding"
+WEIGHTED_HIDDEN = "weighted_hidden"
 VECTOR_SIGNALS: Mapping[str, Column] = by_name(
     Column("head_grad_projection", "two-sided random projection of G, float32 (k1 * k2)", kind="vector"),
     Column(
@@ -146,6 +147,12 @@ VECTOR_SIGNALS: Mapping[str, Column] = by_name(
     Column(
         "mean_hidden",
         "mean over the response tokens of the final hidden state that predicts each, float32 (D)",
+        kind="vector",
+    ),
+    Column(
+        WEIGHTED_HIDDEN,
+        "mean over all L positions of the final hidden state, position i with weight i / (1 + ... + L), "
+        "float32 (D)",
         kind="vector",
     ),
 )
@@ -196,6 +203,8 @@ class Signals:
     ids: (N,) content hashes, unique. samples: name -> (N,). tokens: name -> (M,). offsets: (N + 1,).
     vectors: name -> (N, k), rows of which are taken by their numbers. others: name of a view (`VIEWS`) ->
     its signals, likewise; those of `ALIGNED_VIEWS` are of the same N samples.
+    tasks, rows: of a target set, (N,), the task that each sample stands for and its row in the set that it is
+    of; None where all are of one task, or their rows are not known.
     """
 
     ids: NDArray[np.str_]
@@ -204,6 +213,8 @@ class Signals:
     offsets: Ints
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
     others: Mapping[str, Signals] = field(default_factory=dict)
+    tasks: NDArray[np.str_] | None = None
+    rows: Ints | None = None
 
     def __post_init__(self) -> None:
         n, m = len(self.ids), int(self.offsets[-1])

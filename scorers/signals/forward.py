@@ -3,7 +3,8 @@
 Notable choices:
 - batches are runs of length-sorted samples under a budget of padded tokens; when memory runs out the
   budget is halved and the batch is cut in two, down to a single sample, which is then an error of its own;
-- sequences end at the last position that predicts a response token: what follows has no effect on it;
+- sequences are read to their end, although what follows the last response token predicts none: the mean over
+  all positions takes it in;
 - padding is on the right and no attention mask is passed: in a causal model no position looks to its right,
   so the fast causal kernels apply. `verify` checks that, and that the head was read right, on the model at
   hand before anything is measured;
@@ -31,6 +32,7 @@ from torch import Tensor
 from scorers.models.sources import ModelSourceError
 from scorers.signals.head import Head, Projection
 from scorers.signals.lora_effort import FreshAdapter, lora_effort
+from scorers.signals.pooling import weighted_mean
 from scorers.signals.prefix import PrefixStates, shared_length
 from scorers.signals.readings import read
 from scorers.signals.tied import tied_terms
@@ -75,6 +77,7 @@ class Measured:
     head_grad_dot: float
     head_grad_projection: NDArray[np.float32]
     mean_hidden: NDArray[np.float32]
+    weighted_hidden: NDArray[np.float32]
     tied_grad_norm: float | None = None
     tied_grad_dot: float | None = None
     lora_effort: float | None = None
@@ -127,7 +130,7 @@ class ForwardPass:
 
     def measure(self, samples: Sequence[TokenisedSample]) -> Iterator[tuple[int, Measured | MeasureError]]:
         """Yield (index, signals or error) for every sample, in the order in which batches finish."""
-        lengths = [int(s.position[-1]) for s in samples]
+        lengths = [len(s.input_ids) for s in samples]
         order = sorted(range(len(samples)), key=lambda i: (lengths[i], i), reverse=True)
         pending = list(token_batches(order, lengths, self.token_budget))[::-1]
         running: tuple[list[int], Callable[[], list[Measured | MeasureError]]] | None = None
@@ -159,11 +162,9 @@ class ForwardPass:
         order = sorted(range(len(samples)), key=lambda i: len(samples[i].position), reverse=True)
         ordered = [samples[i] for i in order]
         lengths = [len(s.position) for s in ordered]
-        ends = [int(s.position[-1]) for s in ordered]
+        ends = [len(s.input_ids) for s in ordered]
         ids = np.zeros((len(ordered), max(ends)), dtype=np.int64)
-        ids[np.arange(max(ends)) < np.asarray(ends)[:, None]] = np.concatenate(
-            [s.input_ids[:end] for s, end in zip(ordered, ends, strict=True)]
-        )
+        ids[np.arange(max(ends)) < np.asarray(ends)[:, None]] = np.concatenate([s.input_ids for s in ordered])
         input_ids = onto(ids, self.device)  # (B, L)
         targets = onto(
             np.concatenate([s.input_ids[s.position] for s in ordered]).astype(np.int64), self.device
@@ -172,7 +173,7 @@ class ForwardPass:
         predicts = onto(np.concatenate([s.position for s in ordered]).astype(np.int64) - 1, self.device)
         where = (sample_of, predicts)
         with torch.inference_mode():
-            hidden = self._states(ordered, input_ids, where)  # (R, D)
+            hidden, weighted = self._states(ordered, input_ids, where)  # (R, D), (B, D)
             found = read(self.head, self.projection, hidden, targets, lengths, self.chunk_rows)
         scalars = {"head_grad_norm": found.norm, "head_grad_dot": found.dot}
         batch = (input_ids, where, targets, lengths, self.chunk_rows)
@@ -184,28 +185,35 @@ class ForwardPass:
                 norm2, more = tied_terms(self.model, self.head, *batch)
                 norm, dot = (norm.square() + norm2).clamp_(min=0).sqrt_(), dot + more
             scalars |= {"tied_grad_norm": norm, "tied_grad_dot": dot}
-        arrived = fetch([found.tokens, found.vectors, torch.stack(list(scalars.values()))])
+        arrived = fetch([found.tokens, found.vectors, weighted, torch.stack(list(scalars.values()))])
         k = self.projection.vocabulary.shape[0] * self.projection.hidden.shape[0]
 
         def results() -> list[Measured | MeasureError]:
-            tokens, vectors, values = (tensor.numpy() for tensor in arrived())
+            tokens, pooled, over_all, values = (tensor.numpy() for tensor in arrived())
             by_name = dict(zip(scalars, values, strict=True))
-            unpacked = _unpack(tokens, vectors[:, :k], vectors[:, k:], by_name, lengths)
+            vectors = {
+                "head_grad_projection": pooled[:, :k],
+                "mean_hidden": pooled[:, k:],
+                "weighted_hidden": over_all,
+            }
+            unpacked = _unpack(tokens, vectors, by_name, lengths)
             return [result for _, result in sorted(zip(order, unpacked, strict=True), key=itemgetter(0))]
 
         return results
 
     def _states(
         self, samples: Sequence[TokenisedSample], input_ids: Tensor, where: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Hidden states (R, D) at `where` = (sample, position)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states (R, D) at `where` = (sample, position), and the weighted means of all, (B, D)."""
+        ends = [len(s.input_ids) for s in samples]
         limit = min(int(s.position[0]) for s in samples) - 1
         shared = 0 if self.prefix is None else shared_length([s.input_ids for s in samples], limit)
         if self.prefix is None or not shared:
-            return backbone(self.model, input_ids)[where]
+            states = backbone(self.model, input_ids)
+            return states[where], weighted_mean([states], ends)
         sample, position = where
-        states = self.prefix.states(input_ids, samples[0].input_ids[:shared])
-        return states[sample, position - shared]
+        opening, states = self.prefix.states(input_ids, samples[0].input_ids[:shared])
+        return states[sample, position - shared], weighted_mean([opening, states], ends)
 
 
 def token_batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -272,7 +280,7 @@ def shares_prefixes(model: Any, device: torch.device) -> bool:
         opening = tokens[0, :5].cpu().numpy()
         try:
             prefix.states(tokens, opening)
-            found = prefix.states(tokens, opening).float()  # what was kept must have stayed as it was
+            found = prefix.states(tokens, opening)[1].float()  # what was kept must have stayed as it was
         except (AttributeError, TypeError, ValueError, NotImplementedError, RuntimeError):
             return False
     return bool((found - expected).abs().max() < _tolerance(model.dtype) * expected.std())
@@ -312,12 +320,11 @@ def _chunk_bytes(device: torch.device) -> int:
 
 def _unpack(
     tokens: NDArray[np.float32],
-    projection: NDArray[np.float32],
-    mean_hidden: NDArray[np.float32],
+    vectors: Mapping[str, NDArray[np.float32]],
     scalars: Mapping[str, NDArray[np.float64]],
     lengths: Sequence[int],
 ) -> list[Measured | MeasureError]:
-    """Cut what was read into samples: tokens (4, R), vectors (n, ...), scalars (n) by name."""
+    """Cut what was read into samples: tokens (4, R), vectors (n, ...) and scalars (n) by name."""
     finite = np.isfinite(tokens[:2]).all(0)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     whole = np.logical_and.reduceat(finite, bounds[:-1]) & np.isfinite(scalars["head_grad_norm"])
@@ -333,8 +340,9 @@ def _unpack(
                 entropy=entropy,
                 el2n=el2n,
                 top1=top1 > 0,
-                head_grad_projection=projection[i],
-                mean_hidden=mean_hidden[i],
+                head_grad_projection=vectors["head_grad_projection"][i],
+                mean_hidden=vectors["mean_hidden"][i],
+                weighted_hidden=vectors["weighted_hidden"][i],
                 **{name: float(values[i]) for name, values in scalars.items()},
             )
         )

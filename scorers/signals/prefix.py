@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,29 +29,36 @@ def shared_length(ids: Sequence[NDArray[np.int32]], limit: int) -> int:
     return len(first) if len(ids) > 1 and len(first) >= SHORTEST else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What is kept of an opening (P): its tokens, their keys and values, their final states (1, P, D)."""
+
+    ids: NDArray[np.int32]
+    cache: Any
+    states: Tensor
+
+
 class PrefixStates:
-    """Runs a backbone over batches with a common opening; keeps the last opening's keys and values."""
+    """Runs a backbone over batches with a common opening; keeps what it made of the last one."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._opening: NDArray[np.int32] | None = None
-        self._cache: Any = None
+        self._kept: _Opening | None = None
 
-    def states(self, input_ids: Tensor, opening: NDArray[np.int32]) -> Tensor:
-        """Final hidden states of what follows the opening (P): input_ids (B, L) -> (B, L - P, D).
+    def states(self, input_ids: Tensor, opening: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+        """Final hidden states of the opening (P) and of what follows it: input_ids (B, L) -> (1, P, D) and
+        (B, L - P, D).
 
         input_ids is right-padded, and every row begins with the opening.
         """
-        shared = len(opening)
-        if self._opening is None or not np.array_equal(self._opening, opening):
-            self._cache = self.model.base_model(
-                input_ids=input_ids[:1, :shared], use_cache=True
-            ).past_key_values
-            self._opening = opening.copy()
-        cache = copy.copy(self._cache)  # the calls below put others in place of its tensors
-        cache.layers = [copy.copy(layer) for layer in self._cache.layers]
+        shared, kept = len(opening), self._kept
+        if kept is None or not np.array_equal(kept.ids, opening):
+            said = self.model.base_model(input_ids=input_ids[:1, :shared], use_cache=True)
+            kept = self._kept = _Opening(opening.copy(), said.past_key_values, said.last_hidden_state)
+        cache = copy.copy(kept.cache)  # the calls below put others in place of its tensors
+        cache.layers = [copy.copy(layer) for layer in kept.cache.layers]
         cache.batch_repeat_interleave(len(input_ids))
         states: Tensor = self.model.base_model(
             input_ids=input_ids[:, shared:], past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return states
+        return kept.states, states

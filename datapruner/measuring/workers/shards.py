@@ -66,6 +66,7 @@ def schema(projection: int, hidden: int, *, lora: bool = False) -> pa.Schema:
             *((name, pa.float64()) for name in doubles),
             ("head_grad_projection", vectors.packed(projection)),
             ("mean_hidden", vectors.packed(hidden)),
+            ("weighted_hidden", vectors.packed(hidden)),
         ]
     )
 
@@ -107,6 +108,7 @@ def measured_row(sample_id: str, encoded: Encoded, measured: Measured, head_norm
         "lora_effort": measured.lora_effort,
         "head_grad_projection": measured.head_grad_projection,
         "mean_hidden": measured.mean_hidden,
+        "weighted_hidden": measured.weighted_hidden,
     }
 
 

@@ -56,6 +56,7 @@ def row(sample_id: str, value: float, prompt: int = 2, response: int = 3) -> dic
         "top1": [True] * response,
         "head_grad_projection": [value] * 4,
         "mean_hidden": [value] * 3,
+        "weighted_hidden": [value] * 3,
     }
 
 

@@ -47,7 +47,7 @@ def corpus() -> list[proxies.Sample]:
 
 
 def same(a: Measured, b: Measured, tolerance: float = TOLERANCE) -> None:
-    for name in ("nll", "entropy", "el2n", "head_grad_projection", "mean_hidden"):
+    for name in ("nll", "entropy", "el2n", "head_grad_projection", "mean_hidden", "weighted_hidden"):
         assert reference.relative(getattr(a, name), getattr(b, name)) < tolerance, name
     assert a.head_grad_norm == pytest.approx(b.head_grad_norm, rel=tolerance)
     assert a.head_grad_dot == pytest.approx(b.head_grad_dot, rel=100 * tolerance, abs=1e-4)

@@ -40,6 +40,7 @@ def sample(tied: float | None = None) -> dict[str, Any]:
         head_grad_dot=-2 / 3,
         head_grad_projection=np.array([1, -1], dtype=np.float32),
         mean_hidden=np.array([1, 2, 3], dtype=np.float32),
+        weighted_hidden=np.array([3, 2, 1], dtype=np.float32),
         tied_grad_norm=tied,
         tied_grad_dot=tied,
     )
@@ -83,6 +84,7 @@ def test_a_measured_sample_comes_back_as_it_was(tmp_path: Path) -> None:
         "tied_grad_dot": 0.1,
         "head_grad_projection": in_parts(1, -1),
         "mean_hidden": in_parts(1, 2, 3),
+        "weighted_hidden": in_parts(3, 2, 1),
     }
 
 

@@ -86,8 +86,11 @@ def test_the_shard_has_the_signals_of_the_reference(worker: Worker, spec: Worker
     model = tf.AutoModelForCausalLM.from_pretrained(spec.folder, dtype=torch.float64)
     tokenizer = tf.AutoTokenizer.from_pretrained(spec.folder)
     rows = pq.read_table(tmp_path / "s.parquet").to_pylist()
-    stored = pl.read_parquet(tmp_path / "s.parquet")["mean_hidden"]
-    hidden = dict(zip(tiny_model.MEASURED, unpack(stored), strict=True))
+    stored = pl.read_parquet(tmp_path / "s.parquet")
+    pooled = {
+        name: dict(zip(tiny_model.MEASURED, unpack(stored[name]), strict=True))
+        for name in ("mean_hidden", "weighted_hidden")
+    }
     for row, number in zip(rows, tiny_model.MEASURED, strict=True):
         messages = tiny_model.messages_of(tiny_model.LINES[number])  # type: ignore[arg-type]
         ids, response = tiny_model.rendered(tokenizer, messages)
@@ -95,7 +98,8 @@ def test_the_shard_has_the_signals_of_the_reference(worker: Worker, spec: Worker
         assert (row["input_ids"], row["position"]) == (ids, response)
         for name in ("nll", "entropy", "el2n"):
             assert reference.relative(row[name], getattr(expected, name)) < 2e-5, name
-        assert reference.relative(hidden[number], expected.mean_hidden) < 1 / 2048
+        for name, vectors in pooled.items():
+            assert reference.relative(vectors[number], getattr(expected, name)) < 1 / 2048, name
         assert row["top1"] == expected.top1.tolist()
         assert row["el2n_mean"] == pytest.approx(expected.el2n.mean(), rel=1e-5)
         assert row["head_norm"] == pytest.approx(expected.weight.norm().item(), rel=1e-6)
