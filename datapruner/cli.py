@@ -72,7 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("prune", cls=settings.of_pruning())(prune.prune)
-app.command("score", cls=settings.of_run("seed", "target"))(prune.score)
+app.command("score", cls=settings.of_run("seed", "target", "task_column"))(prune.score)
 app.command("run")(recipe.run)
 app.command("replay")(prune.replay)
 app.add_typer(rewrite.rewrite_app, name="rewrite", help="Shorten the reasoning of a corpus.")

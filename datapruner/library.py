@@ -42,6 +42,7 @@ def prune(
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
     target: Any = None,
+    task_column: str | None = None,
     device: str = "auto",
     token_budget: int | None = None,
     home: str | Path | None = None,
@@ -56,9 +57,11 @@ def prune(
     or `keep_tokens`, a budget of trained tokens; a `preset` brings its own.
     `token_keep` and `options` are the method's options. `mapping` names the columns, such as
     `{"prompt": "q", "response": "a"}`, when they are not recognised. `target` is rows to select towards (as
-    `source`, their columns recognised), for methods that read them. `device` is "auto", "cpu", "cuda:0" or a
-    list of them; `token_budget` bounds a batch (padded tokens). `home` is where models, signals and runs are
-    kept. `measuring`: `model`, `max_length` and the other fields of `datapruner.request.config.Measuring`.
+    `source`, their columns recognised), for methods that read them, or a mapping of several such sets by the
+    names of their tasks; `task_column` is a column of theirs that names each row's task. `device` is "auto",
+    "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens). `home` is where models,
+    signals and runs are kept. `measuring`: `model`, `max_length` and the other fields of
+    `datapruner.request.config.Measuring`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
     """
@@ -71,6 +74,7 @@ def prune(
         "preset": preset,
         "options": options or {},
         "seed": seed,
+        "task_column": task_column,
     }
     config = config_for(source, given, mapping=mapping, target=target)
     check_prunes(config)
@@ -86,6 +90,7 @@ def score(
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
     target: Any = None,
+    task_column: str | None = None,
     device: str = "auto",
     token_budget: int | None = None,
     home: str | Path | None = None,
@@ -97,7 +102,13 @@ def score(
     `options` are those of the one method or, of several, by method name. The other arguments are those of
     `prune`, and so are the errors raised.
     """
-    given = {**measuring, **_methods(method, methods), "options": options or {}, "seed": seed}
+    given = {
+        **measuring,
+        **_methods(method, methods),
+        "options": options or {},
+        "seed": seed,
+        "task_column": task_column,
+    }
     config = config_for(source, given, mapping=mapping, target=target)
     return run(config, source, target, device=device, token_budget=token_budget, home=home, progress=progress)
 

@@ -25,7 +25,8 @@ class RunOptions(TypedDict, total=False):
     preset: str | None
     options: Mapping[str, Any]
     measuring: Measuring | MeasuringSettings
-    target: str | None
+    target: str | Mapping[str, str] | None
+    task_column: str | None
     seed: int
     recipe: str | Mapping[str, Any] | None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,7 +9,7 @@ import typer
 from datapruner.commands import options as given
 from datapruner.commands import verdicts
 from datapruner.commands.display import Output
-from datapruner.errors import UsageError
+from datapruner.commands.named import named_sets
 
 Runs = Annotated[
     list[str],
@@ -66,7 +64,7 @@ def evaluate(
         remote.evaluate(
             url,
             runs,
-            named(held_out),
+            named_sets(held_out, "--held-out"),
             output,
             model=model,
             tuning=tuning,
@@ -80,7 +78,7 @@ def evaluate(
     with output.progress() as progress:
         found = library.evaluate(
             runs,
-            named(held_out),
+            named_sets(held_out, "--held-out"),
             model=model,
             tuning="full" if full else "lora",
             seeds=seeds,
@@ -91,18 +89,3 @@ def evaluate(
             progress=progress,
         )
     verdicts.show(output, found)
-
-
-def named(given: Sequence[str]) -> dict[str, str]:
-    """`["a.jsonl", "b=c.jsonl"]` by name: a set without one is called as its file. Raises UsageError."""
-    found: dict[str, str] = {}
-    for item in given:
-        name, equals, source = item.partition("=")
-        if not equals or Path(item).exists():
-            name, source = Path(item).absolute().stem if item else "", item
-        if not (name and source):
-            raise UsageError(f"--held-out {item!r} is not NAME=DATA")
-        if name in found:
-            raise UsageError(f"two held-out sets are called {name}", remedy="write --held-out NAME=DATA")
-        found[name] = source
-    return found

@@ -10,6 +10,7 @@ import typer
 from datapruner.commands import options as given
 from datapruner.commands import settings
 from datapruner.commands.display import Output
+from datapruner.commands.named import targets
 from datapruner.errors import UsageError
 from datapruner.rows.formats import FILES, listed
 
@@ -115,7 +116,10 @@ def replay(
         str | None, typer.Argument(metavar="[SOURCE]", help="Rows to use instead of those it names.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Rows to select towards instead of those it names.")
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK=]DATA", help="Rows to select towards instead of those it names; repeatable."
+        ),
     ] = None,
     device: given.Device = "auto",
     out: given.SubsetFile = None,
@@ -129,7 +133,7 @@ def replay(
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
-        result = library.replay(run, source, target=target, device=device, progress=progress)
+        result = library.replay(run, source, target=targets(target), device=device, progress=progress)
     finish(output, result, export(result, out, plain))
 
 

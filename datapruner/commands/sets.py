@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from datapruner.errors import NotFoundError, UsageError
+from datapruner.request.targets import by_task
 from datapruner.schemas.datasets import content_name
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def brought(client: Client, wanted: RunOptions, finish: Finish) -> RunOptions:
     asked = dict(recipe if isinstance(recipe, Mapping) else wanted)
     target, contamination, evaluate = (asked.get(name) for name in ("target", "contamination", "evaluate"))
     if target is not None:
-        asked["target"] = rows(client, str(target), finish)
+        sets = {task: rows(client, str(where), finish) for task, where in by_task(target).items()}
+        asked["target"] = sets if isinstance(target, Mapping) else sets[""]
     if evaluate is not None:
         asked["evaluate"] = {**evaluate, "held_out": held_out(client, evaluate["held_out"], finish)}
     if contamination is not None:

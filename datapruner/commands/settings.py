@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_
 import typer
 from typer.core import TyperCommand
 
+from datapruner.commands.named import targets
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 Fields = Mapping[str, "FieldInfo"]
-_METAVARS = {"keep": "SHARE|COUNT", "token_keep": "SHARE"}
+_METAVARS = {"keep": "SHARE|COUNT", "token_keep": "SHARE", "target": "[TASK=]DATA"}
+_REPEATABLE = {"target": targets}
+"""Settings that are given once for each set, and what makes their value."""
 _ENDLESS = 2**31 - 1
 
 
@@ -50,6 +54,7 @@ class SettingsCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Call the function, with the settings that were given in the context."""
         values = {each.name: ctx.params.pop(each.name) for each in self._settings}
+        values |= {name: made(values[name]) for name, made in _REPEATABLE.items() if name in values}
         ctx.obj = {name: value for name, value in values.items() if value is not None}
         return super().invoke(ctx)
 
@@ -73,7 +78,7 @@ def of_run(*names: str) -> type[SettingsCommand]:
 
 def of_pruning() -> type[SettingsCommand]:
     """For commands that prune by one method."""
-    return of_run("keep", "keep_tokens", "token_keep", "preset", "seed", "target")
+    return of_run("keep", "keep_tokens", "token_keep", "preset", "seed", "target", "task_column")
 
 
 def of_reading(*names: str) -> type[SettingsCommand]:
@@ -125,10 +130,10 @@ def _options(fields: Fields) -> list[Any]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None,
+                list[str] | None if name in _REPEATABLE else str | None,
                 typer.Option(
                     metavar=_METAVARS.get(name) or _metavar(field),
-                    help=_help(field),
+                    help=_help(field) + (" Repeatable." if name in _REPEATABLE else ""),
                     show_default=False if field.default is None else str(field.default),
                     rich_help_panel="Settings",
                 ),

@@ -63,7 +63,7 @@ class Samples:
 
 def influence(
     samples: Samples,
-    target: Samples | None,
+    target: Sequence[Samples],
     settings: dict[str, str],
     wanted: Pass,
     home: Path,
@@ -72,30 +72,31 @@ def influence(
     seed: int,
     progress: Progress,
 ) -> NDArray[np.float64]:
-    """Influence (N,) of removing each of the samples on their own mean risk, or on that of the target.
+    """Influence (N,) of removing each of the samples on their own mean risk, or on that of the target sets.
 
     settings: of the need (`scorers.methods.dealrec`): risk, steps, damp, scale, layer. Raises UsageError
     when there is no such layer or LiSSA diverges, ModelError and WorkerError.
     """
-    aim = target if settings["risk"] == "target" else samples
-    assert aim is not None, "see check_views()"
-    folder = home / "influence" / _key(samples, aim, settings, wanted, seed)
+    aims = target if settings["risk"] == "target" else [samples]
+    assert aims, "see check_views()"
+    folder = home / "influence" / _key(samples, aims, settings, wanted, seed)
     result = folder / _RESULT
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # two runs at once would take the other's files away
         if not result.is_file():
             spec = replace(worker_spec(wanted, machine), **_PLAIN)
             with sharing(machine) as shared:
-                _Fit(folder, settings, spec, shared, progress).fit(samples, aim, seed)
+                _Fit(folder, settings, spec, shared, progress).fit(samples, aims, seed)
     order = pl.DataFrame({"sample_id": samples.ids}, schema={"sample_id": pl.String})
     found = order.join(pl.read_parquet(result, glob=False), on="sample_id", how="left", maintain_order="left")
     values: NDArray[np.float64] = found["influence"].to_numpy()
     return values
 
 
-def _key(samples: Samples, aim: Samples, settings: dict[str, str], wanted: Pass, seed: int) -> str:
+def _key(samples: Samples, aims: Sequence[Samples], settings: dict[str, str], wanted: Pass, seed: int) -> str:
     proxy = {name: value for name, value in wanted.key.document().items() if name not in _NOT_OURS}
-    ids = ["\n".join(sorted(each.ids)) for each in (samples, aim)]
+    aimed_at = [sample_id for each in aims for sample_id in each.ids]
+    ids = ["\n".join(sorted(each)) for each in (samples.ids, aimed_at)]
     decisive = {"proxy": proxy, "settings": settings, "seed": seed, "version": VERSION, "ids": ids}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,9 +115,9 @@ class _Fit:
     machine: Machine
     progress: Progress
 
-    def fit(self, samples: Samples, aim: Samples, seed: int) -> None:
+    def fit(self, samples: Samples, aims: Sequence[Samples], seed: int) -> None:
         """Leave the result in the folder, and nothing else."""
-        risk = self._risk(aim)
+        risk = self._risk(aims)
         along = self._steps(samples, risk, seed)
         shards = self.folder / "influence"
         shards.mkdir(exist_ok=True)
@@ -129,15 +130,18 @@ class _Fit:
         for phase in ("risk", "steps", "influence"):
             shutil.rmtree(self.folder / phase)
 
-    def _risk(self, aim: Samples) -> Path:
+    def _risk(self, aims: Sequence[Samples]) -> Path:
         """The gradient of the mean risk over these samples."""
         folder = self.folder / "risk"
         mean = folder / "mean.safetensors"
         if mean.is_file():
             return mean
         folder.mkdir(exist_ok=True)
-        parts = self._each("gradient of the risk", aim, folder, {"do": "gradients"}, ".part")
-        total = sum(load_file(part)["gradients"] for part in parts) / len(aim.ids)
+        about = {"do": "gradients"}
+        parts = [
+            part for aim in aims for part in self._each("gradient of the risk", aim, folder, about, ".part")
+        ]
+        total = sum(load_file(part)["gradients"] for part in parts) / sum(len(aim.ids) for aim in aims)
         with publishing(mean) as file:
             file.write(save({"gradients": np.asarray(total)}))
         return mean

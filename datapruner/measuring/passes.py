@@ -11,7 +11,7 @@ Notable choices:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
-from datapruner.errors import ModelError, NothingSurvivedError
+from datapruner.errors import ModelError
 from datapruner.measuring import derived, embeddings, lissa
 from datapruner.measuring.embeddings import Embedded
 from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for, sharing
 from datapruner.measuring.signal_cache import SignalCache
+from datapruner.measuring.targets import TargetRows, TargetSet, check_column, target_rows
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import check_views, needs
@@ -40,7 +41,7 @@ from scorers.signals.columns import (
 )
 
 Plans = Callable[[str], Plan]
-"""The plan of a view by its name, "" for the corpus itself."""
+"""A plan by its name, of those that `planned` gives; "" for the corpus itself."""
 
 _STAGES = {
     "": "measuring",
@@ -77,6 +78,12 @@ def passes(
             context = _CONTEXTS.get(view, "full")
             found[view] = proxy_for(config.measuring, models, devices, needs=wanted[view], context=context)
     return found if reads_model else {"": found[""].tokens_only()}
+
+
+def planned(views: Iterable[str], sets: int) -> dict[str, str]:
+    """Each plan's name and view: the target has one for each of its sets, the other views have one."""
+    of_sets = ["target", *(f"target{number}" for number in range(1, sets))]
+    return {name: view for view in views for name in (of_sets if view == "target" else [view])}
 
 
 def first(config: RunConfig, models: Path, devices: Sequence[str], *, reads_model: bool) -> Pass | None:
@@ -135,12 +142,12 @@ def length_limit(configuration: Mapping[str, Any]) -> int | None:
 @dataclass(frozen=True, slots=True)
 class Views:
     """What was measured. `base` is of the corpus, `others` by view. `errors`: sample id -> why it has not all
-    of the signals. `target`: ids of the target set's samples that could be measured."""
+    of the signals. `target`: the rows to select towards that could be measured, None without any."""
 
     base: Measurement
     others: dict[str, Measurement]
     errors: dict[str, str]
-    target: list[str]
+    target: TargetRows | None
     embedded: Embedded | None
     fitted: Callable[[list[str], str], NDArray[np.float64]]
     """The corpus signal that a need asks for, of these samples among themselves, (N,)."""
@@ -168,10 +175,12 @@ class Views:
         signals = self.base.cache.signals(ids, by_view[""] - elsewhere)
         others = {
             view: replace(measurement.cache.signals(ids, by_view[view]), ids=signals.ids)
-            if view in ALIGNED_VIEWS
-            else measurement.cache.signals(self.target, by_view[view])
             for view, measurement in self.others.items()
+            if view in ALIGNED_VIEWS
         }
+        if self.target is not None:
+            aims = self.others["target"].cache.signals(self.target.ids, by_view["target"])
+            others["target"] = replace(aims, tasks=self.target.tasks, rows=self.target.rows)
         samples = {**signals.samples, **{need: self.fitted(ids.to_list(), need) for need in sorted(fitted)}}
         if "vocabulary" in by_view[""]:
             samples["vocabulary"] = np.full(len(signals), derived.vocabulary(self.base.proxy.path))
@@ -185,7 +194,7 @@ class Views:
 
 def measure_views(
     corpus: Corpus,
-    target: Corpus | None,
+    targets: Sequence[TargetSet],
     config: RunConfig,
     home: Path,
     machine: Machine,
@@ -198,23 +207,32 @@ def measure_views(
     """Measure what the methods of a run read and the caches lack, but the samples `without`, by their ids.
     `reads_model` is as for `passes`.
 
-    Raises UsageError as `check_views` does, ModelError, WorkerError, and NothingSurvivedError when nothing of
-    the target set can be measured.
+    Raises UsageError as `check_views` and `target_rows` do, ModelError, WorkerError, and NothingSurvivedError
+    when nothing of a task of the target set can be measured.
     """
-    check_views(config, has_target=target is not None)
+    check_views(config, has_target=bool(targets))
+    if config.task_column is not None:
+        for each in targets:
+            check_column(each, config.task_column)
     progress.stage("finding the proxy model", None, "steps")
     made: dict[str, Measurement] = {}
     found = passes(config, machine.models or home, machine.devices, reads_model=reads_model)
     with sharing(machine) as shared:
-        for view, wanted in found.items():
-            rows = corpus if view != "target" else target
-            assert rows is not None, view
-            plan = None if plans is None else plans(view)
-            stage = _STAGES[view]
-            left = () if view == "target" else without
+        aims: list[Measurement] = []
+        for name, view in planned(found, len(targets)).items():
+            of_target = view == "target"
             made[view] = measure(
-                rows, wanted, home, shared, progress=progress, plan=plan, stage=stage, without=left
+                targets[len(aims)].corpus if of_target else corpus,
+                found[view],
+                home,
+                shared,
+                progress=progress,
+                plan=None if plans is None else plans(name),
+                stage=_STAGES[view],
+                without=() if of_target else without,
             )
+            if of_target:
+                aims.append(made[view])
     base = made.pop("")
     errors = dict(base.errors)
     for view in sorted(ALIGNED_VIEWS & made.keys()):
@@ -229,18 +247,22 @@ def measure_views(
         for sample_id, reason in embedded.errors.items():
             if sample_id not in without:
                 errors.setdefault(sample_id, "by the embedding model: " + reason)
-    aims: list[str] = []
-    if target is not None:
-        aims = _aims(target, made["target"], progress)
+    target: TargetRows | None = None
+    if targets:
+        target = target_rows(targets, config.task_column, [each.errors for each in aims])
+        measured, seconds = (sum(getattr(each, name) for each in aims) for name in ("measured", "seconds"))
+        made["target"] = replace(aims[-1], measured=measured, seconds=seconds)
+        for text in target.warnings():
+            progress.note(text)
 
     def fitted(ids: list[str], need: str) -> NDArray[np.float64]:
         named = corpus_settings(need)
         assert named is not None, need
         assert named[0] == "lissa_influence", need
-        towards = None if target is None else lissa.Samples(target, aims)
+        of_set = [] if target is None else target.lines.partition_by("set", maintain_order=True)
         return lissa.influence(
             lissa.Samples(corpus, ids),
-            towards,
+            [lissa.Samples(targets[each["set"][0]].corpus, each["sample_id"].to_list()) for each in of_set],
             named[1],
             found[""],
             home,
@@ -249,21 +271,7 @@ def measure_views(
             progress=progress,
         )
 
-    return Views(base, made, errors, aims, embedded, fitted)
-
-
-def _aims(target: Corpus, measurement: Measurement, progress: Progress) -> list[str]:
-    """Ids of the target set's samples that could be measured."""
-    index = target.sample_index().filter(pl.col("duplicate_of").is_null())
-    found = [sample_id for sample_id in index["sample_id"].to_list() if sample_id not in measurement.errors]
-    if measurement.errors:
-        example = next(iter(measurement.errors.values()))
-        if not found:
-            raise NothingSurvivedError("nothing of the target set could be measured", remedy=example)
-        progress.note(
-            f"{len(measurement.errors)} of {len(index)} samples of the target set are left out: {example}"
-        )
-    return found
+    return Views(base, made, errors, target, embedded, fitted)
 
 
 def _other_tokens(

@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from datapruner.errors import UsageError
 from datapruner.request.keep import Keep
-from datapruner.request.parts import Part, Place, Seed, Stages, is_none
+from datapruner.request.parts import Name, Part, Place, Seed, Stages, is_none
+from datapruner.request.targets import Targets
 from scorers.method import Method
 from scorers.methods import registry
 
@@ -123,8 +124,15 @@ class RunConfig(Stages):
     source: str | None = Field(
         None, description="path or Hub name; null for rows that came from Python or stdin"
     )
-    target: str | None = Field(
-        None, exclude_if=is_none, description="likewise, of the rows that methods select towards"
+    target: Targets = Field(
+        None,
+        exclude_if=is_none,
+        description="likewise, of the rows that methods select towards; of several sets by their tasks",
+    )
+    task_column: Name | None = Field(
+        None,
+        exclude_if=is_none,
+        description="column of the target set that names each row's task, as in the rows themselves",
     )
     mapping: dict[str, str] = Field({})
     measuring: Measuring = Measuring()

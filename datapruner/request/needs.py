@@ -55,6 +55,10 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
         "target": "name the rows to select towards",
     }
     fields = {"reference": "measuring.reference", "target": "target"}
+    if config.task_column is not None and not has_target:
+        raise UsageError(
+            "no target is given whose rows have tasks", remedy="leave it out", field="task_column"
+        )
     methods = " and ".join(choice.name for choice in config.methods) or "a run without methods"
     if config.measuring.embedder is not None and SENTENCE_EMBEDDING not in needs(config.methods):
         raise UsageError(

@@ -30,7 +30,8 @@ from datapruner.input.shapes.columns import mapped_columns
 from datapruner.request import needs
 from datapruner.request.config import Measuring, MethodChoice, RunConfig, find
 from datapruner.request.keep import DESCRIPTION, Amount, Keep, parse_keep
-from datapruner.request.parts import LARGEST, Name, Part, Place, Seed
+from datapruner.request.parts import LARGEST, Name, Part, Seed, is_none
+from datapruner.request.targets import Targets
 
 MOST_METHODS = 50
 
@@ -91,10 +92,16 @@ class RunSettings(Part):
     )
     options: dict[str, Any] = Field({}, description="of the method; of several: by method name")
     measuring: Measuring = Measuring()
-    target: Place | None = Field(
+    target: Targets = Field(
         None,
         description="for methods that select towards other rows: a file or Hub name or, at a service, a "
-        "dataset of the project, by name or id, at its latest version or, as in name@3, at another",
+        "dataset of the project, by name or id, at its latest version or, as in name@3, at another; several "
+        "sets by the names of their tasks",
+    )
+    task_column: Name | None = Field(
+        None,
+        exclude_if=is_none,
+        description="column of the target set that names each row's task, as in the rows themselves",
     )
     seed: Seed = 0
 
@@ -141,11 +148,9 @@ def run_config(
 
     Raises UsageError, naming the setting, for all that can be known to be wrong before anything is read.
     """
-    about = {"mapping": mapping, "measuring": settings.measuring, "seed": settings.seed}
+    about = {name: getattr(settings, name) for name in ("measuring", "target", "task_column", "seed")}
     try:
-        config = assembled(
-            _asked(settings), _amount(settings), source=source, target=settings.target, **about
-        )
+        config = assembled(_asked(settings), _amount(settings), source=source, mapping=mapping, **about)
     except RefusedError as error:
         raise error.problems[0][1] from None
     if settings.token_keep is not None or "keep" in settings.model_fields_set:
@@ -158,13 +163,22 @@ def config_for(
     source: Any, settings: Mapping[str, Any], *, mapping: Mapping[str, str] | None = None, target: Any = None
 ) -> RunConfig:
     """`run_config` of a door that has the rows at hand, and those to select towards. Raises UsageError."""
-    wanted = RunSettings.of({**settings, "target": name_of(target)})
+    wanted = RunSettings.of({**settings, "target": names_of(target)})
     return run_config(wanted, mapping=mapping or {}, source=name_of(source), has_target=target is not None)
 
 
 def name_of(rows: Any) -> str | None:
     """The path or Hub name that rows are found by, None when they come from Python or standard input."""
     return str(rows) if isinstance(rows, str | Path) and str(rows) != "-" else None
+
+
+def names_of(targets: Any) -> str | dict[str, str] | None:
+    """`name_of` of the rows to select towards, or of several sets by their tasks; None when one has none."""
+    if not isinstance(targets, Mapping):
+        return name_of(targets)
+    names = {task: name_of(rows) for task, rows in targets.items()}
+    found = {task: name for task, name in names.items() if name is not None}
+    return found if len(found) == len(names) else None
 
 
 def _amount(settings: RunSettings) -> Keep | None:

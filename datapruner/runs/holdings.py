@@ -138,7 +138,7 @@ class _References:
             document = folders.read_document(path)
             run, lineage = document["run"], document["lineage"]
             times[run] = _written(path)
-            for part in (lineage, lineage.get("target", {})):
+            for part in (lineage, *lineage.get("target", ())):
                 if "corpus" in part:
                     corpora.setdefault(part["corpus"], []).append(run)
             for digest in published.signal_folders(lineage):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +27,11 @@ from datapruner.measuring import compaction
 from datapruner.measuring.ahead import Ahead
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import Plans, Views, first, measure_views
+from datapruner.measuring.targets import TargetSet
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
+from datapruner.request.targets import by_task
 from datapruner.runs import folders, stages, tables
 from datapruner.runs.cautions import mostly_short
 from datapruner.runs.published import Report, Run, signal_folders
@@ -54,7 +57,8 @@ def run(
 ) -> Run:
     """Do what `config` says to `rows` (a path, Hub name, table or iterable of rows) and publish it.
 
-    `target`: likewise, rows to select towards, for methods that do. The mapping is not theirs. `teacher` is
+    `target`: likewise, rows to select towards, for methods that do, or a mapping of several such sets by
+    their tasks. The mapping is not theirs. `teacher` is
     for what rewrites by one, by default that of the environment: an asynchronous context manager as in
     `datapruner.teacher`.
 
@@ -65,9 +69,12 @@ def run(
     teacher = stages.needed_teacher(config, teacher)
     with closing(_ahead(config, home, machine)) as ahead:
         path = ingest_to(rows, config.mapping, home, progress, ahead.see)
-        aim = None if target is None else ingest_to(target, {}, home, progress)
-        with Corpus(path) as corpus, nullcontext() if aim is None else Corpus(aim) as aimed:
-            made = run_on(corpus, config, home, ahead.machine, progress, target=aimed, teacher=teacher)
+        sets = {} if target is None else by_task(target)
+        aims = {task: ingest_to(each, {}, home, progress) for task, each in sets.items()}
+        with ExitStack() as stack:
+            corpus = stack.enter_context(Corpus(path))
+            targets = [TargetSet(task, stack.enter_context(Corpus(aim))) for task, aim in aims.items()]
+            made = run_on(corpus, config, home, ahead.machine, progress, targets=targets, teacher=teacher)
     if made.measured:
         with suppress(OSError):  # a full disk, say: the run is done all the same
             for folder in sorted(home / "signals" / name for name in signal_folders(made.lineage)):
@@ -100,7 +107,7 @@ def run_on(
     progress: Progress,
     out: Path | None = None,
     plans: Plans | None = None,
-    target: Corpus | None = None,
+    targets: Sequence[TargetSet] = (),
     evaluations: stages.Evaluations = _as_named,
     teacher: Any = None,
 ) -> Run:
@@ -115,7 +122,7 @@ def run_on(
     without = dropped.reasons.keys() if measures else index["sample_id"].to_list()
     by_model = stages.reads_model(config)
     views = measure_views(
-        corpus, target, config, home, machine, progress, plans, without, reads_model=by_model
+        corpus, targets, config, home, machine, progress, plans, without, reads_model=by_model
     )
     # Without methods and filter it is the rewriting that says what becomes of a sample without signals.
     errors = views.errors if config.methods or config.filter is not None else {}
@@ -148,7 +155,7 @@ def run_on(
     scored, after = stages.narrowed(selected, signals, views.base, config, machine, progress)
     signals = tables.needed_still(signals)
     counts = stages.dropped_by(corpus, config, dropped, left_out, selected, after)
-    lineage = _lineage(corpus, target, views)
+    lineage = _lineage(corpus, targets, views)
     if dropped.evaluations:
         lineage["contamination"] = dropped.evaluations
     if teacher is not None:
@@ -224,7 +231,10 @@ def _publish(
             left_out=found.left_out,
             dropped=found.dropped.reasons,
         )
-        report = _report(corpus, scores, scored, counts, _warnings(scores, scored, made))
+        warnings = _warnings(scores, scored, made)
+        if views.target is not None:
+            warnings += views.target.warnings()
+        report = _report(corpus, scores, scored, counts, warnings)
         numbers = found.chosen["row"].to_numpy().astype(np.int64)
         chunks = tables.token_scores(views.base.cache, signals, scored, numbers, rewritten=rewritten)
         schema = tables.token_schema(scored)
@@ -303,7 +313,7 @@ def _tokenizer(proxy: ProxyFolder) -> fingerprint.Fingerprint:
         raise ModelError(str(error)) from error
 
 
-def _lineage(corpus: Corpus, target: Corpus | None, views: Views) -> dict[str, Any]:
+def _lineage(corpus: Corpus, targets: Sequence[TargetSet], views: Views) -> dict[str, Any]:
     lineage: dict[str, Any] = {
         "corpus": corpus.path.stem,
         "corpus_hash": corpus.provenance.corpus_hash,
@@ -320,11 +330,17 @@ def _lineage(corpus: Corpus, target: Corpus | None, views: Views) -> dict[str, A
         }
     if views.embedded is not None:
         lineage["embedder"] = views.embedded.cache.key.document()
-    if target is not None:
-        lineage["target"] = {
-            "corpus": target.path.stem,
-            "corpus_hash": target.provenance.corpus_hash,
-            "sources": target.provenance.sources,
-            "samples": len(views.target),
-        }
+    if views.target is not None:
+        samples = views.target.lines["set"]
+        lineage["target"] = [
+            {
+                **({"task": each.task} if each.task else {}),
+                "corpus": each.corpus.path.stem,
+                "corpus_hash": each.corpus.provenance.corpus_hash,
+                "sources": each.corpus.provenance.sources,
+                "samples": int((samples == number).sum()),
+                "left_out": views.target.left_out.get(number, (0,))[0],
+            }
+            for number, each in enumerate(targets)
+        ]
     return lineage

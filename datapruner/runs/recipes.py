@@ -36,8 +36,9 @@ from datapruner.query.sandbox import run_sql
 from datapruner.request.config import Measuring, RunConfig
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.request.keep import DESCRIPTION, Amount
-from datapruner.request.parts import Part, Place, Seed, Stages
+from datapruner.request.parts import Name, Part, Place, Seed, Stages
 from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
+from datapruner.request.targets import Targets
 from datapruner.rows import row_files
 from datapruner.rows.formats import FILES, listed
 from datapruner.runs import stages
@@ -81,7 +82,15 @@ class Document(Stages):
 
     data: Place | None = Field(None, description="rows: file, folder or Hub name; none at a service")
     mapping: dict[str, str] = Field({}, description="columns by their roles, as in {prompt: q, response: a}")
-    target: Place | None = Field(None, description="rows to select towards, for methods that read them")
+    target: Targets = Field(
+        None,
+        description="rows to select towards, for methods that read them; several sets by their tasks, as in "
+        "{maths: FILE, code: FILE}",
+    )
+    task_column: Name | None = Field(
+        None,
+        description="column of the target set that names each row's task, as in the rows themselves",
+    )
     measuring: Measuring = Measuring()
     seed: Seed = 0
     methods: list[Asked] = Field([], max_length=MOST_METHODS)
@@ -426,7 +435,9 @@ def _beside(found: Document, folder: Path) -> Document:
     }
     update: dict[str, Any] = {
         "data": place(found.data),
-        "target": place(found.target),
+        "target": {task: place(name) for task, name in found.target.items()}
+        if isinstance(found.target, dict)
+        else place(found.target),
         "measuring": measuring,
         "export": Export(**written),
     }

@@ -20,6 +20,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError, InputError, UsageError
 from datapruner.request.config import RunConfig
 from datapruner.request.evaluating import EvaluationSettings
+from datapruner.request.targets import by_task
 
 TARGET, EVALUATION, HELD_OUT = "target", "contamination", "held_out"
 
@@ -51,7 +52,10 @@ def pinned(session: Session, project_id: str, config: RunConfig) -> RunConfig:
     """The configuration with the versions of its target and evaluation sets. Raises as `version_of` does."""
     update: dict[str, Any] = {}
     if config.target is not None:
-        update["target"] = _pin(session, project_id, config.target, TARGET)
+        sets = {
+            task: _pin(session, project_id, wanted, TARGET) for task, wanted in by_task(config.target).items()
+        }
+        update["target"] = sets if isinstance(config.target, dict) else sets[""]
     if config.contamination is not None:
         against = {
             name: _pin(session, project_id, wanted, EVALUATION)
@@ -64,6 +68,15 @@ def pinned(session: Session, project_id: str, config: RunConfig) -> RunConfig:
 def _pin(session: Session, project_id: str, wanted: str, field: str) -> str:
     name, version = version_of(session, project_id, wanted, field)
     return f"{name}@{version.number}"
+
+
+def target_versions(session: Session, project_id: str, config: RunConfig) -> dict[str, Version]:
+    """The versions of a configuration's target sets, by task, "" without one. Raises as `version_of`."""
+    if config.target is None:
+        return {}
+    return {
+        task: version_of(session, project_id, wanted)[1] for task, wanted in by_task(config.target).items()
+    }
 
 
 def pinned_held_out(session: Session, project_id: str, settings: EvaluationSettings) -> EvaluationSettings:

@@ -25,6 +25,7 @@ from datapruner.errors import ConflictError, StorageError
 from datapruner.measuring import embeddings, passes
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey
+from datapruner.measuring.targets import TargetSet
 from datapruner.outputs import exports as writing
 from datapruner.outputs.trainers.registry import TRAINERS, file_of
 from datapruner.progress import Progress
@@ -118,12 +119,10 @@ def _run_of(context: Context, lease: queue.Lease, payload: dict[str, Any], resul
 def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
     config = RunConfig(**run.config)
     check_models(context.settings, config.measuring)
-    aim: Version | None = None
     with context.db.read() as session:
         version = session.get_one(Version, run.version_id)
         benchmarks = comparison_sets.evaluation_versions(session, run.project_id, config)
-        if config.target is not None:
-            _, aim = comparison_sets.version_of(session, run.project_id, config.target)
+        aims = comparison_sets.target_versions(session, run.project_id, config)
     home, models = context.storage.folder(f"projects/{run.project_id}"), context.settings.home
     machine = Machine(
         context.devices, context.settings.token_budget, context.settings.threads, models, context.idle
@@ -139,10 +138,13 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     for prefix in signals:
         context.storage.pull(prefix)
     sharing = Sharing(progress, context, signals)
-    plans = {view: _plan(context, run, view, scratch) for view in found}
+    plans = {view: _plan(context, run, view, scratch) for view in passes.planned(found, len(aims))}
     with ExitStack() as stack:
         corpus = stack.enter_context(Corpus(context.storage.local(version.key)))
-        target = None if aim is None else stack.enter_context(Corpus(context.storage.local(aim.key)))
+        targets = [
+            TargetSet(task, stack.enter_context(Corpus(context.storage.local(aim.key))))
+            for task, aim in aims.items()
+        ]
 
         def evaluation(name: str) -> Any:
             return comparison_sets.evaluation_rows(
@@ -158,7 +160,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
                 sharing,
                 out=scratch,
                 plans=plans.__getitem__,
-                target=target,
+                targets=targets,
                 evaluations=evaluation,
                 teacher=stages.needed_teacher(config, store=answers),
             )

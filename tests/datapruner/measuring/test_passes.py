@@ -114,14 +114,14 @@ def test_a_target_set_is_measured_like_the_corpus(
     target_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = prune(towards, 3, target=target_file)
     lineage = result.run.lineage
-    assert (result.run.measured, lineage["target"]["samples"]) == (1, 3)  # two rows are in the corpus
+    assert (result.run.measured, lineage["target"][0]["samples"]) == (1, 3)  # two rows are in the corpus
     assert lineage["views"]["target"]["proxy"] == lineage["proxy"] == first_run.run.lineage["proxy"]
     assert result.run.config.target == str(target_file)
     cache = SignalCache(home, ProxyKey(**lineage["proxy"]))
     ids = result.scores.filter(pl.col("status").is_in(["kept", "pruned"])).unique(
         "sample_id", maintain_order=True
     )
-    with Corpus(home / "corpora" / f"{lineage['target']['corpus']}.duckdb") as target:
+    with Corpus(home / "corpora" / f"{lineage['target'][0]['corpus']}.duckdb") as target:
         aims = cache.columns(target.sample_index()["sample_id"].to_list(), [GRADIENT])[GRADIENT]
     aim = unpack(aims).mean(0)
     own = unpack(cache.columns(ids["sample_id"].to_list(), [GRADIENT])[GRADIENT])
@@ -257,6 +257,56 @@ def test_a_second_attempt_with_the_plans_of_the_first_gives_the_same_bytes_and_c
     assert calm[1] == 32
 
 
+# Tasks of a target set
+
+
+def test_several_sets_are_tasks_and_a_column_may_name_them_too(
+    prune: Prune, target_file: Path, tmp_path: Path, home: Path
+) -> None:
+    lines = [json.loads(line) for line in target_file.read_text().splitlines()]
+    apart = {"old": lines[:2], "new": lines[2:]}
+    result = prune("rds", 4, target=apart)
+    table = result.scores.filter(pl.col("keep")).sort("taken_at")
+    assert table["taken_at"].to_list() == [1, 2, 3, 4]
+    assert [reason.rpartition(" by ")[2] for reason in table["reason"]] == [
+        "row 0 of task old",
+        "row 0 of task new",
+        "row 1 of task old",
+        "row 0 of task new",
+    ]
+    assert table["reason"][2].startswith("RDS+: taken at turn 3 by ")
+    assert table["row"][0] == 1, "row 0 of task old is in the corpus, and nothing is more like it than itself"
+    assert (table["nearest_task"][0], table["nearest_row"][0]) == ("old", 0)
+    assert [each["task"] for each in result.run.lineage["target"]] == ["old", "new"]
+    assert result.report.reasons["RDS+: taken in a turn of task old"] == 2
+    together = [line | {"kind": task} for task, rows in apart.items() for line in rows]
+    by_column = prune("rds", 4, target=together, task_column="kind")
+    assert by_column.scores.filter(pl.col("keep"))["row"].to_list() == sorted(table["row"])
+    assert by_column.run.config.task_column == "kind"
+    assert set(by_column.scores["nearest_task"].drop_nulls()) == {"old", "new"}
+    path = tmp_path / "new.jsonl"
+    path.write_text(json.dumps(lines[2]) + "\n")
+    named = {"old": str(target_file), "new": str(path)}
+    made = prune("rds", 4, target=named)
+    assert made.run.config.target == named
+    made.export(tmp_path / "s.parquet")
+    again = datapruner.replay(tmp_path / "s.run.json", home=home, device="cpu")
+    assert again.run.run_id == made.run.run_id
+
+
+def test_target_rows_that_cannot_be_measured_are_told_of_and_the_rest_counts(
+    prune: Prune, target_file: Path
+) -> None:
+    lines = [json.loads(line) for line in target_file.read_text().splitlines()]
+    endless = {"instruction": "word " * 300, "output": "never read"}
+    result = prune("rds", 2, target=[endless, *lines])
+    assert [each["left_out"] for each in result.run.lineage["target"]] == [1]
+    [told] = [text for text in result.report.warnings if "of the target set" in text]
+    assert told.startswith("1 of 4 samples of the target set are left out: ")
+    with pytest.raises(NothingSurvivedError, match="nothing of task long of the target set"):
+        prune("rds", 2, target={"short": lines, "long": [endless]})
+
+
 # What is refused
 
 
@@ -333,7 +383,7 @@ def test_measured_views_are_aligned_with_the_samples_asked_for(
 ) -> None:
     made = prune("ifd", 0.5).run
     with Corpus(published.corpus_path(made, home)) as corpus:
-        views = measure_views(corpus, None, made.config, home, Machine(["cpu"], idle=idle), Silent())
+        views = measure_views(corpus, [], made.config, home, Machine(["cpu"], idle=idle), Silent())
         ids = [i for i in corpus.sample_index()["sample_id"].unique().to_list() if i not in views.errors]
         signals = views.signals(ids[::-1], frozenset({"nll", "free:nll", "free:token:nll"}))
     assert signals.ids.tolist() == signals.others["free"].ids.tolist() == ids[::-1]

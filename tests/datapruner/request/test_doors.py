@@ -56,7 +56,11 @@ def command_line(asked: Settings) -> RunConfig:
     def prune(context: typer.Context, method: options.Method = None, option: options.Option = None) -> None:
         read.update(options.pruning(context, method, option))
 
-    words = [f"--{name.replace('_', '-')}={text(each)}" for name, each in asked.items() if name != "options"]
+    plain = {name: each for name, each in asked.items() if name != "options"}
+    if isinstance(sets := plain.get("target"), dict):
+        del plain["target"]
+    words = [f"--{name.replace('_', '-')}={text(each)}" for name, each in plain.items()]
+    words += [f"--target={task}={place}" for task, place in sets.items()] if isinstance(sets, dict) else []
     words += [f"--option={name}={value}" for name, value in asked.get("options", {}).items()]
     typer.main.get_command(app).main(words, standalone_mode=False)
     return python(read)
@@ -157,6 +161,9 @@ KEEP = "a share over 0 and at most 1, as in 0.25 or 25%, or a count of samples, 
         ({"target": ""}, "target", "must not be empty"),
         ({"target": "t" * 5000}, "target", "must have at most 4,096 characters"),
         ({"target": "x"}, "target", "no target is read by qtuning"),
+        ({"target": {"a": "x", "b": "y"}}, "target", "no target is read by qtuning"),
+        ({"target": {"a": "t" * 5000}}, "target.a", "must have at most 4,096 characters"),
+        ({"task_column": "kind"}, "task_column", "no target is given whose rows have tasks"),
         ({"method": "target-cosine"}, "target", "method target-cosine needs a target"),
         ({"keep": 0}, "keep", KEEP + "0"),
         ({"keep": 1}, "keep", "1 may mean one sample or all of them"),
@@ -252,6 +259,7 @@ MEASURED = {
         {"method": "donod", "keep": {"count": 1}, "options": {"learning_rate": 0.001}},
         {"method": "rho", "keep": 1.0, "reference": "other", "seed": HUGE - 1},
         {"method": "target-cosine", "keep": 0.5, "target": "aims"},
+        {"method": "rds", "keep": 0.5, "target": {"maths": "sums", "code": "loops"}, "task_column": "kind"},
         {
             "method": "divprune",
             "keep": 0.5,

@@ -16,6 +16,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views
+from datapruner.measuring.targets import TargetSet
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.progress import Silent
 from datapruner.query.pool import SandboxPool
@@ -58,7 +59,8 @@ def measured(
     config = RunConfig(methods=choices, keep=None, measuring=measuring)
     path = store.ingest_to(target_file, {}, home, Silent())
     with Corpus(published.corpus_path(first_run.run, home)) as corpus, Corpus(path) as target:
-        views = measure_views(corpus, target, config, home, Machine(["cpu"], idle=idle), Silent())
+        machine, targets = Machine(["cpu"], idle=idle), [TargetSet("", target)]
+        views = measure_views(corpus, targets, config, home, machine, Silent())
         index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
         ids = index.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
         return views.signals(ids, needs(choices) | SCALARS | {"token:el2n", "token:top1", "token:is_end"})

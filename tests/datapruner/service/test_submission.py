@@ -217,6 +217,12 @@ def test_the_target_of_a_run_is_pinned_too(service: Service) -> None:
     request = {"dataset": "words", "method": "target-cosine", "keep": 0.5, "target": aim}
     submitted = submission.run(service, CALLER, NewRun.model_validate(request))
     assert job_of(service, submitted.job.id).payload["run"]["config"]["target"] == "aim@2"
+    several = request | {"target": {"a": aim, "b": "words"}, "task_column": "kind"}
+    config = job_of(service, submission.run(service, CALLER, NewRun.model_validate(several)).job.id).payload[
+        "run"
+    ]["config"]
+    assert config["target"] == {"a": "aim@2", "b": "words@1"}
+    assert config["task_column"] == "kind"
 
 
 @pytest.mark.parametrize(
@@ -227,6 +233,7 @@ def test_the_target_of_a_run_is_pinned_too(service: Service) -> None:
         ({"dataset": "empty"}, ConflictError),
         ({"method": "no_method"}, UsageError),
         ({"method": "target-cosine", "target": "nothing"}, NotFoundError),
+        ({"method": "target-cosine", "target": {"a": "words", "b": "nothing"}}, NotFoundError),
         ({"measuring": {"model": "/etc"}}, DeniedError),
     ],
 )

@@ -333,7 +333,7 @@ def test_a_target_set_is_a_dataset_at_the_version_that_was_the_latest(
         made = runs.find_published(session, "prj_1", result.run_id)
     assert made.config["target"] == "aims@1"
     assert made.lineage is not None
-    assert made.lineage["target"]["samples"] == 3
+    assert made.lineage["target"][0]["samples"] == 3
 
 
 @pytest.mark.parametrize(
