@@ -38,6 +38,11 @@ class Queries:
     def askers(self) -> int:
         return int(self.asker[-1]) + 1
 
+    def of(self, askers: Ints) -> Queries:
+        """Those of these askers, ascending, who are then 0, 1, ..."""
+        chosen = np.isin(self.asker, askers)
+        return Queries(self.vectors[chosen], np.searchsorted(askers, self.asker[chosen]))
+
     def cosines(self, samples: UnitVectors, rows: Ints) -> Iterator[tuple[Ints, Cosines]]:
         """Some of these rows of `samples` at a time, in their order, with their cosines to askers (n, A)."""
         step = max(1, min(ROWS_AT_ONCE, _NUMBERS // self.askers))

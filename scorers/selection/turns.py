@@ -12,7 +12,10 @@ Notable choices:
   was made, as long as it can need, or as its part of a few numbers for each sample allows. One whose list is
   used up is given a new one of what is left then, and so is everyone of whose list less than half is left:
   each look at the samples serves many turns, and to take a share s by A askers, however alike they are, takes
-  s * A / 2 looks at most, and as a rule one or two.
+  s * A / 2 looks at most, and as a rule one or two;
+- askers that are alike use up their lists together. The first look notes the largest cosine that each sample
+  has to anyone; later ones begin with the samples where it is largest, and are over for an asker when it is
+  below the last of its list. What askers like alike is found among the first few, without a look at the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ _ENTRIES = 4
 """Of all lists together, for each sample."""
 _FEWEST_ENTRIES = 1 << 20
 _WINDOW = 32
+_FIRST_LOOK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class _Lists:
         self._gone = np.zeros(samples.shape[0], dtype=np.bool_)
         self._lists = [_Best(0) for _ in range(queries.askers)]
         self._at = [0] * queries.askers
+        self._largest: Cosines | None = None
+        self._by_largest: Places = np.empty(0, dtype=np.int32)
 
     def take(self, asker: int, wanted: int) -> tuple[int, float]:
         """The best that is left, of which there is one, and its cosine. wanted: samples that all askers
@@ -110,12 +116,40 @@ class _Lists:
         due = [a for a, best in enumerate(self._lists) if 2 * left[a] <= len(best.place)]
         for asker in due:
             self._lists[asker], self._at[asker] = _Best(length), 0
-        for rows, cosines in self._queries.cosines(self._samples, np.flatnonzero(~self._gone)):
-            places = rows.astype(np.int32)
-            for asker in due:
-                self._lists[asker].see(places, cosines[:, asker])
+        if self._largest is None:
+            self._largest = self._look_at_all(due)
+        else:
+            if not len(self._by_largest):
+                self._by_largest = np.argsort(-self._largest, kind="stable").astype(np.int32)
+            self._look(np.array(due), length, self._largest)
         for asker in due:
             self._lists[asker].close()
+
+    def _look_at_all(self, due: Sequence[int]) -> Cosines:
+        """Show every sample to all askers; the largest cosine of each."""
+        largest = np.empty(len(self._gone), dtype=np.float32)
+        for rows, cosines in self._queries.cosines(self._samples, np.arange(len(self._gone))):
+            largest[rows] = cosines.max(axis=1)
+            for asker in due:
+                self._lists[asker].see(rows.astype(np.int32), cosines[:, asker])
+        return largest
+
+    def _look(self, due: Ints, length: int, largest: Cosines) -> None:
+        """Show the samples that are left to these askers, as far as they can come into their lists."""
+        left = self._by_largest[~self._gone[self._by_largest]].astype(np.int64)
+        queries, start, size = self._queries.of(due), 0, max(_FIRST_LOOK, length)
+        while start < len(left) and len(due):
+            for rows, cosines in queries.cosines(self._samples, left[start : start + size]):
+                for at, asker in enumerate(due.tolist()):
+                    self._lists[asker].see(rows, cosines[:, at])
+            start += size
+            size *= 2
+            if start < len(left):
+                most = np.nextafter(largest[left[start]], np.float32(np.inf))
+                open_ = [asker for asker in due.tolist() if self._lists[asker].last() <= most]
+                if len(open_) < len(due):
+                    due = np.array(open_, dtype=np.int64)
+                    queries = self._queries.of(due) if open_ else queries
 
 
 class _Best:
@@ -130,14 +164,23 @@ class _Best:
         self.cosine: Cosines = np.empty(0, dtype=np.float32)
 
     def see(self, places: Places, cosines: Cosines) -> None:
-        """More samples, of larger places than all before."""
-        over = cosines > self._floor  # what ties with the last of a full list has a larger place than it
+        """More samples."""
+        over = cosines >= self._floor  # what ties may have a smaller place
         self._parts.append((places[over], cosines[over]))
         self._held += len(self._parts[-1][0])
         if self._held > 2 * self._length:
-            self.close()
-            self._parts, self._held = [(self.place, self.cosine)], len(self.place)
-            self._floor = self.cosine[-1]
+            self._shorten()
+
+    def last(self) -> np.float32:
+        """The cosine of the last of a list that is full, below all where it is not."""
+        if self._held >= self._length:
+            self._shorten()
+        return self._floor
+
+    def _shorten(self) -> None:
+        self.close()
+        self._parts, self._held = [(self.place, self.cosine)], len(self.place)
+        self._floor = self.cosine[-1]
 
     def close(self) -> None:
         """Make `place` and `cosine`, best first."""

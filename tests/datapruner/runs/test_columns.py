@@ -37,7 +37,7 @@ from tests.signal_factory import make_signals
 
 by_method = pytest.mark.parametrize("method", registry.OWN, ids=lambda method: method.name)
 SHARE = 0.3
-OTHERWISE = {"tied_grad_norm", "tied_grad_dot", "batch"}
+OTHERWISE = {"tied_grad_norm", "tied_grad_dot", "batch", "nearest_row", "nearest_task", "taken_at"}
 """Columns that are not written by default."""
 
 ROUNDING = 1e-5

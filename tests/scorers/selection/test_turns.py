@@ -101,7 +101,7 @@ def test_samples_are_looked_at_seldom_although_lists_are_short(alike: bool) -> N
     samples = Counted(samples_of(rng.normal(size=(400, 8))), "v")
     taken = take_turns(samples, Queries(asks, np.arange(40)), [np.arange(40)], 200, entries=4 * 400)
     assert len(set(taken.samples.tolist())) == 200
-    assert samples.looks <= 400 * (0.5 * 40 / 2 + 1 if alike else 6)
+    assert samples.looks <= 400 * 6
 
 
 def test_the_nearest_query_is_that_of_plain_python() -> None:
