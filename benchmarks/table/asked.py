@@ -24,7 +24,7 @@ from scorers.methods import registry
 from scorers.signals.columns import needs_by_view
 
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "qtuning": {"no fill": {"fill": "none"}},
+    "qtuning": {"fill=boundary": {"fill": "boundary"}, "no fill": {"fill": "none"}},
     "donod": {"high DON": {"don_sign": 1}},
     "ppl": {"middle": {"prefer": "middle"}},
 }
