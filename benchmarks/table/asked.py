@@ -21,7 +21,7 @@ from datapruner.result import Result
 from datapruner.system.files import write_json
 from scorers.column import Column
 from scorers.methods import registry
-from scorers.signals.columns import needs_by_view
+from scorers.signals.columns import corpus_settings, needs_by_view
 
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "qtuning": {"fill=boundary": {"fill": "boundary"}, "no fill": {"fill": "none"}},
@@ -48,6 +48,13 @@ class Asked:
         """What it compares with."""
         known = find(self.method)
         return frozenset(needs_by_view(known.needs(known.options(**self.options))))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it reads what one pass of the proxy says of the rows, and nothing else."""
+        known = find(self.method)
+        needs = known.needs(known.options(**self.options))
+        return not self.views & {"target", "reference"} and not any(map(corpus_settings, needs))
 
     @property
     def score(self) -> Column | None:
@@ -93,7 +100,7 @@ class Place:
 
     def measure(self, some: Sequence[Asked], rows: Rows) -> None:
         """Measure in one pass what these methods read of the rows alone, rather than in one each."""
-        names = list(dict.fromkeys(each.method for each in some if not each.views & {"target", "reference"}))
+        names = list(dict.fromkeys(each.method for each in some if each.is_plain))
         if len(names) > 1:
             how: dict[str, Any] = {"device": self.device, "home": self.home, "model": self.model}
             with suppress(DataprunerError):  # which the method at fault tells when it is asked by itself

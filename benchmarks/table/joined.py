@@ -30,11 +30,10 @@ class Line:
     def document(self) -> dict[str, Any]:
         known = {name: found for name, found in self.kept.items() if "left_out" not in found}
         planted = known.get(PLANTED, {})
-        left_out = [
-            f"{name}: {found['left_out']}"
-            for name, found in {**self.kept, **self.changes}.items()
-            if "left_out" in found
-        ]
+        why: dict[str, list[str]] = {}
+        for name, found in {**self.kept, **self.changes}.items():
+            if "left_out" in found:
+                why.setdefault(found["left_out"], []).append(name)
         return {
             "method": self.asked.method,
             "words": self.asked.words,
@@ -49,7 +48,7 @@ class Line:
             "changes": [
                 {"setting": name, **found} for name, found in self.changes.items() if "left_out" not in found
             ],
-            "left_out": left_out,
+            "left_out": [f"{', '.join(names)}: {reason}" for reason, names in why.items()],
         }
 
 

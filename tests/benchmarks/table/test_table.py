@@ -149,11 +149,10 @@ def test_rows_are_labelled_as_the_files_have_it(data: Path) -> None:
 
 
 def test_what_was_left_out_is_said_with_the_reason() -> None:
-    line = Line(
-        Asked("ppl", "", {}), {"planted": {"left_out": "no model"}}, {"a setting": {"left_out": "no time"}}
-    )
+    without = {"left_out": "no model"}
+    line = Line(Asked("ppl", "", {}), {"planted": without, "b": without}, {"c": {"left_out": "no time"}})
     found = line.document()
-    assert found["left_out"] == ["planted: no model", "a setting: no time"]
+    assert found["left_out"] == ["planted, b: no model", "c: no time"]
     assert (found["kept"], found["changes"]) == ([], [])
 
 
