@@ -26,6 +26,7 @@ from scorers.signals.columns import corpus_settings, needs_by_view
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "qtuning": {"fill=boundary": {"fill": "boundary"}, "no fill": {"fill": "none"}},
     "donod": {"high DON": {"don_sign": 1}},
+    "target-cosine": {"round-robin": {"pick": "round-robin"}},
     "ppl": {"middle": {"prefer": "middle"}},
 }
 """Method -> what its line says -> options, beside the line of the defaults."""
