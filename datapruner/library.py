@@ -20,7 +20,7 @@ from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.result import Result
-from datapruner.runs import evaluations, folders, named, pipeline, published
+from datapruner.runs import evaluations, folders, judged, named, pipeline, published
 from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
@@ -183,6 +183,27 @@ def estimate_rewrite(
     given = {"method": method, "options": dict(options or {}), "pattern": pattern, "answers": answers}
     wanted, place = validation.made(Rewrite, **given), made_home(home)
     return rehearse(wanted, source, mapping or {}, place, progress or Silent(), teacher)
+
+
+@contained()
+def estimate_ratings(
+    config: RunConfig,
+    source: Any,
+    *,
+    teacher: TeacherSettings,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Estimate:
+    """What rating these rows as the methods of a configuration ask would ask of a teacher, and what that
+    would cost; nothing is asked, and no model is needed.
+
+    Raises UsageError where no method asks one, and InputError as `prune` does.
+    """
+    from datapruner.judging.rehearsal import rehearse  # few calls do, and its libraries take time
+
+    if not (wanted := judged.asked(config)):
+        raise UsageError(f"{config.title} asks no teacher", remedy="leave out the dry run")
+    return rehearse(wanted, source, config.mapping, made_home(home), progress or Silent(), teacher)
 
 
 def run_recipe(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scorers.methods.judge import Judge, JudgeOptions
 from scorers.signals.columns import ALIGNED_VIEWS, Signals
 
 
@@ -94,6 +95,9 @@ def _plain_signals(n: int, seed: int, max_turns: int, max_response: int) -> Sign
         "mean_hidden": also.normal(size=(n, 9)).astype(np.float32),
         "weighted_hidden": also.normal(size=(n, 9)).astype(np.float32),
     }
+    for rubric in ("alpagasus", "deita"):
+        for need in sorted(Judge().needs(JudgeOptions(rubric=rubric))):
+            samples[need] = also.integers(2, 11, n) / 2
     return Signals(sample_ids(n, seed), samples, tokens, starts, vectors)
 
 

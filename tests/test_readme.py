@@ -222,6 +222,11 @@ def _(tour: Tour, step: Step) -> None:
     assert scores.select("ppl", "entropy", "don", "nod", "donod").null_count().row(0) == (20,) * 5
 
 
+@promised("datapruner prune alpaca.json --method judge --keep 25% --dry-run")
+def _(tour: Tour, step: Step) -> None:
+    assert "364 questions, 0 of them answered before" in tour.type(step).out
+
+
 @promised("datapruner dedup alpaca.json --threshold 0.7 --out unique.jsonl")
 def _(tour: Tour, step: Step) -> None:
     out = tour.type(step).out

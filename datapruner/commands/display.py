@@ -14,9 +14,10 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -28,6 +29,9 @@ from rich.text import Text
 
 from datapruner.progress import Progress as Listener
 from datapruner.progress import Silent
+
+if TYPE_CHECKING:
+    from datapruner.teacher import Estimate
 
 _ID_LENGTH = 12
 _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
@@ -208,6 +212,11 @@ class Output:
         if self.as_json:
             sys.stdout.write(as_json(document) + "\n")
             sys.stdout.flush()  # `serve` goes on
+
+    def estimate(self, found: Estimate) -> None:
+        """What a teacher would be asked."""
+        self.document(asdict(found))
+        self.show(str(found))
 
     def note(self, text: str) -> None:
         """A remark beside the result."""

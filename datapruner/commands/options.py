@@ -42,6 +42,10 @@ Url = Annotated[
         help="Do it at this service. Its token: DATAPRUNER_TOKEN.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Ask no teacher: print how many questions, tokens and money it takes."),
+]
 Limit = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
 SubsetFile = Annotated[
     Path | None,

@@ -16,6 +16,7 @@ from datapruner.rows.formats import FILES, listed
 
 if TYPE_CHECKING:
     from datapruner.client import RunOptions
+    from datapruner.request.config import RunConfig
     from datapruner.result import Result
     from datapruner.schemas.evaluations import Evaluation
 
@@ -29,6 +30,7 @@ def prune(
     device: given.Device = "auto",
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
+    dry_run: given.DryRun = False,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -50,8 +52,11 @@ def prune(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto")
+        remote.only_here(device=device != "auto", dry_run=dry_run)
         remote.prune(url, source, mapping, cast("RunOptions", beside(asked)), out, plain, output)
+        return
+    if dry_run:
+        _rehearse(config, source, output)
         return
     from datapruner import library
 
@@ -78,6 +83,7 @@ def score(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Write the scores: {listed(FILES)}.")
     ] = None,
+    dry_run: given.DryRun = False,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -98,8 +104,11 @@ def score(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", out=out is not None, map=bool(mapping))
+        remote.only_here(device=device != "auto", out=out is not None, map=bool(mapping), dry_run=dry_run)
         remote.score(url, source, cast("RunOptions", beside(asked)), output)
+        return
+    if dry_run:
+        _rehearse(config, source, output)
         return
     from datapruner import library
 
@@ -135,6 +144,15 @@ def replay(
     with output.progress() as progress:
         result = library.replay(run, source, target=targets(target), device=device, progress=progress)
     finish(output, result, export(result, out, plain))
+
+
+def _rehearse(config: RunConfig, source: str, output: Output) -> None:
+    from datapruner import library
+    from datapruner.teacher.settings import load
+
+    with output.progress() as progress:
+        found = library.estimate_ratings(config, source, teacher=load(), progress=progress)
+    output.estimate(found)
 
 
 def _options_by_method(methods: list[str], options: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def only_here(**given: bool) -> None:
     for name, is_given in given.items():
         if is_given:
             raise UsageError(
-                f"--{name} is not for a service",
+                f"--{name.replace('_', '-')} is not for a service",
                 remedy="leave it out, or do it here without --url",
                 field=name,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,9 +35,6 @@ OutFile = Annotated[
 PlainFile = Annotated[
     Path | None,
     typer.Option("--plain", metavar="FILE", help=f"Write the rows to train on alone: {listed(FILES)}."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Ask nothing: print how many questions, tokens and money it takes.")
 ]
 MaxTokens = Annotated[
     int | None,
@@ -158,7 +154,7 @@ def anchor(
     map_: given.Mapped = None,
     out: OutFile = None,
     plain: PlainFile = None,
-    dry_run: DryRun = False,
+    dry_run: given.DryRun = False,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
@@ -198,7 +194,7 @@ def dap(
     map_: given.Mapped = None,
     out: OutFile = None,
     plain: PlainFile = None,
-    dry_run: DryRun = False,
+    dry_run: given.DryRun = False,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
@@ -223,8 +219,7 @@ def _rehearse(method: str, source: str, asked: Mapping[str, Any], output: Output
 
     with output.progress() as progress:
         found = library.estimate_rewrite(source, method, teacher=load(), progress=progress, **asked)
-    output.document(asdict(found))
-    output.show(str(found))
+    output.estimate(found)
 
 
 def _run(

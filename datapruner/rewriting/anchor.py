@@ -25,10 +25,11 @@ from pydantic import BaseModel, Field
 from datapruner.rewriting.acceptance import Rejection, holds_marks
 from datapruner.rewriting.matching import UnmatchedError, match_steps
 from datapruner.rewriting.outcomes import Rewritten, Step
-from datapruner.rewriting.prompts import fenced, problem, prompt
+from datapruner.rewriting.prompts import problem, prompt
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Settings
 from datapruner.teacher import Question, UnreadableAnswerError, parse_structured
+from datapruner.teacher.prompts import fenced
 from scorers.reasoning.steps import Span, removed_spans, split_steps, without
 
 if TYPE_CHECKING:

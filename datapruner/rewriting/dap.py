@@ -34,10 +34,11 @@ from datapruner.rewriting.acceptance import (
 from datapruner.rewriting.answers import AnswerCheck, final_answer
 from datapruner.rewriting.math_judge import MathJudge
 from datapruner.rewriting.outcomes import Rewritten
-from datapruner.rewriting.prompts import fenced, problem, prompt, text
+from datapruner.rewriting.prompts import problem, prompt, text
 from datapruner.rewriting.reasoning import ReasoningRow
 from datapruner.rewriting.rewriters import Settings
 from datapruner.teacher import Question, UnreadableAnswerError, parse_structured
+from datapruner.teacher.prompts import fenced
 
 if TYPE_CHECKING:
     from datapruner.teacher.client import Teacher

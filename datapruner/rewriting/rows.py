@@ -7,9 +7,8 @@ Notable choices:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, cast
 
@@ -33,6 +32,7 @@ from datapruner.rewriting.rewriters import (
     TextRewriter,
 )
 from datapruner.teacher import TeacherError
+from datapruner.teacher.asking import in_batches
 from scorers.conversations.conversation import Conversation
 from scorers.models.sources import ProxyFolder
 
@@ -176,25 +176,13 @@ def _by_teacher(
             return Rewritten("error", None, f"the teacher gave no usable answer: {error.reason}")
         return made if made.tokens_before is not None else _with_tokens(made, row, count)
 
-    async def outcomes(rows: Sequence[ReasoningRow]) -> list[Rewritten]:
-        async with asyncio.TaskGroup() as group:  # what stops the job cancels the other rows
-            tasks = [group.create_task(outcome(row)) for row in rows]
-        return [task.result() for task in tasks]
+    async def lined(each: Found) -> dict[str, Any]:
+        return _line(each, None if each[3] is None else await outcome(each[3]))
 
-    with ExitStack() as last, asyncio.Runner() as runner:
+    with ExitStack() as last:
         if hasattr(rewriter, "close"):
             last.callback(rewriter.close)
-        stack = AsyncExitStack()
-        runner.run(stack.enter_async_context(teacher))
-        try:
-            for batch in found:
-                rows = [row for *_, row in batch if row is not None]
-                answered = iter(runner.run(outcomes(rows)))
-                yield [_line(each, None if each[3] is None else next(answered)) for each in batch]
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-        finally:
-            runner.run(stack.aclose())
+        yield from in_batches(found, lined, teacher)
 
 
 def _with_tokens(made: Rewritten, row: ReasoningRow, count: Counter) -> Rewritten:

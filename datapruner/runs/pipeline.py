@@ -23,6 +23,7 @@ import polars as pl
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import ModelError, NothingSurvivedError
+from datapruner.judging.ratings import Ratings
 from datapruner.measuring import compaction
 from datapruner.measuring.ahead import Ahead
 from datapruner.measuring.measure import Machine
@@ -32,7 +33,7 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.request.targets import by_task
-from datapruner.runs import folders, stages, tables
+from datapruner.runs import folders, judged, stages, tables
 from datapruner.runs.cautions import mostly_short
 from datapruner.runs.published import Report, Run, signal_folders
 from datapruner.runs.reasons import OF_SINGLE_ROWS
@@ -132,18 +133,27 @@ def run_on(
         example = next(iter((errors or dropped.reasons).values()))
         what = f"none of {len(gone)} samples could be measured" if errors else "no sample is left"
         raise NothingSurvivedError(what, remedy=f"the first: {example}")
+    ratings = judged.asked(config)
+    early = judged.before_filter(config) if config.filter is not None else config.methods
+    rated = Ratings()
+    if early == config.methods:
+        chosen, rated = judged.rated(corpus, chosen, ratings, teacher, progress)
     progress.stage("selecting", None, "samples")
-    wanted = needs(config.methods, config.combine)
+    wanted = needs(config.methods, config.combine) - ratings
     if views.base.cache.key.has_signals:
         wanted |= tables.SCALARS
     read = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"]
     signals = views.signals(read, wanted) if measures and len(read) else tables.UNMEASURED
+    signals = rated.onto(signals)
     left_out: tables.LeftOut | None = None
     if config.filter is not None:
-        scores = score(signals, config.methods, None, config.seed).samples
+        scores = score(signals, early, None, config.seed).samples
         measured = tables.measured_columns(signals, views.truncated(signals), scores)
         chosen, left_out = stages.filtered(config, chosen, measured)
-        signals = views.signals(chosen["sample_id"], wanted)
+        if early != config.methods:
+            chosen, rated = judged.rated(corpus, chosen, ratings, teacher, progress)
+        signals = rated.onto(views.signals(chosen["sample_id"], wanted))
+    errors = {**errors, **rated.errors}
     selected = score(
         signals,
         config.methods,
@@ -160,6 +170,8 @@ def run_on(
         lineage["contamination"] = dropped.evaluations
     if teacher is not None:
         lineage["teacher"] = teacher.settings.model
+    if ratings:
+        lineage["rubrics"] = judged.document(ratings)
     found = _Found(views, errors, dropped, index, chosen, signals, scored, left_out, counts)
     return _publish(corpus, config, found, lineage, teacher, out or home / "runs", progress)
 

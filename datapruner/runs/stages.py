@@ -39,7 +39,7 @@ from datapruner.query.sandbox import run_sql
 from datapruner.request import needs
 from datapruner.request.config import RunConfig, find
 from datapruner.request.parts import Contamination, Dedup
-from datapruner.runs import filters
+from datapruner.runs import filters, judged
 from datapruner.runs.columns import COLUMNS, COUNTS, MEASURED
 from datapruner.runs.reasons import CALIBRATED, FILTERED
 from datapruner.runs.selection import Scored
@@ -48,7 +48,7 @@ from scorers.method import Method, Selection
 from scorers.methods import registry
 from scorers.methods.topsis_columns import NAME as TOPSIS
 from scorers.selection.ranking import all_tokens
-from scorers.signals.columns import TEXT_SIGNALS, Bools, Ints, Signals
+from scorers.signals.columns import Bools, Ints, Signals, reads_proxy
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
 _TYPES = {"real": pa.float64(), "whole": pa.int64(), "text": pa.string(), "truth": pa.bool_()}
@@ -93,16 +93,11 @@ def reads_model(config: RunConfig) -> bool:
     """Whether the proxy model has to read the samples that are measured; else their tokens are enough. Raises
     UsageError."""
     return (
-        not needs.needs(config.methods, config.combine) <= TEXT_SIGNALS
+        any(map(reads_proxy, needs.needs(config.methods, config.combine)))
         or config.calibrate is not None
         or (config.filter is not None and _BY_MODEL.search(config.filter) is not None)
         or _rewriting_asks(config) == "proxy"
     )
-
-
-def asks_teacher(config: RunConfig) -> bool:
-    """Whether what rewrites asks a teacher. Raises UsageError for a method of rewriting that there is not."""
-    return _rewriting_asks(config) == "teacher"
 
 
 def _rewriting_asks(config: RunConfig) -> str | None:
@@ -464,12 +459,12 @@ def exported_tokens(
 
 
 def needed_teacher(config: RunConfig, given: Any = None, *, store: Path | None = None) -> Any:
-    """When rewriting asks a teacher the one that is given, or else that of this machine's environment; else
-    None. Raises UsageError.
+    """When methods or rewriting ask a teacher the one that is given, or else that of this machine's
+    environment; else None. Raises UsageError.
 
     `store` is where the environment's keeps its answers, by default with those of all runs.
     """
-    if not asks_teacher(config):
+    if not (judged.asked(config) or _rewriting_asks(config) == "teacher"):
         return None
     if given is not None:
         return given

@@ -42,7 +42,8 @@ _LEAST_IN_A_ROW = 8
 
 
 class Teacher:
-    """An asynchronous context manager. `usage` and `cost` say what was used; limits are of this object.
+    """An asynchronous context manager, which may be entered again after it was left. `usage` and `cost` say
+    what was used; limits are of this object.
 
     `store`: the file of answers, in the home folder if not given. Raises UsageError when no teacher is set,
     StorageError when the file cannot be used.
@@ -57,8 +58,6 @@ class Teacher:
         self.retries = Retries(count=settings.retries, first=1.0, longest=60.0, patience=300.0)
         self._path = store or store_path()
         self._budget = Budget(settings)
-        self._slots = asyncio.Semaphore(settings.concurrency)
-        self._asking: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._reached = False
         self._answered = False
         self._failed_in_a_row = 0
@@ -77,6 +76,10 @@ class Teacher:
         return self._budget.cost
 
     async def __aenter__(self) -> Self:
+        # What waits belongs to an event loop, and a run may enter twice, each time in one of its own.
+        self._slots = asyncio.Semaphore(self.settings.concurrency)
+        self._asking: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._budget.begin()
         # One thread has the store: no asker waits for the disk of another, and none is closed half-way.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="answers")
         try:

@@ -67,10 +67,14 @@ class Budget:
         self.usage = Usage()
         self._settings = settings
         self._reserved: list[Tokens] = []
-        self._settled = asyncio.Event()
-        self._gate = asyncio.Lock()
         self._next_start = 0.0
         self._held_until = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Let requests wait in the event loop that comes next."""
+        self._settled = asyncio.Event()
+        self._gate = asyncio.Lock()
 
     @property
     def cost(self) -> float:

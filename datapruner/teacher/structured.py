@@ -54,6 +54,21 @@ def parse_structured(text: str, model: type[T]) -> T:
     return _from_tags(answer, model, problem)
 
 
+def only_field(text: str, tag: str) -> str:
+    """What stands between `<tag>` and `</tag>` in an answer that is this and nothing else, but thoughts
+    before.
+
+    Stricter than `parse_structured`: text of a row that an answer echoes cannot pass for its field even where
+    the answer has none of its own. Raises UnreadableAnswerError.
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    answer = _without_thoughts(text.strip())
+    inner = answer.removeprefix(opening).removesuffix(closing)
+    if len(answer) - len(inner) != len(opening) + len(closing) or "<" in inner:
+        raise UnreadableAnswerError(f"the answer is not {opening}...{closing} alone")
+    return inner.strip()
+
+
 def _without_thoughts(text: str) -> str:
     opening, closing = text.find(_THINK), text.find(_END_THINK)
     if opening == 0 and closing < 0:

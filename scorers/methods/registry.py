@@ -23,6 +23,7 @@ from scorers.methods.el2n import El2n
 from scorers.methods.grape import Grape
 from scorers.methods.hes import Hes
 from scorers.methods.ifd import Ifd
+from scorers.methods.judge import Judge
 from scorers.methods.length import Length
 from scorers.methods.ppl import Ppl
 from scorers.methods.qtuning import QTuning
@@ -109,6 +110,7 @@ OWN: tuple[Method[Any], ...] = (
     Ccs(),
     DivPrune(),
     SemDeDup(),
+    Judge(),
     Topsis(methods),
     Length(),
     Random(),

@@ -10,7 +10,7 @@ Notable choices:
 - what some methods compare with (the response without its prompt, another model, a target set) are further
   `Signals` of the same form, called views; a method asks for theirs as "view:name" or "view:token:name";
 - what has to be fitted to the corpus as a whole cannot be cached sample by sample: a method asks for it by
-  `corpus_need`, with its settings;
+  `corpus_need`, with its settings; so it does for what others than the proxy model say of samples;
 - vectors are most of what is measured, gigabytes for a million samples: they stay on disk, and a method takes
   as many at a time as it works on.
 """
@@ -160,6 +160,10 @@ TEXT_SIGNALS = frozenset(
     {"n_tokens", "n_prompt_tokens", "n_response_tokens", "token:position", "token:is_end", SENTENCE_EMBEDDING}
 )
 """What is known of a sample, as methods ask for it, without the proxy model: from its tokens and its text."""
+RATING = "teacher_rating"
+"""The corpus signal of what a teacher rates a sample; its settings are `rubric`, `score` and `max_tokens`."""
+_OF_OTHERS = frozenset({RATING})
+"""Corpus signals that something else than the proxy model gives."""
 VIEWS: Mapping[str, str] = {
     "free": "the same samples without their prompts: the template's opening of an answer, then the answer",
     "bare": "the text of the same samples' answers alone, without prompt or template",
@@ -194,6 +198,12 @@ def corpus_settings(need: str) -> tuple[str, dict[str, str]] | None:
     """(name, settings) of what `corpus_need` made; None for every other need."""
     name, mark, settings = need.partition("?")
     return (name, dict(parse_qsl(settings, keep_blank_values=True))) if mark else None
+
+
+def reads_proxy(need: str) -> bool:
+    """Whether a signal, as methods ask for it, takes more of the proxy model than its tokens."""
+    named = corpus_settings(need)
+    return need not in TEXT_SIGNALS and (named is None or named[0] not in _OF_OTHERS)
 
 
 @dataclass(frozen=True, slots=True)

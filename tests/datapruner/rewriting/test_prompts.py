@@ -48,15 +48,6 @@ def test_a_place_inside_a_row_stays_what_it_is() -> None:
     assert messages[1] == {"role": "user", "content": "$trace costs $5\n\nt"}
 
 
-def test_a_fence_cannot_be_closed_from_within() -> None:
-    inner = prompts.fenced("trace", "x")
-    outer = prompts.fenced("trace", inner)
-    closing = outer.splitlines()[-1]
-    assert closing not in inner
-    assert outer.count(closing) == 1
-    assert prompts.fenced("trace", "x") == inner
-
-
 def test_a_longer_conversation_is_shown_with_its_roles() -> None:
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     assert "\nHi\n" in prompts.problem(turns[1:])
