@@ -18,9 +18,11 @@ from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.request.config import find
+from datapruner.request.needs import reads_reward
 from datapruner.result import Result
 from scorers.signals.columns import needs_by_view
 from tests.tiny_model import LINES, save_tiny_model, write_corpus
+from tests.tiny_reward import save_tiny_reward
 
 Prune = Callable[..., Result]
 
@@ -100,12 +102,19 @@ def first_run(corpus_file: Path, home: Path, options: dict[str, Any]) -> Result:
 
 
 @pytest.fixture(scope="session")
-def compared(reference_folder: Path, target_file: Path) -> Callable[..., dict[str, Any]]:
+def reward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_reward(tmp_path_factory.mktemp("reward-model"))
+
+
+@pytest.fixture(scope="session")
+def compared(reference_folder: Path, target_file: Path, reward_folder: Path) -> Callable[..., dict[str, Any]]:
     """What these methods, by default, are to be given to compare with."""
     beside = {"reference": str(reference_folder), "target": str(target_file)}
+    beside |= {"reward_model": str(reward_folder)}
 
     def given(*methods: str) -> dict[str, Any]:
-        found = {view for name in methods for view in needs_by_view(find(name).needs(find(name).options()))}
+        needed = frozenset().union(*(find(name).needs(find(name).options()) for name in methods))
+        found = needs_by_view(needed).keys() | ({"reward_model"} if reads_reward(needed) else set())
         return {view: value for view, value in beside.items() if view in found}
 
     return given

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scorers.methods.judge import Judge, JudgeOptions
+from scorers.methods.reward import Reward, RewardOptions
 from scorers.signals.columns import ALIGNED_VIEWS, Signals
 
 
@@ -98,6 +99,8 @@ def _plain_signals(n: int, seed: int, max_turns: int, max_response: int) -> Sign
     for rubric in ("alpagasus", "deita"):
         for need in sorted(Judge().needs(JudgeOptions(rubric=rubric))):
             samples[need] = also.integers(2, 11, n) / 2
+    for need in Reward().needs(RewardOptions()):
+        samples[need] = also.normal(size=n)
     return Signals(sample_ids(n, seed), samples, tokens, starts, vectors)
 
 

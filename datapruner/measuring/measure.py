@@ -120,13 +120,11 @@ def proxy_for(
         folder = resolve(measuring.model, home, local_only=not fetch)
     except ModelSourceError as error:
         raise ModelError(str(error)) from error
-    on_cpu = devices[0].startswith("cpu")
-    dtype = measuring.dtype if measuring.dtype != "auto" else "float32" if on_cpu else "bfloat16"
     key = ProxyKey(
         model=measuring.model,
         revision=folder.revision,
         template_hash=folder.template_hash,
-        dtype=dtype,
+        dtype=dtype_of(measuring, devices),
         max_length=measuring.max_length,
         overflow=measuring.overflow,
         train_on=measuring.train_on,
@@ -136,6 +134,13 @@ def proxy_for(
         lora="lora_effort" in needs,
     )
     return Pass(folder, key)
+
+
+def dtype_of(measuring: Reading, devices: Sequence[str]) -> str:
+    """The precision in which models are loaded on these devices."""
+    if measuring.dtype != "auto":
+        return measuring.dtype
+    return "float32" if devices[0].startswith("cpu") else "bfloat16"
 
 
 class Plan(Protocol):

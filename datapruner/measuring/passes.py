@@ -22,18 +22,20 @@ from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
-from datapruner.measuring import derived, embeddings, lissa
+from datapruner.measuring import derived, embeddings, lissa, rewards
 from datapruner.measuring.embeddings import Embedded
 from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for, sharing
+from datapruner.measuring.rewards import Rewarded
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.targets import TargetRows, TargetSet, check_column, target_rows
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
-from datapruner.request.needs import check_views, needs
+from datapruner.request.needs import check_views, needs, reads_reward
 from scorers.models import template
 from scorers.signals.columns import (
     ALIGNED_VIEWS,
     DERIVED_SIGNALS,
+    REWARD,
     SENTENCE_EMBEDDING,
     Signals,
     corpus_settings,
@@ -149,6 +151,7 @@ class Views:
     errors: dict[str, str]
     target: TargetRows | None
     embedded: Embedded | None
+    rewarded: Rewarded | None
     fitted: Callable[[list[str], str], NDArray[np.float64]]
     """The corpus signal that a need asks for, of these samples among themselves, (N,)."""
 
@@ -247,6 +250,13 @@ def measure_views(
         for sample_id, reason in embedded.errors.items():
             if sample_id not in without:
                 errors.setdefault(sample_id, "by the embedding model: " + reason)
+    rewarded: Rewarded | None = None
+    if labels := reads_reward(needs(config.methods)):
+        rewarded = rewards.reward(
+            corpus, home, machine, config.measuring, labels, progress=progress, without=without
+        )
+        for sample_id, reason in rewarded.errors.items():
+            errors.setdefault(sample_id, "by the reward model: " + reason)
     target: TargetRows | None = None
     if targets:
         target = target_rows(targets, config.task_column, [each.errors for each in aims])
@@ -258,6 +268,9 @@ def measure_views(
     def fitted(ids: list[str], need: str) -> NDArray[np.float64]:
         named = corpus_settings(need)
         assert named is not None, need
+        if named[0] == REWARD:
+            assert rewarded is not None, "see check_views()"
+            return rewarded.values(ids, named[1].get("label", ""))
         assert named[0] == "lissa_influence", need
         of_set = [] if target is None else target.lines.partition_by("set", maintain_order=True)
         return lissa.influence(
@@ -271,7 +284,7 @@ def measure_views(
             progress=progress,
         )
 
-    return Views(base, made, errors, target, embedded, fitted)
+    return Views(base, made, errors, target, embedded, rewarded, fitted)
 
 
 def _other_tokens(

@@ -59,6 +59,11 @@ class Measuring(Reading):
         exclude_if=is_none,
         description="a second model, with the same tokens, for methods that compare the two",
     )
+    reward_model: Place | None = Field(
+        None,
+        exclude_if=is_none,
+        description="reward model, a folder or Hub name, for method reward",
+    )
 
 
 class MeasuringSettings(ReadingSettings, total=False):
@@ -66,6 +71,7 @@ class MeasuringSettings(ReadingSettings, total=False):
 
     embedder: str | None
     reference: str | None
+    reward_model: str | None
 
 
 class MethodChoice(Part):

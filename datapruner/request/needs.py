@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datapruner.errors import UsageError
 from datapruner.request.config import MethodChoice, RunConfig, find
 from datapruner.request.parts import Criterion
-from scorers.signals.columns import SAMPLE_SIGNALS, SENTENCE_EMBEDDING, needs_by_view
+from scorers.signals.columns import REWARD, SAMPLE_SIGNALS, SENTENCE_EMBEDDING, corpus_settings, needs_by_view
 
 Combine = Mapping[str, Criterion]
 """Criteria of a combined score, by name: METHOD, METHOD.COLUMN, or a signal."""
@@ -47,6 +47,12 @@ def method_of(criterion: str, methods: Collection[str]) -> str | None:
     return name if name in methods else None
 
 
+def reads_reward(names: Collection[str]) -> list[str]:
+    """The labels of the rewards among these signals, as methods ask for them."""
+    named = map(corpus_settings, names)
+    return sorted(about[1].get("label", "") for about in named if about is not None and about[0] == REWARD)
+
+
 def check_views(config: RunConfig, *, has_target: bool) -> None:
     """Raise UsageError when the methods lack something to compare with, or have something for nothing."""
     given = {"reference": config.measuring.reference is not None, "target": has_target}
@@ -65,6 +71,17 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
             f"no sentence embedding is read by {methods}",
             remedy="set the method's option embedding to sentence_embedding, or name no embedder",
             field="measuring.embedder",
+        )
+    rewarded = [choice.name for choice in config.methods if reads_reward(needs([choice]))]
+    if rewarded and config.measuring.reward_model is None:
+        raise UsageError(
+            f"method {rewarded[0]} needs a reward model",
+            remedy="name one with a head for sequence classification: a folder or Hub name",
+            field="measuring.reward_model",
+        )
+    if config.measuring.reward_model is not None and not rewarded:
+        raise UsageError(
+            f"no reward is read by {methods}", remedy="leave it out", field="measuring.reward_model"
         )
     for view, is_given in given.items():
         takers = [choice.name for choice in config.methods if view in needs_by_view(needs([choice]))]

@@ -33,6 +33,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError, UsageError
 from datapruner.measuring import compaction
 from datapruner.measuring.embeddings import EMBEDDING_VERSION, OF_SENTENCES
+from datapruner.measuring.rewards import OF_REWARDS, REWARD_VERSION
 from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.runs import folders, published
 from datapruner.system import homes
@@ -43,6 +44,7 @@ KINDS = (
     "corpora",
     "signals",
     "embeddings",
+    "rewards",
     "influence",
     "evaluations",
     "runs",
@@ -179,7 +181,7 @@ def _signals(
     known = False
     for folder in sorted(path for path in (home / "signals").glob("[!.]*") if path.is_dir()):
         about = _spelled_out(folder)
-        kind = "embeddings" if about.get("template_hash") == OF_SENTENCES else "signals"
+        kind, version = _measured(about)
         runs = references.keys.get(folder.name, [])
         files = [_file(path) for path in sorted(folder.glob("[!.]*")) if path.suffix in _OF_SIGNALS]
         unneeded = [each for each in [_folder(folder)] if each.written <= limit]
@@ -192,9 +194,16 @@ def _signals(
             unneeded += [each for each in old if each.path in merged and each not in unneeded]
         model, dtype = (about.get(name, "unknown") for name in ("model", "dtype"))
         words = f"tokens of {model}" if dtype == NO_MODEL else f"{model} in {dtype}"
-        if about.get("signal_version") != (EMBEDDING_VERSION if kind == "embeddings" else SIGNAL_VERSION):
+        if about.get("signal_version") != version:
             words += ", as another version measured it"
         yield _holding(home, kind, folder, words, files, references, runs, unneeded)
+
+
+def _measured(about: Mapping[str, Any]) -> tuple[str, int]:
+    """What a key is of, and the version in which that is measured now."""
+    if about.get("template_hash") == OF_SENTENCES:
+        return "embeddings", EMBEDDING_VERSION
+    return ("rewards", REWARD_VERSION) if about.get("context") == OF_REWARDS else ("signals", SIGNAL_VERSION)
 
 
 def _spelled_out(folder: Path) -> dict[str, Any]:

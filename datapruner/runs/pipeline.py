@@ -342,6 +342,8 @@ def _lineage(corpus: Corpus, targets: Sequence[TargetSet], views: Views) -> dict
         }
     if views.embedded is not None:
         lineage["embedder"] = views.embedded.cache.key.document()
+    if views.rewarded is not None:
+        lineage["reward_model"] = views.rewarded.cache.key.document()
     if views.target is not None:
         samples = views.target.lines["set"]
         lineage["target"] = [

@@ -110,8 +110,9 @@ def corpus_path(run: Run, home: Path) -> Path:
 
 
 def signal_folders(lineage: Mapping[str, Any]) -> set[str]:
-    """Names of the folders of the signals that a run read, those of its views and embeddings among them."""
-    proxies = [lineage.get("proxy"), lineage.get("embedder")]
+    """Names of the folders of the signals that a run read, those of its views, embeddings and rewards among
+    them."""
+    proxies = [lineage.get("proxy"), lineage.get("embedder"), lineage.get("reward_model")]
     proxies += [view["proxy"] for view in lineage.get("views", {}).values()]
     return {ProxyKey(**proxy).digest() for proxy in proxies if proxy is not None}
 

@@ -74,7 +74,7 @@ class Export(Part):
         return {what: Path(path) for what, path in self if path is not None}
 
 
-_MODEL_SETTINGS = ("model", "reference", "embedder")
+_MODEL_SETTINGS = ("model", "reference", "embedder", "reward_model")
 
 
 class Document(Stages):

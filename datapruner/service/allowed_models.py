@@ -30,6 +30,8 @@ def check_models(settings: Settings, measuring: Measuring) -> None:
     check_model(settings, measuring.model)
     if measuring.reference is not None:
         check_model(settings, measuring.reference, field="measuring.reference")
+    if measuring.reward_model is not None:
+        check_model(settings, measuring.reward_model, field="measuring.reward_model", aliases=())
     if measuring.embedder is not None:
         check_model(settings, measuring.embedder, field="measuring.embedder", aliases=ENCODERS)
 

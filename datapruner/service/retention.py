@@ -228,7 +228,7 @@ def _measured_with(session: Session, project_id: str) -> set[str] | None:
     may be measuring with any."""
     if _is_busy(session, project_id):
         return None
-    names = ("proxy", "views", "embedder")
+    names = ("proxy", "views", "embedder", "reward_model")
     parts = [Run.lineage[name].as_string() for name in names]
     made = select(*parts).where(Run.project_id == project_id, Run.lineage.is_not(None)).distinct()
     found: set[str] = set()

@@ -22,7 +22,7 @@ from datapruner.catalog import datasets, exports, projects, runs
 from datapruner.catalog.models import Export, Run, Version
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError, StorageError
-from datapruner.measuring import embeddings, passes
+from datapruner.measuring import embeddings, passes, rewards
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.measuring.targets import TargetSet
@@ -30,7 +30,7 @@ from datapruner.outputs import exports as writing
 from datapruner.outputs.trainers.registry import TRAINERS, file_of
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
-from datapruner.request.needs import needs
+from datapruner.request.needs import needs, reads_reward
 from datapruner.rows import row_files
 from datapruner.rows.formats import is_plain
 from datapruner.runs import folders, pipeline, published, stages
@@ -134,6 +134,8 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     keys = [key for each in found.values() for key in (each.key, each.fuller) if key is not None]
     if SENTENCE_EMBEDDING in needs(config.methods):
         keys.append(embeddings.wanted(models, embeddings.model_of(config.measuring))[1])
+    if reads_reward(needs(config.methods)):
+        keys.append(rewards.wanted(models, config.measuring, context.devices)[1])
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})
     for prefix in signals:
         context.storage.pull(prefix)

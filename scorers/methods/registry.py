@@ -30,6 +30,7 @@ from scorers.methods.qtuning import QTuning
 from scorers.methods.random_control import Random
 from scorers.methods.random_tokens import RandomTokens
 from scorers.methods.rds import Rds
+from scorers.methods.reward import Reward
 from scorers.methods.rho import Rho
 from scorers.methods.semdedup import SemDeDup
 from scorers.methods.sfprompt import SfPrompt
@@ -111,6 +112,7 @@ OWN: tuple[Method[Any], ...] = (
     DivPrune(),
     SemDeDup(),
     Judge(),
+    Reward(),
     Topsis(methods),
     Length(),
     Random(),

@@ -162,7 +162,9 @@ TEXT_SIGNALS = frozenset(
 """What is known of a sample, as methods ask for it, without the proxy model: from its tokens and its text."""
 RATING = "teacher_rating"
 """The corpus signal of what a teacher rates a sample; its settings are `rubric`, `score` and `max_tokens`."""
-_OF_OTHERS = frozenset({RATING})
+REWARD = "reward"
+"""The corpus signal of what a reward model gives a sample; its setting is `label`."""
+_OF_OTHERS = frozenset({RATING, REWARD})
 """Corpus signals that something else than the proxy model gives."""
 VIEWS: Mapping[str, str] = {
     "free": "the same samples without their prompts: the template's opening of an answer, then the answer",

@@ -14,6 +14,7 @@ import pytest
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import UsageError
+from datapruner.judging.ratings import Ratings
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views
 from datapruner.measuring.targets import TargetSet
@@ -24,7 +25,7 @@ from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.needs import needs
 from datapruner.result import Result
-from datapruner.runs import published, stages
+from datapruner.runs import judged, published, stages
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts, token_texts
 from datapruner.runs.selection import score
 from datapruner.runs.tables import SCALARS
@@ -51,11 +52,13 @@ def measured(
     tiny_folder: Path,
     reference_folder: Path,
     target_file: Path,
+    reward_folder: Path,
     idle: IdleWorkers,
 ) -> Signals:
-    """What the models say of the corpus: all that some method reads by default."""
+    """What the models say of the corpus: all that some method reads by default, and ratings as a teacher's."""
     choices = [MethodChoice(name=method.name) for method in registry.OWN]
-    measuring = Measuring(model=str(tiny_folder), reference=str(reference_folder))
+    models = {"reference": str(reference_folder), "reward_model": str(reward_folder)}
+    measuring = Measuring(model=str(tiny_folder), **models)
     config = RunConfig(methods=choices, keep=None, measuring=measuring)
     path = store.ingest_to(target_file, {}, home, Silent())
     with Corpus(published.corpus_path(first_run.run, home)) as corpus, Corpus(path) as target:
@@ -63,7 +66,10 @@ def measured(
         views = measure_views(corpus, targets, config, home, machine, Silent())
         index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
         ids = index.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
-        return views.signals(ids, needs(choices) | SCALARS | {"token:el2n", "token:top1", "token:is_end"})
+        rated = judged.asked(config)
+        wanted = needs(choices) - rated | SCALARS | {"token:el2n", "token:top1", "token:is_end"}
+        rating = {sample_id: at % 11 / 2 for at, sample_id in enumerate(ids)}
+        return Ratings(dict.fromkeys(rated, rating)).onto(views.signals(ids, wanted))
 
 
 def assert_in_range(column: Column, values: Any) -> None:
