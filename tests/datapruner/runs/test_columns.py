@@ -55,7 +55,7 @@ def measured(
     reward_folder: Path,
     idle: IdleWorkers,
 ) -> Signals:
-    """What the models say of the corpus: all that some method reads by default, and ratings as a teacher's."""
+    """What the models say of the corpus: all that some method reads by default, and ratings."""
     choices = [MethodChoice(name=method.name) for method in registry.OWN]
     models = {"reference": str(reference_folder), "reward_model": str(reward_folder)}
     measuring = Measuring(model=str(tiny_folder), **models)

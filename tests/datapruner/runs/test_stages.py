@@ -173,6 +173,7 @@ def test_what_is_dropped_before_is_never_measured(run: Run, tmp_path: Path) -> N
         ({"methods": [{"name": "random"}], "filter": "n_chars > 5 AND n_response_tokens < 9"}, False),
         ({"methods": [], "rewrite": {"method": "dap"}}, False),
         ({"methods": [], "rewrite": {"method": "random-steps"}}, False),
+        ({"methods": [{"name": "judge"}, {"name": "reward"}]}, False),
         ({"methods": [{"name": "semdedup"}]}, True),
         ({"methods": [{"name": "random"}, {"name": "ppl"}]}, True),
         ({"methods": [{"name": "random"}], "filter": 'n_chars > 5 OR "PPL" < 9'}, True),

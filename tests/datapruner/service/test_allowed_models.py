@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from datapruner.errors import DeniedError, UsageError
-from datapruner.service.allowed_models import check_model
+from datapruner.request.config import Measuring
+from datapruner.service.allowed_models import check_model, check_models
 from datapruner.settings import Settings
 
 
@@ -95,3 +96,12 @@ def test_a_hub_name_that_is_also_a_path_here_is_judged_as_that_path(
 def test_what_is_no_name_at_all_is_wrong(settings: Settings, name: str) -> None:
     with pytest.raises(UsageError, match="not the name of a model"):
         check_model(settings, name)
+
+
+def test_a_reward_model_is_judged_like_a_proxy_model(settings: Settings, root: Path) -> None:
+    for name in (str(root / "tiny"), "org/name"):
+        check_models(settings, Measuring(reward_model=name))
+    for name in ("/etc", f"{root}/../secret", "smollm2-135m"):
+        with pytest.raises(DeniedError) as caught:
+            check_models(settings, Measuring(reward_model=name))
+        assert caught.value.field == "measuring.reward_model"

@@ -248,12 +248,15 @@ def test_old_files_without_a_row_go_and_all_others_stay(place: Place) -> None:
 
 def test_signals_go_when_no_run_was_measured_with_their_key_for_a_month(place: Place) -> None:
     key = ProxyKey("m", "r", "t", "float32", None, "truncate", "all", tied=False, signal_version=1)
-    keys = [replace(key, revision=name) for name in ("base", "reference", "embedder", "nobody's", "new")]
+    keys = [
+        replace(key, revision=name) for name in ("base", "reference", "embedder", "reward", "nobody's", "new")
+    ]
     run = place.run(place.version(1))
     lineage = {
         "proxy": keys[0].document(),
         "views": {"reference": {"proxy": keys[1].document(), "proxy_source": "s"}},
         "embedder": keys[2].document(),
+        "reward_model": keys[3].document(),
     }
     with place.db.write() as session:
         session.get_one(Run, run.id).lineage = lineage
@@ -262,15 +265,15 @@ def test_signals_go_when_no_run_was_measured_with_their_key_for_a_month(place: P
         for each in keys
         for name in ("key.json", "a.parquet")
     ]
-    place.file(f"{ROOT}/signals/{keys[4].digest()}/b.parquet", days_old=1)
+    place.file(f"{ROOT}/signals/{keys[5].digest()}/b.parquet", days_old=1)
     job = place.job("running")
     assert retention.sweep(place.db, place.storage, DAY).files == 0
     with place.db.write() as session:
         session.get_one(Job, job).state = "succeeded"
-    assert [each.key for each in retention.orphans(place.db, place.storage, DAY)] == sorted(signals[6:8])
+    assert [each.key for each in retention.orphans(place.db, place.storage, DAY)] == sorted(signals[8:10])
     assert all(place.has(each) for each in signals)
     assert retention.sweep(place.db, place.storage, DAY).files == 2
-    assert [place.has(each) for each in signals] == [True] * 6 + [False] * 2 + [True] * 2
+    assert [place.has(each) for each in signals] == [True] * 8 + [False] * 2 + [True] * 2
 
 
 def test_what_killed_processes_left_unfinished_goes(place: Place) -> None:
