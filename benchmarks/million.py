@@ -177,7 +177,9 @@ STAGES: dict[str, Stage] = {
     **{
         f"select-{method.name}": select(method.name)
         for method in registry.OWN
-        if not any(need.startswith("sentence") for need in method.needs(method.options()))
+        if not any(
+            need.startswith("sentence") or corpus_settings(need) for need in method.needs(method.options())
+        )
     },
     "run": whole_run,
     **{f"export{suffix}": export(suffix) for suffix in FORMATS},

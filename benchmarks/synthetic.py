@@ -16,6 +16,7 @@ from scorers.signals.columns import (
     VECTOR_SIGNALS,
     Ints,
     Signals,
+    corpus_settings,
     needs_by_view,
 )
 
@@ -64,6 +65,8 @@ def _signals(
             wide[name] = vectors_of(rows, width, vectors, int(rng.integers(2**31)))
         elif token != name:
             tokens[token] = _of_tokens(TOKEN_SIGNALS[token], lengths, offsets, rng)
+        elif corpus_settings(name) is not None:  # what a teacher or another model says
+            samples[name] = rng.normal(size=rows)
         else:
             samples[name] = _of_samples(SAMPLE_SIGNALS[name], lengths, rng)
     return Signals(ids, samples, tokens, offsets, wide, others or {})
