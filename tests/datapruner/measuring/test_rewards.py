@@ -38,7 +38,7 @@ def test_rows_are_ranked_by_the_label_named_and_rewarded_once(
     assert table["reward"].to_list()[:4] == pytest.approx(expected, abs=1e-5)
     assert set(result.scores.filter(keep=True)["row"]) == set(np.argsort(expected)[-2:].tolist())
     assert table["status"].to_list()[4] == "error"
-    assert "by the reward model: 44 tokens, more than the 32" in table["reason"].to_list()[4]
+    assert "by the reward model: 42 tokens, more than the 32" in table["reason"].to_list()[4]
     report = result.report
     assert (report.ingested, report.kept, report.pruned, report.errored) == (5, 2, 2, 1)
     assert table["ppl"].null_count() == 5  # the proxy model reads nothing for it
