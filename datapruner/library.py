@@ -47,6 +47,7 @@ def prune(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    teacher: Any = None,
     **measuring: Unpack[MeasuringSettings],
 ) -> Result:
     """Keep the part of a corpus worth training on.
@@ -60,8 +61,8 @@ def prune(
     `source`, their columns recognised), for methods that read them, or a mapping of several such sets by the
     names of their tasks; `task_column` is a column of theirs that names each row's task. `device` is "auto",
     "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens). `home` is where models,
-    signals and runs are kept. `measuring`: `model`, `max_length` and the other fields of
-    `datapruner.request.config.Measuring`.
+    signals and runs are kept. `teacher` is as for `rewrite`, for methods that ask one. `measuring`: `model`,
+    `max_length` and the other fields of `datapruner.request.config.Measuring`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
     """
@@ -78,7 +79,16 @@ def prune(
     }
     config = config_for(source, given, mapping=mapping, target=target)
     check_prunes(config)
-    return run(config, source, target, device=device, token_budget=token_budget, home=home, progress=progress)
+    return run(
+        config,
+        source,
+        target,
+        device=device,
+        token_budget=token_budget,
+        home=home,
+        progress=progress,
+        teacher=teacher,
+    )
 
 
 def score(
@@ -95,6 +105,7 @@ def score(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    teacher: Any = None,
     **measuring: Unpack[MeasuringSettings],
 ) -> Result:
     """Score every sample by one or more methods, by default "qtuning", pruning nothing.
@@ -110,7 +121,16 @@ def score(
         "task_column": task_column,
     }
     config = config_for(source, given, mapping=mapping, target=target)
-    return run(config, source, target, device=device, token_budget=token_budget, home=home, progress=progress)
+    return run(
+        config,
+        source,
+        target,
+        device=device,
+        token_budget=token_budget,
+        home=home,
+        progress=progress,
+        teacher=teacher,
+    )
 
 
 def _methods(method: Any, methods: Any) -> dict[str, Any]:

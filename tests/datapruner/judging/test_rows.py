@@ -40,9 +40,7 @@ def worth(material: str) -> float:
 def judge(
     rows: list[dict[str, Any]], teacher: Any, home: Path, tiny: Mapping[str, Any], **given: Any
 ) -> Result:
-    measuring = {name: value for name, value in tiny.items() if name != "device"}
-    config = config_for(rows, {"method": "judge", **measuring, **given})
-    return library.run(config, rows, device="cpu", home=home, teacher=teacher)
+    return library.prune(rows, "judge", teacher=teacher, home=home, **tiny, **given)
 
 
 def test_rows_are_ranked_by_their_ratings_and_no_model_reads_them(
@@ -85,8 +83,8 @@ def test_deitas_scores_are_summed_over_the_turns_and_multiplied(
         return float(re.findall(r" ([0-9])\n", material)[-1])
 
     server.will(rates(last_number))
-    wanted = {"keep": 2, "options": {"rubric": "deita"}}
-    table = judge(rows, teacher(server, tmp_path / "a.sqlite"), home, options, **wanted).scores.sort("row")
+    asking, deita = teacher(server, tmp_path / "a.sqlite"), {"rubric": "deita"}
+    table = judge(rows, asking, home, options, keep=2, options=deita).scores.sort("row")
     assert table["judge_complexity"].to_list() == [6 + 2, 3]
     assert table["judge_quality"].to_list() == [4 + 1, 5]
     assert table["judge"].to_list() == [8 * 5, 3 * 5]
@@ -183,10 +181,15 @@ def test_ratings_are_combined_with_other_scores(
 ) -> None:
     server.will(rates(worth))
     criteria = {"criteria": "judge:high:0.9,n_response_tokens:low:0.1"}
-    measuring = {name: value for name, value in options.items() if name != "device"}
-    config = config_for(ROWS, {"method": "topsis", "keep": {"count": 1}, "options": criteria, **measuring})
-    asking = teacher(server, tmp_path / "a.sqlite")
-    result = library.run(config, ROWS, device="cpu", home=home, teacher=asking)
+    result = library.prune(
+        ROWS,
+        "topsis",
+        {"count": 1},
+        options=criteria,
+        teacher=teacher(server, tmp_path / "a.sqlite"),
+        home=home,
+        **options,
+    )
     assert result.scores.sort("row")["judge"].to_list() == list(WORTH.values())
     assert result.scores.filter(keep=True)["row"].to_list() == [0]
 
