@@ -232,14 +232,15 @@ def test_evaluation_and_target_sets_that_are_files_are_sent_to_the_service_once(
 ) -> None:
     monkeypatch.setenv("DATAPRUNER_TOKEN", server.token)
     (tmp_path / "quiz.jsonl").write_text(json.dumps({"fact": BENCHMARK[0]["output"], "id": 3}) + "\n")
-    (tmp_path / "aim.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    for name, some in (("aim", ROWS[:3]), ("other", ROWS[3:5])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     (tmp_path / "recipe.yaml").write_text(
         f"""\
 data: sums
 measuring: {{model: {server.model}}}
 contamination: {{against: {{facts: quiz.jsonl, known: quiz}}, convention: 8-gram}}
-target: aim.jsonl
-method: target-cosine
+target: {{few: aim.jsonl, fewer: other.jsonl}}
+method: rds
 keep: 100%
 """
     )
@@ -258,7 +259,11 @@ keep: 100%
     assert config == runs[1]["config"]
     assert config["contamination"]["against"]["known"] == "quiz@1"
     assert runs[0]["report"]["reasons"]["holds text of facts"] == 2
-    sent = {config["target"], config["contamination"]["against"]["facts"]}
+    sent = {*config["target"].values(), config["contamination"]["against"]["facts"]}
+    assert list(config["target"]) == ["few", "fewer"]
+    assert len(sent) == 3
+    reasons = {each for each in runs[0]["report"]["reasons"] if each.startswith("RDS+: taken in a turn")}
+    assert reasons == {f"RDS+: taken in a turn of task {task}" for task in ("few", "fewer")}
     assert sets() - before == sent
     listed = {dataset["name"] for dataset in server.client.get("/v1/datasets").json()["items"]}
     assert not {name for name in listed if name.startswith("set_")}

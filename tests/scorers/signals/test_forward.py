@@ -98,7 +98,14 @@ def test_left_padding_in_the_reference_changes_nothing(family: str) -> None:
         mask = (torch.arange(ids.shape[1]) >= padding).long()[None]
         places = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
-            logits = run.model(input_ids=ids, attention_mask=mask, position_ids=places).logits[0].double()
+            said = run.model(
+                input_ids=ids, attention_mask=mask, position_ids=places, output_hidden_states=True
+            )
+        logits = said.logits[0].double()
+        states = said.hidden_states[-1][0, padding:].double()
+        weights = torch.arange(1, len(states) + 1).double()
+        weighted = (weights[:, None] * states).sum(0) / weights.sum()
+        assert reference.relative(found.weighted_hidden, weighted) < TOLERANCE, "as transformers says it last"
         predicted = logits[sample.position + padding - 1].log_softmax(-1)
         targets = torch.from_numpy(sample.input_ids[sample.position].astype(np.int64))
         nll = -predicted[torch.arange(len(targets)), targets]
