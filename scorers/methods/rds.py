@@ -92,8 +92,8 @@ class Rds:
     ) -> Selection:
         """threshold `rds`: the lowest score kept."""
         values = np.asarray(scores["rds"], dtype=np.float64)
-        samples = UnitVectors(signals, WEIGHTED_HIDDEN)
-        return selected(signals, samples, _aims(signals, options), values, share, name="rds", title="RDS+")
+        aims = _aims(signals, options)
+        return selected(signals, WEIGHTED_HIDDEN, aims, values, share, name="rds", title="RDS+")
 
 
 def _aims(signals: Signals, options: RdsOptions) -> Aims:

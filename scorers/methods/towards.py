@@ -103,9 +103,10 @@ class TargetCosine:
     ) -> Selection:
         """threshold `target_cosine`: the lowest score kept."""
         values = np.asarray(scores["target_cosine"], dtype=np.float64)
-        samples = UnitVectors(signals, PROJECTION, zeros=True)
         aims = _aims(signals, options)
-        return selected(signals, samples, aims, values, share, name="target_cosine", title="gradient cosine")
+        return selected(
+            signals, PROJECTION, aims, values, share, name="target_cosine", title="gradient cosine"
+        )
 
 
 def _aims(signals: Signals, options: TargetCosineOptions) -> Aims:

@@ -141,18 +141,19 @@ def _task(name: str) -> str:
 
 
 def selected(
-    signals: Signals, samples: UnitVectors, aims: Aims, values: Floats, share: float, *, name: str, title: str
+    signals: Signals, vector: str, aims: Aims, values: Floats, share: float, *, name: str, title: str
 ) -> Selection:
     """The `count_to_keep` samples that the askers took in turn; with one asker alone, those of the highest
     score.
 
-    values: (N,) the score, of that `name`, which is each sample's cosine to its nearest query. title: of the
-    method, for reasons.
+    vector: the signal that samples are compared by. values: (N,) the score, of that `name`, which is each
+    sample's cosine to its nearest query. title: of the method, for reasons.
     """
     if len(aims.names) == 1:
         among = f"cosine to {aims.names[0]} among the highest"
         return ranked_selection(signals, values, share, among=among, shown={name: values})
     budget = count_to_keep(share, len(signals))
+    samples = UnitVectors(signals, vector, zeros=True)
     taken = take_turns(samples, aims.queries, aims.groups, budget)
     turn = np.zeros(len(signals), dtype=np.int64)
     turn[taken.samples] = np.arange(1, budget + 1)
