@@ -11,7 +11,6 @@ from rich.table import Table
 
 import datapruner
 from datapruner.commands import verdicts
-from datapruner.commands.evaluate import named
 from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.evaluations import Evaluation
@@ -68,15 +67,6 @@ def test_an_evaluation_that_compared_nothing_has_no_table_of_differences() -> No
     found = shown(evaluation(overall=[], verdict=None))
     assert found
     assert not any("Subset less control" in title for title in found)
-
-
-def test_a_folder_of_held_out_rows_is_called_as_it_is_wherever_one_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "questions").mkdir()
-    monkeypatch.chdir(tmp_path / "questions")
-    assert named(["."]) == {"questions": "."}
-    assert named([str(tmp_path / "questions")]) == {"questions": str(tmp_path / "questions")}
 
 
 def test_a_recipe_evaluates_its_run(

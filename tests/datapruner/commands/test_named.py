@@ -21,6 +21,17 @@ def test_one_set_is_a_place_and_several_are_tasks(tmp_path: Path, monkeypatch: p
     assert targets(["x=1.jsonl", "b.jsonl"]) == {"x=1": "x=1.jsonl", "b": "b.jsonl"}
 
 
+def test_a_folder_of_held_out_rows_is_called_as_it_is_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "questions").mkdir()
+    monkeypatch.chdir(tmp_path / "questions")
+    assert named_sets(["."], "--held-out") == {"questions": "."}
+    assert named_sets([str(tmp_path / "questions")], "--held-out") == {
+        "questions": str(tmp_path / "questions")
+    }
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
