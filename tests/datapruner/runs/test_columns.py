@@ -65,7 +65,7 @@ def measured(
         machine, targets = Machine(["cpu"], idle=idle), [TargetSet("", target)]
         views = measure_views(corpus, targets, config, home, machine, Silent())
         index = corpus.sample_index().filter(pl.col("duplicate_of").is_null())
-        ids = index.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"].to_list()
+        ids = index.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"]
         rated = judged.asked(config)
         wanted = needs(choices) - rated | SCALARS | {"token:el2n", "token:top1", "token:is_end"}
         rating = {sample_id: at % 11 / 2 for at, sample_id in enumerate(ids)}
