@@ -45,7 +45,14 @@ from datapruner.runs import pipeline, published
 from datapruner.runs.selection import score
 from datapruner.runs.tables import SCALARS
 from scorers.methods import registry
-from scorers.signals.columns import ALIGNED_VIEWS, VECTOR_SIGNALS, Signals, corpus_settings, needs_by_view
+from scorers.signals.columns import (
+    ALIGNED_VIEWS,
+    DERIVED_SIGNALS,
+    VECTOR_SIGNALS,
+    Signals,
+    corpus_settings,
+    needs_by_view,
+)
 
 SHARE, SEED, TARGETS, SQL_SECONDS = 0.25, 0, 1000, 600.0
 FORMATS = (".parquet", ".jsonl", ".csv")
@@ -178,7 +185,8 @@ STAGES: dict[str, Stage] = {
         f"select-{method.name}": select(method.name)
         for method in registry.OWN
         if not any(
-            need.startswith("sentence") or corpus_settings(need) for need in method.needs(method.options())
+            need.startswith("sentence") or need in DERIVED_SIGNALS or corpus_settings(need)
+            for need in method.needs(method.options())
         )
     },
     "run": whole_run,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scorers.column import Column
 from scorers.signals.columns import (
     ALIGNED_VIEWS,
+    DERIVED_SIGNALS,
     SAMPLE_SIGNALS,
     TOKEN_SIGNALS,
     VECTOR_SIGNALS,
@@ -65,6 +66,9 @@ def _signals(
             wide[name] = vectors_of(rows, width, vectors, int(rng.integers(2**31)))
         elif token != name:
             tokens[token] = _of_tokens(TOKEN_SIGNALS[token], lengths, offsets, rng)
+        elif name in DERIVED_SIGNALS:
+            largest = rows // 2 if name == "prompt" else 1
+            samples[name] = rng.integers(0, max(1, largest), rows) + (49_152 if name == "vocabulary" else 0)
         elif corpus_settings(name) is not None:  # what a teacher or another model says
             samples[name] = rng.normal(size=rows)
         else:
