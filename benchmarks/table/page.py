@@ -69,7 +69,7 @@ def summary(found: Findings) -> Iterator[str]:
     for setting in found.settings:
         told = [(c.verdict, each.label) for each in plain for c in each.changes if c.setting == setting.name]
         words = {
-            verdict: ", ".join(f"`{label}`" for given, label in told if given == verdict) or "none"
+            verdict: ", ".join(f"`{label}`" for given, label in told if given == verdict) or "none shown"
             for verdict in ("better", "worse")
         }
         yield (

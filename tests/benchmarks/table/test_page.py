@@ -54,7 +54,7 @@ def test_the_summary_names_what_keeps_least_and_most_and_what_beat_random_rows()
     )
     assert lines[2] == "| sound | `a` 0%, `c` 28%, `b` 85% | `b` 85%, `c` 28%, `a` 0% |"
     assert lines[3] == "| loops | `b` 25%, `c` 50%, `a` 100% | `a` 100%, `c` 50%, `b` 25% |"
-    assert lines[4] == "| towards, of 1 tried against random rows | worse: none | better: `b` |"
+    assert lines[4] == "| towards, of 1 tried against random rows | worse: none shown | better: `b` |"
 
 
 def test_the_table_is_put_between_its_marks_again_and_again() -> None:
