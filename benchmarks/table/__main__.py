@@ -113,7 +113,7 @@ def make(data: Data, place: Place, trained: Trained, given: argparse.Namespace) 
     def over() -> bool:
         return given.seconds is not None and time.monotonic() - started >= given.seconds
 
-    notes = Notes(place.home)
+    notes = Notes(place)
     table = Table([Line(each) for each in asked()], place, given.out, given.page)
     wanted = [each for each in table.lines if given.only is None or each.asked.label in given.only]
     for name, corpus_of in CORPORA.items():

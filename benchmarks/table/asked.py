@@ -109,10 +109,11 @@ class Place:
 
 
 class Notes:
-    """What is done, in the home: a JSON document for each thing, by a hash of all that decides it."""
+    """What is done, in the home: a JSON document for each thing, by a hash of all that decides it, in a
+    folder of the kind of device."""
 
-    def __init__(self, home: Path) -> None:
-        self._folder = home / "table"
+    def __init__(self, place: Place) -> None:
+        self._folder = place.home / "table" / place.device.partition(":")[0]
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> dict[str, Any] | None:
