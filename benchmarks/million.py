@@ -30,8 +30,10 @@ from benchmarks.figures import figure
 from benchmarks.ingest import synthetic
 from benchmarks.processes import alone, peak_mib, timed
 from benchmarks.reprune import SHARD_ROWS, made_up_shard
+from benchmarks.synthetic import VOCABULARY
 from datapruner.corpora import store
 from datapruner.corpora.corpus import Corpus
+from datapruner.measuring import derived
 from datapruner.measuring.measure import Machine, proxy_for
 from datapruner.measuring.signal_cache import SignalCache, shard_name
 from datapruner.measuring.workers import shards
@@ -124,7 +126,13 @@ def read_signals(home: Path, needs: frozenset[str]) -> tuple[Signals, float]:
     for view, names in sorted(by_view.items()):
         fitted = {need for need in names if corpus_settings(need)}
         some = ids[:TARGETS] if view == "target" else ids
-        found = cache.signals(some, names - fitted)
+        found = cache.signals(some, names - fitted - DERIVED_SIGNALS.keys())
+        samples = dict(found.samples)
+        if "vocabulary" in names:
+            samples["vocabulary"] = np.full(len(found), VOCABULARY)
+        if "prompt" in names:
+            samples["prompt"] = derived.prompts(cache.places(some))
+        found = replace(found, samples=samples)
         if view in ALIGNED_VIEWS:  # as a run has them
             found = replace(found, ids=made[""].ids)
         made[view] = found

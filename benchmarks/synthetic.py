@@ -21,8 +21,9 @@ from scorers.signals.columns import (
     needs_by_view,
 )
 
-WIDTH, PROJECTION, TARGETS, PROMPT = 576, 512, 1000, 40
-"""Of a vector, as of SmolLM2-135M's hidden states, and of a projection; rows of a target; prompt tokens."""
+WIDTH, PROJECTION, TARGETS, PROMPT, VOCABULARY = 576, 512, 1000, 40, 49_152
+"""Of a vector, as of SmolLM2-135M's hidden states, and of a projection; rows of a target; prompt tokens;
+tokens that the model knows."""
 
 
 def signals_for(
@@ -72,7 +73,7 @@ def _signals(
         elif corpus_settings(name) is not None:  # what a teacher or another model says
             samples[name] = rng.normal(size=rows)
         else:
-            samples[name] = _of_samples(SAMPLE_SIGNALS[name], lengths, rng)
+            samples[name] = _of_samples({**SAMPLE_SIGNALS, **DERIVED_SIGNALS}[name], lengths, rng)
     return Signals(ids, samples, tokens, offsets, wide, others or {})
 
 
@@ -84,6 +85,10 @@ def _of_samples(column: Column, lengths: Ints, rng: np.random.Generator) -> NDAr
             return lengths
         case "head_norm":
             return np.full(len(lengths), 100.0)
+        case "vocabulary":
+            return np.full(len(lengths), VOCABULARY)
+        case "prompt":  # half of them have a second response
+            return rng.integers(0, max(1, len(lengths) * 2 // 3), len(lengths))
     return _in_range(column, len(lengths), rng)
 
 

@@ -28,8 +28,9 @@ from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measu
 from datapruner.measuring.rewards import Rewarded
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.targets import TargetRows, TargetSet, check_column, target_rows
+from datapruner.measuring.tuned import Tuned, tune
 from datapruner.progress import Progress
-from datapruner.request.config import RunConfig
+from datapruner.request.config import TUNED, RunConfig
 from datapruner.request.needs import check_views, needs, reads_reward
 from scorers.models import template
 from scorers.signals.columns import (
@@ -64,18 +65,23 @@ _LIMITS = ("max_position_embeddings", "n_positions")
 
 
 def passes(
-    config: RunConfig, models: Path, devices: Sequence[str], *, reads_model: bool = True
+    config: RunConfig,
+    models: Path,
+    devices: Sequence[str],
+    *,
+    reads_model: bool = True,
+    tuned: Tuned | None = None,
 ) -> dict[str, Pass]:
     """What has to be measured for the methods, by view, the corpus itself ("") first.
 
     `models` is the folder that models are fetched into. `reads_model`: whether the run reads anything of the
-    proxy model besides its tokens. Raises ModelError.
+    proxy model besides its tokens. `tuned`: as `tuned_for` gives it. Raises ModelError.
     """
     wanted = needs_by_view(needs(config.methods, config.combine))
     found: dict[str, Pass] = {}
     for view in sorted(wanted):
         if view == "reference":
-            found[view] = _reference(config, found[""], models, devices, wanted[view])
+            found[view] = _reference(config, found[""], models, devices, wanted[view], tuned)
         else:
             context = _CONTEXTS.get(view, "full")
             found[view] = proxy_for(config.measuring, models, devices, needs=wanted[view], context=context)
@@ -86,6 +92,17 @@ def planned(views: Iterable[str], sets: int) -> dict[str, str]:
     """Each plan's name and view: the target has one for each of its sets, the other views have one."""
     of_sets = ["target", *(f"target{number}" for number in range(1, sets))]
     return {name: view for view in views for name in (of_sets if view == "target" else [view])}
+
+
+def tuned_for(
+    config: RunConfig, targets: Sequence[Corpus], home: Path, machine: Machine, progress: Progress
+) -> Tuned | None:
+    """The reference model of a run that has its proxy model tuned on the target set; None for any other run.
+    Raises as `tuned.tune` does."""
+    if config.measuring.reference != TUNED:
+        return None
+    assert targets, "see check_views()"
+    return tune(config, targets, home, machine, progress)
 
 
 def first(config: RunConfig, models: Path, devices: Sequence[str], *, reads_model: bool) -> Pass | None:
@@ -99,11 +116,20 @@ def first(config: RunConfig, models: Path, devices: Sequence[str], *, reads_mode
 
 
 def _reference(
-    config: RunConfig, base: Pass, models: Path, devices: Sequence[str], wanted: frozenset[str]
+    config: RunConfig,
+    base: Pass,
+    models: Path,
+    devices: Sequence[str],
+    wanted: frozenset[str],
+    tuned: Tuned | None,
 ) -> Pass:
     assert config.measuring.reference is not None, "see check_views()"
-    measuring = config.measuring.model_copy(update={"model": config.measuring.reference})
+    model = config.measuring.reference if tuned is None else str(tuned.path)
+    measuring = config.measuring.model_copy(update={"model": model})
     found = proxy_for(measuring, models, devices, needs=wanted)
+    if tuned is not None:  # which is told as what it is, wherever it lies
+        proxy, key = replace(found.proxy, source=tuned.source), replace(found.key, model=TUNED)
+        return replace(found, proxy=proxy, key=key)
     ours, theirs = base.proxy.path, found.proxy.path
     if _vocabulary(ours) != _vocabulary(theirs):
         raise ModelError(
@@ -144,12 +170,14 @@ def length_limit(configuration: Mapping[str, Any]) -> int | None:
 @dataclass(frozen=True, slots=True)
 class Views:
     """What was measured. `base` is of the corpus, `others` by view. `errors`: sample id -> why it has not all
-    of the signals. `target`: the rows to select towards that could be measured, None without any."""
+    of the signals. `target`: the rows to select towards that could be measured, None where none are read.
+    `tuned`: what the proxy model became by tuning it on the target set, where that was asked for."""
 
     base: Measurement
     others: dict[str, Measurement]
     errors: dict[str, str]
     target: TargetRows | None
+    tuned: Tuned | None
     embedded: Embedded | None
     rewarded: Rewarded | None
     fitted: Callable[[list[str], str], NDArray[np.float64]]
@@ -163,6 +191,14 @@ class Views:
     @property
     def seconds(self) -> float:
         return sum(each.seconds for each in (self.base, *self.others.values()))
+
+    def of_target(self, number: int) -> dict[str, int]:
+        """How many samples of a target set, by its number, were read, and how many could not be."""
+        if self.target is not None:
+            samples = int((self.target.lines["set"] == number).sum())
+            return {"samples": samples, "left_out": self.target.left_out.get(number, (0,))[0]}
+        assert self.tuned is not None, "what nothing reads is not given"
+        return {"samples": self.tuned.drawn[number], "left_out": 0}
 
     def truncated(self, signals: Signals) -> NDArray[np.generic]:
         """Response tokens that each sample lost to the length limit, (N,)."""
@@ -219,7 +255,11 @@ def measure_views(
             check_column(each, config.task_column)
     progress.stage("finding the proxy model", None, "steps")
     made: dict[str, Measurement] = {}
-    found = passes(config, machine.models or home, machine.devices, reads_model=reads_model)
+    tuned = tuned_for(config, [each.corpus for each in targets], home, machine, progress)
+    if tuned is not None:
+        progress.note(tuned.text)
+    models = machine.models or home
+    found = passes(config, models, machine.devices, reads_model=reads_model, tuned=tuned)
     with sharing(machine) as shared:
         aims: list[Measurement] = []
         for name, view in planned(found, len(targets)).items():
@@ -258,7 +298,7 @@ def measure_views(
         for sample_id, reason in rewarded.errors.items():
             errors.setdefault(sample_id, "by the reward model: " + reason)
     target: TargetRows | None = None
-    if targets:
+    if aims:
         target = target_rows(targets, config.task_column, [each.errors for each in aims])
         measured, seconds = (sum(getattr(each, name) for each in aims) for name in ("measured", "seconds"))
         made["target"] = replace(aims[-1], measured=measured, seconds=seconds)
@@ -284,7 +324,7 @@ def measure_views(
             progress=progress,
         )
 
-    return Views(base, made, errors, target, embedded, rewarded, fitted)
+    return Views(base, made, errors, target, tuned, embedded, rewarded, fitted)
 
 
 def _other_tokens(

@@ -17,6 +17,10 @@ from scorers.methods import registry
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_METHOD = "qtuning"
+TUNED = "tuned"
+"""The reference model that is the proxy model, tuned on the target set."""
+TUNE_STEPS, TUNE_SECONDS = 20, 300
+"""How long that takes, unless it is said otherwise."""
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Overflow = Literal["truncate", "error"]
 TrainOn = Literal["all", "last"]
@@ -57,7 +61,23 @@ class Measuring(Reading):
     reference: Place | None = Field(
         None,
         exclude_if=is_none,
-        description="a second model, with the same tokens, for methods that compare the two",
+        description="a second model, with the same tokens, for methods that compare the two; tuned: the "
+        "proxy model itself, tuned on the target set",
+    )
+    tune_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        exclude_if=is_none,
+        description=f"for reference tuned: steps of the tuning, of a few rows each (default: {TUNE_STEPS})",
+    )
+    tune_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        exclude_if=is_none,
+        description="for reference tuned: the tuning stops short after so many seconds "
+        f"(default: {TUNE_SECONDS})",
     )
     reward_model: Place | None = Field(
         None,
@@ -71,6 +91,8 @@ class MeasuringSettings(ReadingSettings, total=False):
 
     embedder: str | None
     reference: str | None
+    tune_steps: int | None
+    tune_seconds: float | None
     reward_model: str | None
 
 

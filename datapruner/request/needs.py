@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from datapruner.errors import UsageError
-from datapruner.request.config import MethodChoice, RunConfig, find
+from datapruner.request.config import TUNED, MethodChoice, RunConfig, find
 from datapruner.request.parts import Criterion
 from scorers.signals.columns import REWARD, SAMPLE_SIGNALS, SENTENCE_EMBEDDING, corpus_settings, needs_by_view
 
@@ -55,9 +55,12 @@ def reads_reward(names: Collection[str]) -> list[str]:
 
 def check_views(config: RunConfig, *, has_target: bool) -> None:
     """Raise UsageError when the methods lack something to compare with, or have something for nothing."""
-    given = {"reference": config.measuring.reference is not None, "target": has_target}
+    measuring = config.measuring
+    tunes = measuring.reference == TUNED
+    given = {"reference": measuring.reference is not None, "target": has_target}
     remedies = {
-        "reference": "name a reference model with the proxy model's tokenizer",
+        "reference": "name a reference model with the proxy model's tokenizer, or "
+        f"{TUNED} and the rows to tune the proxy model on as target",
         "target": "name the rows to select towards",
     }
     fields = {"reference": "measuring.reference", "target": "target"}
@@ -83,9 +86,20 @@ def check_views(config: RunConfig, *, has_target: bool) -> None:
         raise UsageError(
             f"no reward is read by {methods}", remedy="leave it out", field="measuring.reward_model"
         )
+    if tunes and not has_target:
+        raise UsageError(
+            f"the reference {TUNED} needs a target set", remedy="name the rows to tune on", field="target"
+        )
+    if not tunes and (measuring.tune_steps is not None or measuring.tune_seconds is not None):
+        name = "tune_steps" if measuring.tune_steps is not None else "tune_seconds"
+        raise UsageError(
+            "no model is tuned",
+            remedy=f"name the reference {TUNED}, or leave it out",
+            field=f"measuring.{name}",
+        )
     for view, is_given in given.items():
         takers = [choice.name for choice in config.methods if view in needs_by_view(needs([choice]))]
         if takers and not is_given:
             raise UsageError(f"method {takers[0]} needs a {view}", remedy=remedies[view], field=fields[view])
-        if is_given and not takers:
+        if is_given and not takers and not (view == "target" and tunes):
             raise UsageError(f"no {view} is read by {methods}", remedy="leave it out", field=fields[view])

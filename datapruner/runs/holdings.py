@@ -46,13 +46,14 @@ KINDS = (
     "embeddings",
     "rewards",
     "influence",
+    "tuned",
     "evaluations",
     "runs",
     "answers",
     "models",
     "unfinished",
 )
-_OURS = ("corpora", "signals", "influence", "evaluations", "runs")
+_OURS = ("corpora", "signals", "influence", "tuned", "evaluations", "runs")
 _OF_SIGNALS = (".parquet", ".json")
 _UNFINISHED_AFTER = timedelta(days=1)
 
@@ -235,7 +236,12 @@ def _any(shard: Path, living: NDArray[np.uint64]) -> bool:
 
 def _others(home: Path, limit: datetime) -> Iterator[Holding]:
     # What either was computed for is with the runs; this only spares computing what is asked for again.
-    for kind, about in {"influence": "LiSSA", "evaluations": "trainings of an evaluation"}.items():
+    kinds = {
+        "influence": "LiSSA",
+        "tuned": "a model tuned on a target set",
+        "evaluations": "trainings of an evaluation",
+    }
+    for kind, about in kinds.items():
         for folder in sorted(path for path in (home / kind).glob("[!.]*") if path.is_dir()):
             whole = _folder(folder)
             unneeded = (whole,) if whole.written <= limit else ()

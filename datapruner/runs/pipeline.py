@@ -243,7 +243,8 @@ def _publish(
             left_out=found.left_out,
             dropped=found.dropped.reasons,
         )
-        warnings = _warnings(scores, scored, made)
+        warnings = [] if views.tuned is None else views.tuned.warnings
+        warnings += _warnings(scores, scored, made)
         if views.target is not None:
             warnings += views.target.warnings()
         report = _report(corpus, scores, scored, counts, warnings)
@@ -344,17 +345,17 @@ def _lineage(corpus: Corpus, targets: Sequence[TargetSet], views: Views) -> dict
         lineage["embedder"] = views.embedded.cache.key.document()
     if views.rewarded is not None:
         lineage["reward_model"] = views.rewarded.cache.key.document()
-    if views.target is not None:
-        samples = views.target.lines["set"]
+    if targets:
         lineage["target"] = [
             {
                 **({"task": each.task} if each.task else {}),
                 "corpus": each.corpus.path.stem,
                 "corpus_hash": each.corpus.provenance.corpus_hash,
                 "sources": each.corpus.provenance.sources,
-                "samples": int((samples == number).sum()),
-                "left_out": views.target.left_out.get(number, (0,))[0],
+                **views.of_target(number),
             }
             for number, each in enumerate(targets)
         ]
+    if views.tuned is not None:
+        lineage["tuned"] = views.tuned.lineage
     return lineage

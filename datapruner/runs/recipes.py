@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, ValidationError
 from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
-from datapruner.request.config import Measuring, RunConfig
+from datapruner.request.config import TUNED, Measuring, RunConfig
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.request.keep import DESCRIPTION, Amount
 from datapruner.request.parts import Name, Part, Place, Seed, Stages
@@ -425,7 +425,7 @@ def _beside(found: Document, folder: Path) -> Document:
             return name
 
     def model(name: str | None) -> str | None:
-        return name if name in ALIASES else place(name)
+        return name if name in ALIASES or name == TUNED else place(name)
 
     models: dict[str, Any] = {name: model(getattr(found.measuring, name)) for name in _MODEL_SETTINGS}
     measuring = found.measuring.model_copy(update=models)

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from datapruner.errors import DeniedError, UsageError
-from datapruner.request.config import Measuring
+from datapruner.request.config import TUNED, Measuring
 from datapruner.settings import Settings
 from scorers.models.encoders import ENCODERS
 from scorers.models.sources import ALIASES
@@ -28,7 +28,8 @@ _LONGEST = 1024
 def check_models(settings: Settings, measuring: Measuring) -> None:
     """Raise as `check_model` does unless a client may have the service measure so."""
     check_model(settings, measuring.model)
-    if measuring.reference is not None:
+    if measuring.reference not in (None, TUNED):
+        assert measuring.reference is not None
         check_model(settings, measuring.reference, field="measuring.reference")
     if measuring.reward_model is not None:
         check_model(settings, measuring.reward_model, field="measuring.reward_model", aliases=())

@@ -13,7 +13,8 @@ Notable choices:
   young files, whose row may be about to be committed, and what a run keeps there while its job is open (its
   plan, which may get old: measuring takes days);
 - what trainings of an evaluation read goes when it is old and no job of the project is open: it is there for
-  the job that does the rest, and what comes of it is in the catalog;
+  the job that does the rest, and what comes of it is in the catalog. So do models tuned on a target set: one
+  that is asked for again is tuned again;
 - signals are the cache and stay, unless no run of the project was measured with their key, nothing was added
   to them for a month, and no job of the project is open. A job that begins just then measures them anew;
 - runs are locked before they are judged: whoever adds an export to one locks it too.
@@ -51,8 +52,8 @@ from datapruner.runs.published import signal_folders
 from datapruner.service.storage import Storage, Stored
 
 _READ_UPLOADS = ("ingest", "prune")
-_SWEPT = ("uploads", "corpora", "runs", "exports", "evaluations")
-_SIGNALS, _EVALUATIONS = "signals", "evaluations"
+_SWEPT = ("uploads", "corpora", "runs", "exports", "evaluations", "tuned")
+_SIGNALS, _FOR_JOBS = "signals", ("evaluations", "tuned")
 _SIGNALS_FOR = timedelta(days=30)
 log = structlog.stdlib.get_logger(__name__)
 
@@ -213,7 +214,7 @@ def _without_row(session: Session, aged: Sequence[Stored]) -> list[Stored]:
             needed = measured[project_id]
             if needed is not None and name not in needed:
                 found.append(each)
-        elif kind == _EVALUATIONS:
+        elif kind in _FOR_JOBS:
             if project_id not in busy:
                 busy[project_id] = _is_busy(session, project_id)
             if not busy[project_id]:

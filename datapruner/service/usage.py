@@ -12,7 +12,7 @@ from datapruner.catalog.models import Project
 from datapruner.service import retention
 from datapruner.service.storage import Storage
 
-KINDS = ("corpora", "signals", "influence", "evaluations", "runs", "exports", "uploads")
+KINDS = ("corpora", "signals", "influence", "tuned", "evaluations", "runs", "exports", "uploads")
 LEAST_AGE = timedelta(days=1)
 """Of what is taken for unneeded: a younger file's row may be about to be committed."""
 

@@ -11,6 +11,7 @@ Notable choices:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +27,11 @@ from datapruner.measuring import embeddings, passes, rewards
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.measuring.targets import TargetSet
+from datapruner.measuring.tuned import Tuned
 from datapruner.outputs import exports as writing
 from datapruner.outputs.trainers.registry import TRAINERS, file_of
 from datapruner.progress import Progress
-from datapruner.request.config import RunConfig
+from datapruner.request.config import TUNED, RunConfig
 from datapruner.request.needs import needs, reads_reward
 from datapruner.rows import row_files
 from datapruner.rows.formats import is_plain
@@ -130,7 +132,10 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     progress.stage("finding the proxy model", None, "steps")
     # Projects share no answers, as they share no signals.
     answers = models / "teacher" / f"{run.project_id}.sqlite"
-    found = passes.passes(config, models, context.devices, reads_model=stages.reads_model(config))
+    tuned = _tuned(context, run, config, list(aims.values()), home, machine, progress)
+    found = passes.passes(
+        config, models, context.devices, reads_model=stages.reads_model(config), tuned=tuned
+    )
     keys = [key for each in found.values() for key in (each.key, each.fuller) if key is not None]
     if SENTENCE_EMBEDDING in needs(config.methods):
         keys.append(embeddings.wanted(models, embeddings.model_of(config.measuring))[1])
@@ -200,6 +205,27 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     for plan in plans.values():
         plan.forget()
     return published
+
+
+def _tuned(
+    context: Context,
+    run: Run,
+    config: RunConfig,
+    aims: Sequence[Version],
+    home: Path,
+    machine: Machine,
+    progress: Progress,
+) -> Tuned | None:
+    """The proxy model tuned on the target set, if the run reads that: from storage, where it is there."""
+    if config.measuring.reference != TUNED:
+        return None
+    kept = f"projects/{run.project_id}/tuned"
+    context.storage.pull(kept)
+    with ExitStack() as stack:
+        corpora = [stack.enter_context(Corpus(context.storage.local(aim.key))) for aim in aims]
+        tuned = passes.tuned_for(config, corpora, home, machine, progress)
+    context.storage.push(kept)
+    return tuned
 
 
 def _export_of(context: Context, lease: queue.Lease, payload: dict[str, Any], run: Run | None) -> Export:

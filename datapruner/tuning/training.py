@@ -137,11 +137,13 @@ class Trainee:
             self.model.eval()
 
     def save(self, folder: Path) -> None:
-        """Write the trained model and its tokenizer, an adapter made one with the weights; it is not trained
-        any more then."""
-        model = self.model if self.full else self._adapted.merge_and_unload()
-        model.save_pretrained(folder)
+        """Write the trained model, as `merged`, and its tokenizer."""
+        self.merged().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def merged(self) -> Any:
+        """The trained model, an adapter made one with the weights; it is not trained any more then."""
+        return self.model if self.full else self._adapted.merge_and_unload()
 
     def _step(self, examples: Examples, rows: Ints, optimiser: torch.optim.Optimizer) -> int:
         total = int(examples.counted[rows].sum())

@@ -75,15 +75,16 @@ def highest_sums(signals: Signals, top: float) -> Floats:
 
     Raises ValueError when token entropies were not measured.
     """
-    entropy = token_column(signals, "entropy")
+    entropy, offsets = token_column(signals, "entropy"), signals.offsets
     total = np.zeros(len(signals))
     for samples, tokens in signals.blocks():
         lengths = signals.lengths[samples]
-        counted = np.array([tolerant_ceil(top * int(length)) for length in lengths], dtype=np.int64)
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        values = entropy[tokens].astype(np.float64)
-        values = values[np.lexsort((-values, owner))]  # each sample's, the highest first
-        place = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        highest = place < counted[owner]
-        total[samples] = np.bincount(owner[highest], weights=values[highest], minlength=len(lengths))
+        some = samples.start + np.flatnonzero(lengths)  # a maximum over none would be the next sample's first
+        if len(some):
+            total[some] = np.maximum.reduceat(entropy[tokens], offsets[some] - tokens.start)
+        for sample in some[signals.lengths[some] * top > 1]:
+            values = entropy[offsets[sample] : offsets[sample + 1]]
+            count = tolerant_ceil(top * len(values))
+            highest = np.partition(values, len(values) - count)[len(values) - count :]
+            total[sample] = np.sort(highest).sum(dtype=np.float64)
     return total

@@ -25,6 +25,7 @@ from scorers.methods.hes import Hes
 from scorers.methods.ifd import Ifd
 from scorers.methods.judge import Judge
 from scorers.methods.length import Length
+from scorers.methods.loss_drop import LossDrop
 from scorers.methods.ppl import Ppl
 from scorers.methods.qtuning import QTuning
 from scorers.methods.random_control import Random
@@ -98,6 +99,7 @@ OWN: tuple[Method[Any], ...] = (
     DealRec(),
     Rds(),
     TargetCosine(),
+    LossDrop(),
     Ifd(),
     Rho(),
     TokenProb(),

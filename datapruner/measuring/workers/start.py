@@ -21,6 +21,7 @@ START = ("-m", "datapruner.measuring.workers.start")
 
 _WITHOUT_TORCH = ("tokeniser", "renderers")
 _UNUSED = ("accelerate", "scipy")
+_WITH_THEM = ("tuner",)  # peft imports accelerate in earnest
 
 
 def main(name: str) -> None:
@@ -28,7 +29,8 @@ def main(name: str) -> None:
     gc.disable()
     if name in _WITHOUT_TORCH:
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which say that it is not installed
-    for each in ("torch",) if name in _WITHOUT_TORCH else _UNUSED:
+    without = ("torch",) if name in _WITHOUT_TORCH else () if name in _WITH_THEM else _UNUSED
+    for each in without:
         sys.modules[each] = None  # type: ignore[assignment]
     import_module(f"datapruner.measuring.workers.{name}").main()
 

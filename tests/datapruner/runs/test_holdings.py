@@ -131,6 +131,18 @@ def test_small_shards_are_merged_when_they_are_many_and_go_when_nobody_reads_the
     assert score(home, options, 1, 2, 3, 4, 5).run.measured == 0
 
 
+def test_a_tuned_model_goes_when_it_is_old(place: Any) -> None:
+    home, _, _ = place
+    weights = home / "tuned" / "0123456789abcdef" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    (holding,) = by_kind(home, "tuned")
+    assert (holding.about, holding.bytes) == ("a model tuned on a target set", 7)
+    assert clean(home, older_than=DAY) == []
+    aged(home, days=3)
+    assert [each.path for each in clean(home, older_than=DAY)] == [weights.parent]
+
+
 def test_trainings_of_an_evaluation_go_when_they_are_old_and_what_came_of_it_stays(place: Any) -> None:
     home, first, _ = place
     stored = evaluations.write(first.run.folder, evaluation(run=first.run.run_id))

@@ -40,6 +40,13 @@ def test_without_the_hub_only_aliases_and_paths_are(settings: Settings, root: Pa
     assert caught.value.field == "measuring.model"
 
 
+def test_the_proxy_model_tuned_is_allowed_where_the_proxy_model_is(settings: Settings) -> None:
+    check_models(settings, Measuring(model="smollm2-135m", reference="tuned"))
+    with pytest.raises(DeniedError) as caught:
+        check_models(settings, Measuring(model="/etc", reference="tuned"))
+    assert caught.value.field == "measuring.model"
+
+
 def test_what_lies_below_an_import_root_is_allowed(settings: Settings, root: Path) -> None:
     for name in ("tiny", "tiny.gguf", "not there yet", "tiny/../tiny"):
         check_model(settings, f"{root}/{name}")

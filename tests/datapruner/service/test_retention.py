@@ -239,6 +239,7 @@ def test_old_files_without_a_row_go_and_all_others_stay(place: Place) -> None:
         place.file(f"{ROOT}/corpora/ds_1/ver_gone/corpus.duckdb", days_old=2),
         place.file(f"{ROOT}/exports/{export}/0/subset.parquet", days_old=2),
         place.file(f"{ROOT}/uploads/upl_gone", days_old=2),
+        place.file(f"{ROOT}/tuned/abc/model.safetensors", days_old=2),
     ]
     assert retention.sweep(place.db, place.storage, DAY).files == len(orphans)
     assert [place.has(key) for key in orphans] == [False] * len(orphans)

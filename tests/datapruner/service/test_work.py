@@ -25,6 +25,7 @@ from datapruner.errors import (
     UsageError,
 )
 from datapruner.measuring import embeddings
+from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.progress import Silent
 from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
@@ -334,6 +335,26 @@ def test_a_target_set_is_a_dataset_at_the_version_that_was_the_latest(
     assert made.config["target"] == "aims@1"
     assert made.lineage is not None
     assert made.lineage["target"][0]["samples"] == 3
+
+
+def test_a_run_tunes_its_proxy_model_on_the_target_set(
+    context: Context, config: RunConfig, corpus_file: Path, target_file: Path
+) -> None:
+    motley, aims = dataset(context), dataset(context, "aims")
+    work(context, ingest=ingest(motley, upload(context, corpus_file)))
+    work(context, ingest=ingest(aims, upload(context, target_file)))
+    measuring = config.measuring.model_copy(update={"reference": "tuned", "tune_steps": 2})
+    update = {"methods": [MethodChoice(name="loss-drop")], "target": "aims", "measuring": measuring}
+    wanted = config.model_copy(update=update).model_dump(mode="json")
+    result = work(context, run={"dataset_id": motley.id, "version_id": None, "config": wanted})
+    with context.db.read() as session:
+        assert result.run_id is not None
+        made = runs.find_published(session, "prj_1", result.run_id)
+    assert made.lineage is not None
+    assert made.lineage["tuned"]["steps"] == 2
+    key = ProxyKey(**made.lineage["views"]["reference"]["proxy"])
+    assert list(context.storage.listing(f"projects/prj_1/signals/{key.digest()}"))
+    assert any(each.key.endswith("/tuned.json") for each in context.storage.listing("projects/prj_1/tuned"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ by_method = pytest.mark.parametrize("method", OWN, ids=lambda method: method.nam
 def test_the_methods_are_known_by_name() -> None:
     names = list(methods())
     assert names[:2] == ["qtuning", "donod"]
-    assert len(names) == len(set(names)) == 24
+    assert len(names) == len(set(names)) == 25
     for name, method in methods().items():
         assert get(name).name == name == method.name
 
