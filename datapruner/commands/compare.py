@@ -70,6 +70,14 @@ def _sections(found: Comparison, configs: list[RunConfig]) -> Iterator[Renderabl
     yield counts
     if found.jaccard is not None:
         yield Text(f"Of the samples that either keeps, both keep {100 * found.jaccard:.1f} % (Jaccard)")
+    yield Text(f"If one kept as many random rows, both would keep {found.kept_by_both_at_random:,.1f}")
+    lengths = (("first", found.first_tokens), ("second", found.second_tokens))
+    told = [(which, means) for which, means in lengths if means is not None]
+    if told:
+        made = display.table("response tokens a sample", "kept", "random rows", right=("kept", "random rows"))
+        for which, means in told:
+            made.add_row(f"by the {which}", f"{means.kept:,.1f}", f"{means.all:,.1f}")
+        yield made
     rows = [(f"{each.first} and {each.second}", each.samples, each.spearman) for each in found.own_scores]
     if rows:
         yield _correlations("Own scores", rows)

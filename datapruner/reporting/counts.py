@@ -14,6 +14,7 @@ from datapruner.runs.tables import DROPPED, FAILED
 from datapruner.schemas.reports import (
     STEPS,
     TEXT_CHARACTERS,
+    AtRandom,
     Failures,
     Funnel,
     FunnelStep,
@@ -45,6 +46,27 @@ def tokens(report: Report, config: RunConfig) -> ReportTokens | None:
         return None
     kept = report.kept_tokens if config.has_subset and config.methods else None
     return ReportTokens(before=report.response_tokens, kept=kept, truncated=report.truncated_tokens)
+
+
+def at_random(tables: Tables) -> AtRandom | None:
+    """What random rows would hold; None where nothing was kept or pruned, or no tokens were counted."""
+    if not tables.selected:
+        return None
+    samples, kept, length, every, trained = tables.row("""
+        SELECT count(*), count(*) FILTER (is_kept), avg(n_response_tokens) FILTER (is_kept),
+               avg(n_response_tokens), sum(n_kept_tokens) FILTER (is_kept)
+        FROM scores SEMI JOIN firsts USING (row) WHERE n_response_tokens IS NOT NULL
+    """)
+    if not kept or not every or trained is None:
+        return None
+    return AtRandom(
+        samples=samples,
+        kept=kept,
+        shared=kept * kept / samples,
+        tokens=length,
+        tokens_at_random=every,
+        rows=float(trained) / every,
+    )
 
 
 def funnel(tables: Tables, config: RunConfig) -> Funnel:

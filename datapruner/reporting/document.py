@@ -58,6 +58,7 @@ def report_of(
             truncated_sources=said.truncated_sources or None,
             counts=counts.counts(said, tables),
             tokens=counts.tokens(said, config),
+            at_random=counts.at_random(tables),
             funnel=counts.funnel(tables, config),
             stages=said.stages or None,
             thresholds={name: at if math.isfinite(at) else None for name, at in said.thresholds.items()}

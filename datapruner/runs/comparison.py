@@ -23,7 +23,7 @@ import polars as pl
 from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COUNTS
 from datapruner.runs.correlation import spearman
-from datapruner.schemas.runs import Comparison, OwnCorrelation, ScoreCorrelation
+from datapruner.schemas.runs import Comparison, MeanTokens, OwnCorrelation, ScoreCorrelation
 
 _MEMORY = "512MB"
 _NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "UBIGINT", "UINTEGER", "SMALLINT", "TINYINT")
@@ -33,11 +33,13 @@ _OWN = 8
 
 _PAIRS = """
 CREATE TEMP TABLE pairs AS
-SELECT a.row AS first_row, b.row AS second_row, a.kept AS first_kept, b.kept AS second_kept
+SELECT a.row AS first_row, b.row AS second_row, a.kept AS first_kept, b.kept AS second_kept,
+       a.tokens AS first_tokens, b.tokens AS second_tokens
 FROM ({first}) a JOIN ({second}) b USING (sample_id)
 """
 _SAMPLES = """
-SELECT sample_id, min(row) AS row, bool_or(status IN ('kept', 'scored')) AS kept
+SELECT sample_id, min(row) AS row, bool_or(status IN ('kept', 'scored')) AS kept,
+       max(n_response_tokens) AS tokens
 FROM {run}.sample_scores WHERE sample_id IS NOT NULL GROUP BY sample_id
 """
 _COUNTS = """
@@ -48,6 +50,7 @@ SELECT count(*),
        count(*) FILTER (NOT first_kept AND NOT second_kept)
 FROM pairs
 """
+_MEANS = "SELECT avg({run}_tokens) FILTER ({run}_kept), avg({run}_tokens) FROM pairs"
 _VALUES = """
 CREATE TEMP TABLE scores AS
 SELECT {columns}
@@ -79,6 +82,8 @@ def compare(first: Compared, second: Compared) -> Comparison:
         )
         common, both, only_first, only_second, neither = connection.execute(_COUNTS).fetchall()[0]
         kept = both + only_first + only_second
+        lengths = [connection.execute(_MEANS.format(run=run)).fetchall()[0] for run in ("first", "second")]
+        tokens = [None if None in means else MeanTokens(kept=means[0], all=means[1]) for means in lengths]
         columns, others = (_scores(connection, name) for name in names)
         own = [
             [column for column in each.own if column in known][:_OWN]
@@ -102,7 +107,10 @@ def compare(first: Compared, second: Compared) -> Comparison:
             kept_by_first_only=only_first,
             kept_by_second_only=only_second,
             kept_by_neither=neither,
+            kept_by_both_at_random=(both + only_first) * (both + only_second) / common if common else 0.0,
             jaccard=both / kept if kept else None,
+            first_tokens=tokens[0],
+            second_tokens=tokens[1],
             correlations=list(_correlations(connection, shared)),
             own_scores=list(_own_correlations(connection, *own)),
         )

@@ -80,6 +80,22 @@ class ReportTokens(_Part):
     truncated: int
 
 
+class AtRandom(_Part):
+    """What random rows would hold in place of those kept, on average; copies of a sample count once.
+
+    Of `samples` that could be kept, `kept` were. As many random ones would share `shared` with these.
+    `tokens`: response tokens of a kept sample on average; `tokens_at_random`: of a random one. `rows`: how
+    many random ones have as many trained tokens as what was kept.
+    """
+
+    samples: int
+    kept: int
+    shared: float
+    tokens: float
+    tokens_at_random: float
+    rows: float
+
+
 class ReasonCount(_Part):
     """How many rows have one reason; what such a reason says of a single row is left out."""
 
@@ -347,6 +363,7 @@ class RunReport(_Part):
     truncated_sources: dict[str, str] | None = Field(None, exclude_if=is_none)
     counts: ReportCounts
     tokens: ReportTokens | None = Field(None, exclude_if=is_none)
+    at_random: AtRandom | None = Field(None, exclude_if=is_none)
     funnel: Funnel
     stages: dict[str, dict[str, int]] | None = Field(None, exclude_if=is_none)
     thresholds: dict[str, float | None] | None = Field(None, exclude_if=is_none)

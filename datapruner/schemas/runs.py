@@ -183,9 +183,20 @@ class OwnCorrelation(Answer):
     spearman: float | None
 
 
+class MeanTokens(Answer):
+    """Response tokens of a sample, on average: of those that a run keeps, and of all, which is what random
+    rows have."""
+
+    kept: float
+    all: float
+
+
 class Comparison(Answer):
     """Two runs over the same rows: how many samples both keep, one keeps, neither keeps; by sample id.
 
+    `kept_by_both_at_random`: how many both would keep on average if one of them were a draw of as many random
+    samples. `first_tokens`, `second_tokens`: how long those are that a run keeps; null where it keeps none or
+    counted no tokens.
     `correlations`: of every score that both have. `own_scores`: of each score that the first run ranked by
     with each that the second did, the first eight of either. `evaluations`: the last of either run, if any.
     """
@@ -197,7 +208,10 @@ class Comparison(Answer):
     kept_by_first_only: int
     kept_by_second_only: int
     kept_by_neither: int
+    kept_by_both_at_random: float
     jaccard: float | None
+    first_tokens: MeanTokens | None
+    second_tokens: MeanTokens | None
     correlations: list[ScoreCorrelation]
     own_scores: list[OwnCorrelation]
     evaluations: list[Evaluation] = Field([], repr=False)

@@ -204,6 +204,7 @@ def test_two_runs_are_compared(server: Server, pruned: Run, first_run: Result) -
         len(known - ours - theirs),
     )
     assert found["jaccard"] == len(ours & theirs) / len(ours | theirs)
+    assert found["kept_by_both_at_random"] == pytest.approx(len(ours) * len(theirs) / len(known))
     correlations = {each["column"]: each for each in found["correlations"]}
     assert correlations["ppl"] == {"column": "ppl", "samples": len(MEASURED), "spearman": 1.0}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import statistics
 from collections import Counter
@@ -71,6 +72,31 @@ def summed(values: list[float]) -> dict[str, float]:
 
 
 # What adds up
+
+
+def test_random_rows_are_shown_beside_those_kept(found: RunReport, rows: list[Row]) -> None:
+    once = {row["sample_id"]: row for row in reversed(rows) if row["n_response_tokens"] is not None}
+    kept = [row for row in once.values() if row["status"] == "kept"]
+    lengths = [row["n_response_tokens"] for row in once.values()]
+    chance = found.at_random
+    assert chance is not None
+    assert (chance.samples, chance.kept) == (len(once), len(kept))
+    drawn = random.Random(1)
+    shared = [
+        len({row["sample_id"] for row in kept} & set(drawn.sample(sorted(once), len(kept))))
+        for _ in range(2000)
+    ]
+    assert chance.shared == pytest.approx(statistics.fmean(shared), rel=0.05)
+    assert chance.tokens == pytest.approx(statistics.fmean(row["n_response_tokens"] for row in kept))
+    assert chance.tokens_at_random == pytest.approx(statistics.fmean(lengths))
+    trained = sum(row["n_kept_tokens"] for row in kept)
+    assert chance.rows == pytest.approx(trained / statistics.fmean(lengths))
+
+
+def test_where_nothing_is_kept_or_pruned_there_are_no_random_rows(
+    corpus_file: Path, home: Path, options: dict[str, Any], first_run: Result
+) -> None:
+    assert datapruner.report(datapruner.score(corpus_file, "ppl", home=home, **options)).at_random is None
 
 
 def test_the_counts_are_those_of_the_rows_and_add_up(found: RunReport, rows: list[Row]) -> None:

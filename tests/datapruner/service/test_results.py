@@ -16,6 +16,7 @@ import datapruner
 from datapruner.catalog.models import Run
 from datapruner.errors import ConflictError, NotFoundError, QuotaError, StorageError, UsageError
 from datapruner.result import Result
+from datapruner.schemas.runs import MeanTokens
 from datapruner.service import results
 from datapruner.service.storage import FolderStorage
 from tests.pipeline import Prune
@@ -166,13 +167,20 @@ def written(tmp_path: Path) -> Any:
         folder.mkdir()
         with duckdb.connect(str(folder / "run.duckdb")) as connection:
             connection.execute(
-                "CREATE TABLE sample_scores (row BIGINT, sample_id VARCHAR, n_prompt_tokens BIGINT, "
+                "CREATE TABLE sample_scores (row BIGINT, sample_id VARCHAR, n_response_tokens BIGINT, "
                 f'ppl DOUBLE, "{other}" FLOAT, quadrant VARCHAR, status VARCHAR)'
             )
             for row, sample_id, status, ppl, score in lines:
                 connection.execute(
-                    "INSERT INTO sample_scores VALUES (?, ?, 7, ?, ?, 'Q1', ?)",
-                    [row, sample_id, ppl, score, status],
+                    "INSERT INTO sample_scores VALUES (?, ?, ?, ?, ?, 'Q1', ?)",
+                    [
+                        row,
+                        sample_id,
+                        None if ppl is None else "abcdef".find(sample_id or "-"),
+                        ppl,
+                        score,
+                        status,
+                    ],
                 )
         return Run(id=name, key=name)
 
@@ -209,6 +217,10 @@ def test_runs_are_compared_by_the_samples_that_both_know(written: Any, tmp_path:
     assert (found.kept_by_both, found.kept_by_neither) == (2, 1)  # b and f; c
     assert (found.kept_by_first_only, found.kept_by_second_only) == (1, 2)  # a; d and e
     assert found.jaccard == 2 / 5
+    assert found.kept_by_both_at_random == 3 * 4 / 6
+    # Of 0, 1, 2, 3 and 5 tokens in the first, where e failed, and of 0 to 5 in the second.
+    assert found.first_tokens == MeanTokens(kept=(0 + 1 + 5) / 3, all=11 / 5)
+    assert found.second_tokens == MeanTokens(kept=(1 + 3 + 4 + 5) / 4, all=15 / 6)
     ppl, nod = found.correlations
     # a, b, c, d: 1 2 3 3 against 2 1 3 4, so ranks 1 2 3.5 3.5 against 2 1 3 4: 3.5 / sqrt(4.5 * 5)
     assert (ppl.column, ppl.samples) == ("ppl", 4)
@@ -227,6 +239,7 @@ def test_runs_without_a_common_sample_are_compared_to_nothing(written: Any, tmp_
     second = written("it's another", "nod", [(0, "b", "kept", 1.0, 1.0)])
     found = results.comparison(FolderStorage(tmp_path), first, second)
     assert (found.common_samples, found.jaccard, found.correlations) == (0, None, [])
+    assert (found.kept_by_both_at_random, found.first_tokens, found.second_tokens) == (0, None, None)
 
 
 def test_comparisons_take_turns_and_do_not_wait_for_ever(
