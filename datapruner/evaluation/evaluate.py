@@ -68,21 +68,28 @@ def evaluate(
 def evaluations_of(
     runs: Sequence[Run], trainings: Trainings, settings: EvaluationSettings, home: Path, machine: Machine
 ) -> list[Evaluation]:
-    """What the trainings say of each of the runs that they were of."""
-    return [_of_run(run, trainings, settings, home, machine) for run in runs]
+    """What the trainings say of each of the runs that they were of, the others being arms beside it."""
+    ids = [run.run_id for run in runs]
+    return [_of_run(run, ids, trainings, settings, home, machine) for run in runs]
 
 
 def _of_run(
-    run: Run, trainings: Trainings, settings: EvaluationSettings, home: Path, machine: Machine
+    run: Run,
+    ids: Sequence[str],
+    trainings: Trainings,
+    settings: EvaluationSettings,
+    home: Path,
+    machine: Machine,
 ) -> Evaluation:
-    names = {name: name for name in CONTROLS} | {
+    controls = (*CONTROLS, *(each for each in dict.fromkeys(ids) if each != run.run_id))
+    names = {name: name for name in controls} | {
         run.run_id: SUBSET,
         redrawn(run.run_id): RANDOM_TOKENS,
     }
     done = {(names[arm], seed): each for (arm, seed), each in trainings.outcome.done.items() if arm in names}
     sweep = {rate: loss if isfinite(loss) else None for rate, loss in trainings.outcome.sweep.items()}
     readings = (each for each in trainings.outcome.readings() if each.arm in names)
-    found = verdicts((replace(each, arm=names[each.arm]) for each in readings), SUBSET, CONTROLS)
+    found = verdicts((replace(each, arm=names[each.arm]) for each in readings), SUBSET, controls)
     against = next((each for each in found.overall if each.control == RANDOM), None)
     verdict = None if against is None else against.verdict
     usable = {(arm, seed): each for (arm, seed), each in done.items() if arm not in found.diverged}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import numpy as np
@@ -17,18 +18,20 @@ import polars as pl
 import pyarrow as pa
 
 from datapruner.corpora.corpus import Corpus
+from datapruner.corpora.ingest import ingest
 from datapruner.curation import contamination
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
 from datapruner.evaluation.controls import Candidates, Mask
 from datapruner.evaluation.tokenised import Tokenised, lists, split
 from datapruner.measuring.measure import Machine, Pass, measure
 from datapruner.measuring.passes import positions
-from datapruner.outputs import carrying, training_rows
+from datapruner.outputs import carrying, exports, training_rows
 from datapruner.outputs.carrying import CarriedCounts
 from datapruner.outputs.training_rows import IGNORED, Int32s, TrainingRows
 from datapruner.progress import Progress
 from datapruner.rewriting.answers import stated_answer
 from datapruner.rewriting.reasoning import last_assistant
+from datapruner.rows import row_files
 from datapruner.runs.published import Run
 from datapruner.schemas.evaluations import Carried
 from datapruner.tuning.examples import Examples
@@ -61,14 +64,21 @@ Carry = Callable[[Run, Collection[str]], tuple[TrainingRows, CarriedCounts]]
 """These of a run's kept samples in the tokens of another model."""
 
 
+Retell = Callable[[Run], Tokenised]
+"""The rows of a run that rewrote as the model reads them; `row` of the index is that of the corpus."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """The samples of the corpus that may be trained on, as they are read by the model; `index` is theirs.
-    carry: where the runs' tokens are others, how their masks are carried over to the model's."""
+    carry: where the runs' tokens are others, how their masks are carried over to the model's. retell: how the
+    texts of a run that rewrote are read by the model."""
 
     tokenised: Tokenised
     index: pl.DataFrame
     carry: Carry | None
+    retell: Retell
+    _retold: dict[str, Tokenised] = field(default_factory=dict)
     _carried: dict[str, tuple[Candidates, Carried]] = field(default_factory=dict)
 
     def everything(self) -> Candidates:
@@ -80,6 +90,8 @@ class Pool:
 
         Raises UsageError when it kept none that is left here.
         """
+        if run.config.rewrite is not None:
+            return _candidates(self._told(run).index)
         if self.carry is not None:
             return self._carried_of(run, self.carry)[0]
         with duckdb.connect(str(run.database), read_only=True) as connection:
@@ -93,7 +105,19 @@ class Pool:
 
     def carried(self, run: Run) -> Carried | None:
         """What became of a run's kept samples in the tokens of the model, where those are others."""
-        return None if self.carry is None else self._carried_of(run, self.carry)[1]
+        if self.carry is None or run.config.rewrite is not None:
+            return None
+        return self._carried_of(run, self.carry)[1]
+
+    def _told(self, run: Run) -> Tokenised:
+        """The rows of a run that rewrote, in its words: of those that may be trained on."""
+        if run.run_id not in self._retold:
+            found = self.retell(run)
+            index = found.index.join(self.index.select("row"), on="row", how="semi", maintain_order="left")
+            if index.is_empty():
+                raise UsageError(f"run {run.run_id} kept no row that may be trained on")
+            self._retold[run.run_id] = replace(found, index=index)
+        return self._retold[run.run_id]
 
     def _carried_of(self, run: Run, carry: Carry) -> tuple[Candidates, Carried]:
         if run.run_id in self._carried:
@@ -123,6 +147,8 @@ class Pool:
 
     def masks_tokens(self, run: Run) -> bool:
         """Whether a run masks tokens of what it kept, or weights them."""
+        if run.config.rewrite is not None:
+            return False
         if training_rows.has_weights(run):
             return True
         with duckdb.connect(str(run.database), read_only=True) as connection:
@@ -132,7 +158,10 @@ class Pool:
         return found is not None
 
     def examples_of(self, run: Run, ids: Sequence[str]) -> Examples:
-        """These samples with the tokens that the run kept, and their weights."""
+        """These samples with the tokens that the run kept, and their weights; of a run that rewrote, all
+        response tokens of its texts."""
+        if run.config.rewrite is not None:
+            return self._told(run).examples(ids)
         return _examples(*self._masked(run, ids))
 
     def redrawn_of(self, run: Run, ids: Sequence[str], seed: int) -> Examples:
@@ -289,7 +318,18 @@ def prepare(
         with Corpus(corpus) as rows:
             return carrying.rows_for(run, rows, home, machine, wanted.key.model, only=ids, progress=progress)
 
-    return Pool(pool, left, None if _same_tokens(wanted, measured) else carry), sets
+    def retell(run: Run) -> Tokenised:
+        with TemporaryDirectory(prefix="datapruner-") as folder:
+            lines, texts = Path(folder) / "rows.jsonl", Path(folder) / "corpus.duckdb"
+            with Corpus(corpus) as rows:
+                row_files.write(lines, exports.plain(run, rows))
+            ingest(lines, out=texts)
+            with Corpus(texts) as rows:
+                read = tokenised(rows, wanted, home, machine, progress)
+        kept = training_rows.kept_rows(run)["row"]  # a line each, in order
+        return replace(read, index=read.index.with_columns(row=kept.gather(read.index["row"])))
+
+    return Pool(pool, left, None if _same_tokens(wanted, measured) else carry, retell), sets
 
 
 def _same_tokens(one: Pass, other: Pass) -> bool:

@@ -124,7 +124,7 @@ def _answers(subset: _BySeed, other: _BySeed, seeds: Sequence[int]) -> Paired | 
 def _sentence(
     control: str, verdict: Verdict, loss: Estimate, confidence: float, seeds: int, rows: Sequence[int]
 ) -> str:
-    other = _WORDS.get(control, control)
+    other = _WORDS.get(control, f"run {control}")
     if verdict == "no difference":
         claim = f"No difference between the subset and {other} is shown"
     else:

@@ -32,15 +32,9 @@ class EvaluationSettings(Part):
 
 def check_evaluated(config: RunConfig) -> None:
     """Raise UsageError unless a run of this configuration keeps rows that can be compared with others."""
-    if config.keep is None:
+    if not config.has_subset:
         raise UsageError(
             "a run that selected nothing has nothing to compare with other rows",
             remedy="evaluate a run that says how much to keep",
-            field="evaluate",
-        )
-    if config.rewrite is not None:
-        raise UsageError(
-            "a run that rewrote reasoning has token masks of the texts before",
-            remedy="evaluate a run without the rewriting",
             field="evaluate",
         )

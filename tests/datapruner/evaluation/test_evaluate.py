@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 import datapruner
 from datapruner.errors import InputError, NothingSurvivedError, UsageError
@@ -25,7 +26,7 @@ from datapruner.schemas.evaluations import Evaluation
 from datapruner.tuning.training import RATES
 from tests.command_line import Said
 from tests.pipeline import Prune
-from tests.tiny_model import FACTS
+from tests.tiny_model import FACTS, rendered
 
 Evaluate = Callable[..., list[Evaluation]]
 
@@ -243,7 +244,42 @@ def test_several_runs_share_their_controls(
     fewer = min(each["subset"].trained_tokens for each in (first, second))
     longest = pruned.scores["n_response_tokens"].max()
     assert isinstance(longest, int)
-    assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:4])
+    assert all(abs(arm.trained_tokens - fewer) <= longest / 2 for arm in [*first.values()][:5])
+    assert first["subset"] == second[pruned.run.run_id].model_copy(update={"name": "subset"})
+    assert [each.control for each in both[0].overall][-1] == other.run.run_id
+
+
+def test_runs_that_rewrote_are_arms_beside_each_other_in_their_own_words(
+    evaluate: Evaluate, held_out: Path, home: Path, options: dict[str, Any], tiny_folder: Path
+) -> None:
+    steps = ("Let me see.", "Two rivers: the Rhine, the Nile.", "Or is it {}?", "So the sky is blue.")
+    reasoning = "\n\n".join(steps)
+    given = [
+        {"question": f"Why {n}?", "answer": f"<think>\n{reasoning.format(n)}\n</think>\nBlue {n}."}
+        for n in range(9)
+    ]
+    given.append({"question": HELD_OUT[0]["prompt"], "answer": HELD_OUT[0]["response"]})
+    whole, half = (
+        datapruner.rewrite(given, max_token_ratio=ratio, home=home, **options) for ratio in (1.0, 0.4)
+    )
+    first, second = evaluate([whole, half], held_out, seeds=1)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    trained = [
+        len(rendered(tokenizer, [{k: m[k] for k in ("role", "content")} for m in row["messages"]])[1])
+        for row in half.subset
+        if row["row"] < 9  # the last is held out
+    ]
+    arms = {each.name: each for each in second.arms}
+    assert list(arms) == ["random", whole.run.run_id, "subset", "longest", "all"]
+    assert (arms["subset"].rows, arms["subset"].trained_tokens) == (9, sum(trained))
+    assert arms[whole.run.run_id].rows < 9
+    losses = second.held_out[0].losses
+    assert losses["subset"] != losses[whole.run.run_id] == first.held_out[0].losses["subset"]
+    against = {each.control: each for each in second.overall}[whole.run.run_id]
+    assert f"between the subset and run {whole.run.run_id}" in against.said
+    difference = against.nats_per_token.difference
+    assert difference == pytest.approx(losses["subset"] - losses[whole.run.run_id])
+    assert (second.carried, second.held_out[0].contaminated) == (None, 1)
 
 
 def test_another_model_with_the_same_tokens_is_trained_on_the_masks(

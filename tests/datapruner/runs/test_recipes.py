@@ -120,10 +120,6 @@ def test_what_to_evaluate_by_is_no_part_of_the_configuration(folder: Path) -> No
     ("text", "said"),
     [
         ("methods: [ppl]\nevaluate: {held_out: {a: b}}\n", ":2:11: evaluate: a run that selected nothing"),
-        (
-            "rewrite: {method: dap}\nmethods: [ppl]\nkeep: 0.5\nevaluate: {held_out: {a: b}}\n",
-            ":4:11: evaluate: a run that rewrote reasoning",
-        ),
         ("methods: [ppl]\nkeep: 0.5\nevaluate: {}\n", ":3:11: evaluate.held_out: this is missing"),
         (
             "methods: [ppl]\nkeep: 0.5\nevaluate: {held_out: {a: b}, second: 2}\n",
@@ -133,6 +129,10 @@ def test_what_to_evaluate_by_is_no_part_of_the_configuration(folder: Path) -> No
 )
 def test_what_cannot_be_evaluated_is_told_with_its_line(folder: Path, text: str, said: str) -> None:
     assert said in refusal(folder, text)
+
+
+def test_a_recipe_that_rewrites_can_be_evaluated(folder: Path) -> None:
+    assert read(folder, "rewrite: {method: dap}\nevaluate: {held_out: {a: b}}\n").evaluate is not None
 
 
 def test_a_recipe_that_rewrites_needs_no_methods(folder: Path) -> None:
