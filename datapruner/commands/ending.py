@@ -18,6 +18,7 @@ from rich.text import Text
 from datapruner.commands import display
 from datapruner.corpora.corpus import Corpus
 from datapruner.measuring.signal_cache import NO_MODEL
+from datapruner.outputs import training_rows
 from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.parts import Rewrite
@@ -93,7 +94,9 @@ def listed(title: str, lines: Iterable[str]) -> Group:
 
 
 def lost_masks(result: Result) -> Iterator[Text]:
-    """What plain rows lose of a run that pruned tokens."""
+    """What plain rows lose of a run that pruned tokens, or weighted them."""
+    if training_rows.has_weights(result.run):
+        yield display.warnings(["plain rows have no weights: all tokens are trained on alike (export --for)"])
     if lost := result.pruned_tokens:
         tokens = display.plural(lost, "pruned token")
         yield display.warnings(

@@ -5,6 +5,7 @@ SmolLM2-135M:
 
 - a target counts as missed when fewer samples than asked for are kept, or a tenth more. A method whose
   share is one of tokens hits it by the tokens;
+- weights of tokens are told of in every run that has them, for nothing fails where they are not read;
 - very short is at most 10 response tokens, the end-of-turn token among them: one in seven of Alpaca's rows,
   no row of GSM8K. EL2N's hardest tenth of Alpaca is such by 54 %, its hardest quarter by 26 %;
 - a score is mostly response length at a rank correlation beyond 0.8 either way. DONOD's `nod` and DEALRec's
@@ -33,6 +34,15 @@ VERY_SHORT = 10
 MOSTLY_LENGTH = 0.8
 _FEWEST = 10
 _OVER = 1.1
+
+
+def weighted(selection: Selection, name: str) -> Iterator[str]:
+    """That weights of tokens are for a trainer to read."""
+    if selection.token_weight is not None:
+        yield (
+            f"{name} weights tokens: a trainer that does not read token_weight trains on all of them alike "
+            "(export --for writes rows for trainers that do)"
+        )
 
 
 def missed_target(

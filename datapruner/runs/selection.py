@@ -14,7 +14,7 @@ from datapruner.request.config import MethodChoice, find
 from datapruner.request.keep import Keep
 from datapruner.request.needs import Combine, method_of
 from datapruner.request.parts import Coverage
-from datapruner.runs.cautions import missed_target, mostly_length
+from datapruner.runs.cautions import missed_target, mostly_length, weighted
 from scorers.column import Of
 from scorers.method import Columns, Selection, sample_column
 from scorers.methods import registry
@@ -89,7 +89,8 @@ def score(
 
     selection = _select(signals, select, keep, name)
     trained = kept_tokens(signals, selection)
-    missed = (*selection.warnings, *missed_target(signals, selection, keep, trained, name))
+    told = (*selection.warnings, *weighted(selection, name))
+    missed = (*told, *missed_target(signals, selection, keep, trained, name))
     return Scored(samples | dict(selection.columns), tokens, selection, own, (*missed, *lengthy))
 
 

@@ -231,3 +231,20 @@ def test_a_run_that_rewrote_has_no_masks_to_export(
     done = command("export", run.run_id, "--for", "trl", "--out", tmp_path / "rows.parquet", home=home)
     assert done.code == 2
     assert "has token ids of the texts before" in done.err
+
+
+def test_weights_of_tokens_are_told_of_and_refused_where_they_would_be_lost(
+    command: Command, weighted: Result, home: Path, tmp_path: Path
+) -> None:
+    def export(name: str, *how: str) -> Said:
+        return command("export", weighted.run.run_id, "--out", tmp_path / name, *how, home=home)
+
+    swift = export("swift", "--for", "ms-swift")
+    assert "loss_scale" in " ".join(swift.out.split())
+    assert "--is_binary_loss_scale false" in swift.out
+    refused = export("axolotl.parquet", "--for", "axolotl")
+    assert refused.code == 2
+    assert "axolotl cannot take the weights" in refused.err
+    assert "plain rows have no weights" in export("plain.jsonl", "--plain").out
+    checked = command("check", tmp_path / "swift", "--model", weighted.run.config.measuring.model, home=home)
+    assert "of tokens, in" in checked.out

@@ -15,6 +15,7 @@ import pytest
 import datapruner
 from datapruner.request.config import MethodChoice
 from datapruner.request.keep import Keep
+from datapruner.result import Result
 from datapruner.runs.cautions import mostly_length, mostly_short
 from datapruner.runs.selection import score
 from scorers.signals.columns import Signals
@@ -187,3 +188,9 @@ def test_what_is_kept_is_short_by_what_is_exported(
     short, _, long = cut.report.warnings
     assert short == "100 % of the kept rows have at most 10 response tokens (0 % of all rows do)"
     assert long.startswith("asap: 12 of 12 rows with reasoning stay longer than the budget")
+
+
+def test_weights_of_tokens_are_told_of(weighted: Result, first_run: Result) -> None:
+    [text] = [each for each in weighted.report.warnings if "weights tokens" in each]
+    assert text.startswith("token-prob weights tokens: a trainer that does not read token_weight")
+    assert not any("weights tokens" in each for each in first_run.report.warnings)

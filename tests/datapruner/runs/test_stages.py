@@ -309,6 +309,19 @@ def test_no_token_of_a_text_that_was_rewritten_counts_as_kept(whole: Result) -> 
         assert by_row[row] == ((0, before) if row in (8, 9, 10) else (trained, 0))
 
 
+def test_rewritten_rows_have_no_weights_of_tokens_which_their_reasons_say(run: Run) -> None:
+    result = run(
+        methods=[{"name": "token-prob", "options": {"mode": "weight"}}],
+        combine=None,
+        keep="100%",
+        rewrite={"method": "asap", "options": {"max_token_ratio": 0.5}},
+    )
+    kept = result.scores.filter(keep=True)
+    assert kept["reason"].str.ends_with("exported whole, as rewritten rows have no token masks").any()
+    assert result.masks["token_weight"].null_count() == len(result.masks)
+    assert "token_weight" not in result.subset.column_names
+
+
 def test_tokens_that_a_method_would_prune_are_exported_with_the_rest_and_counted(
     run: Run, folder: Path
 ) -> None:
