@@ -172,7 +172,7 @@ def test_a_tuning_that_time_or_the_rows_cut_short_says_so(run: Run, tmp_path: Pa
 
 def test_a_loss_that_did_not_fall_is_warned_of() -> None:
     was = tuned.Outcome(3, 3, 5, 0, 60, loss_before=1.5, loss_after=1.625, seconds=2.0)
-    (warning,) = tuned.Tuned(Path("there"), "tiny", was).warnings
+    (warning,) = tuned.Tuned(Path("there"), "tiny", was, drawn=(5,)).warnings
     assert warning == (
         "tuning on the target set did not lower its loss (1.5 nats a token before, 1.625 after): what it "
         "prefers is not what is like the target"
