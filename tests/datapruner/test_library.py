@@ -350,7 +350,7 @@ def test_scoring_prunes_nothing_and_has_the_columns_of_every_method(
     assert result.scores["keep"].is_null().all()
     # what only a selection knows
     beside = {"n_kept_tokens", "quadrant", "bin", "group", "keep", "reason", "status"}
-    beside |= {"cluster", "semdedup", "divprune_pick", "divprune_distance"}
+    beside |= {"cluster", "semdedup", "divprune_pick", "divprune_distance", "taken_at"}
     for name in METHODS:
         own = [c for c in pruned[name].columns if c not in beside and not pruned[name][c].is_null().all()]
         assert result.scores.select(own).equals(pruned[name].select(own))

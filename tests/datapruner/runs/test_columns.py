@@ -33,12 +33,21 @@ from scorers.column import Column
 from scorers.method import Method
 from scorers.methods import registry
 from scorers.methods.length import Length
-from scorers.signals.columns import DERIVED_SIGNALS, SAMPLE_SIGNALS, TOKEN_SIGNALS, Signals
+from scorers.signals.columns import DERIVED_SIGNALS, SAMPLE_SIGNALS, TOKEN_SIGNALS, Signals, corpus_settings
 from tests.signal_factory import make_signals
 
 by_method = pytest.mark.parametrize("method", registry.OWN, ids=lambda method: method.name)
 SHARE = 0.3
-OTHERWISE = {"tied_grad_norm", "tied_grad_dot", "batch", "nearest_row", "nearest_task", "taken_at"}
+OTHERWISE = {
+    "tied_grad_norm",
+    "tied_grad_dot",
+    "batch",
+    "judge_complexity",
+    "judge_quality",
+    "nearest_row",
+    "nearest_task",
+    "taken_at",
+}
 """Columns that are not written by default."""
 
 ROUNDING = 1e-5
@@ -90,7 +99,8 @@ def test_real_signals_lie_where_their_descriptions_say(measured: Signals) -> Non
     samples = {**SAMPLE_SIGNALS, **DERIVED_SIGNALS}
     for described, found in (samples, measured.samples), (TOKEN_SIGNALS, measured.tokens):
         for name, values in found.items():
-            assert_in_range(described[name], values)
+            if corpus_settings(name) is None:  # those are described by the methods that ask for them
+                assert_in_range(described[name], values)
 
 
 @by_method
