@@ -1,4 +1,4 @@
-"""`dedup` and `contamination`: what is dropped before anything is measured, and why."""
+"""`gate`, `dedup` and `contamination`: what is dropped before anything is measured, and why."""
 
 from __future__ import annotations
 
@@ -28,6 +28,29 @@ Table = Annotated[
     Path | None,
     typer.Option("--verdicts", metavar="FILE", help=f"Write what became of each row: {listed(FILES)}."),
 ]
+
+
+def gate(
+    context: typer.Context,
+    source: given.Source,
+    map_: given.Mapped = None,
+    out: Kept = None,
+    verdicts: Table = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Drop rows whose text shows an obvious defect: refusals, loops, cut ends, wrong languages.
+
+    What is not plain stays. Needs no model; a recipe's stage `gate` asks one, too, about gibberish and ends.
+    """
+    mapping = given.assignments(map_, "--map")
+    given.check_targets(out=out, verdicts=verdicts)
+    from datapruner.curation import gate as judging
+
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        result = judging.gate(source, mapping=mapping, progress=progress, **settings.given(context))
+    finish(output, result, out, verdicts)
 
 
 def dedup(

@@ -92,6 +92,17 @@ def of_reading(*names: str) -> type[SettingsCommand]:
     return _command(fields)
 
 
+def of_gate() -> type[SettingsCommand]:
+    """For the command that drops rows whose text shows a defect."""
+
+    def fields(_: SettingsCommand) -> Fields:
+        from datapruner.request.parts import Gate
+
+        return {name: Gate.model_fields[name] for name in Gate.OF_TEXT}
+
+    return _command(fields)
+
+
 def of_dedup() -> type[SettingsCommand]:
     """For the command that drops near duplicates."""
 

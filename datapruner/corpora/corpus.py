@@ -210,6 +210,26 @@ class Corpus:
             rows, ids, contents = (column.to_pylist() for column in found.columns)
             yield rows, ids, contents
 
+    def turns(self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+        """Batches of turns in order: row, turn, role, content, tools (whether the conversation has any),
+        called (whether the turn calls one), trained.
+
+        Without `rows`, of every sample that is not a duplicate. Raises UsageError for a row that the corpus
+        does not have.
+        """
+        for chosen in self._chunks(rows, batch):
+            found = self._select(
+                "SELECT t.row, t.turn, t.role, t.content, s.tools IS NOT NULL AS tools, "
+                "t.tool_calls IS NOT NULL AS called, t.untrained IS NULL AS trained "
+                "FROM turns t JOIN samples s ON s.row = t.row",
+                "t",
+                chosen,
+                order="t.row, t.turn",
+            )
+            frame = pl.from_arrow(found)
+            assert isinstance(frame, pl.DataFrame), type(frame)
+            yield frame
+
     def conversation(self, sample_id: str) -> Conversation:
         """The conversation with this content hash. Raises UsageError when there is none."""
         found = self._connection.execute(

@@ -1,1 +1,1 @@
-"""What is judged row by row beside the scores: duplicates, contamination, calibration."""
+"""What is judged row by row beside the scores: defects, duplicates, contamination, calibration."""

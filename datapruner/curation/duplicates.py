@@ -20,7 +20,7 @@ Notable choices:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -85,16 +85,20 @@ def deduplicate(
         return find(corpus, about, progress=listener)
 
 
-def find(corpus: Corpus, about: Dedup, *, progress: Progress) -> Verdicts:
-    """`deduplicate` on a published corpus."""
+def find(
+    corpus: Corpus, about: Dedup, *, progress: Progress, without: Collection[str] = frozenset()
+) -> Verdicts:
+    """`deduplicate` on a published corpus, of which the samples `without` are gone: none is a duplicate of
+    them."""
     index = corpus.sample_index()
     copies = index.filter(pl.col("duplicate_of").is_not_null())
     progress.stage("reading", len(index) - len(copies), "samples")
     rows: list[int] = []
     parts: list[Ragged] = []
-    for chunk, _, chunk_texts in texts.sample_texts(corpus, about.part):
-        rows += chunk
-        words = texts.hashed(texts.split(chunk_texts, symbols=True))
+    for chunk, ids, chunk_texts in texts.sample_texts(corpus, about.part):
+        there = [at for at, sample_id in enumerate(ids) if sample_id not in without]
+        rows += [chunk[at] for at in there]
+        words = texts.hashed(texts.split([chunk_texts[at] for at in there], symbols=True))
         parts.append(texts.ngrams(words, about.shingle, short=True))
         progress.at(len(rows))
     shingles = texts.joined(parts)

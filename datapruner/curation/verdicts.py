@@ -1,7 +1,8 @@
 """What a step of curation decided of every ingested row: keep it, or drop it and why.
 
-Duplicates and contamination are found without a proxy model, before anything is measured; what they leave
-is written as plain rows that every other command reads. ingested = kept + dropped + rejected, always.
+Defects of the text, duplicates and contamination are found without a proxy model, before anything is
+measured; what they leave is written as plain rows that every other command reads. ingested = kept + dropped +
+rejected, always.
 """
 
 from __future__ import annotations

@@ -9,7 +9,15 @@ from datapruner.reporting.tables import Tables
 from datapruner.request.config import RunConfig
 from datapruner.rows.sql_text import literal
 from datapruner.runs.published import Report
-from datapruner.runs.reasons import CALIBRATED, CONTAMINATED, COPY, FILTERED, NEAR, OF_SINGLE_ROWS
+from datapruner.runs.reasons import (
+    CALIBRATED,
+    CONTAMINATED,
+    COPY,
+    DEFECTIVE,
+    FILTERED,
+    NEAR,
+    OF_SINGLE_ROWS,
+)
 from datapruner.runs.tables import DROPPED, FAILED
 from datapruner.schemas.reports import (
     STEPS,
@@ -128,6 +136,8 @@ def _step_of(config: RunConfig) -> str:
         ("status = 'error'", "measure"),
         (f"regexp_matches(reason, {literal(COPY)})", "exact duplicates"),
     ]
+    if config.gate is not None:
+        cases.append((begins(DEFECTIVE), "gate"))
     if config.dedup is not None:
         cases.append((f"regexp_matches(reason, {literal(NEAR)})", "near duplicates"))
     if config.contamination is not None:

@@ -25,6 +25,38 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+class Gate(Part):
+    """Rows with obvious defects are dropped, each for a reason in words (`datapruner.curation.gate`)."""
+
+    OF_TEXT: ClassVar = ("refusals", "loops", "loop_share", "cut_off", "languages")
+    """What needs no proxy model."""
+
+    refusals: bool = Field(True, description="drop responses that refuse and say nothing else")
+    loops: bool = Field(True, description="drop responses that say the same again and again")
+    loop_share: float = Field(
+        0.6, gt=0, le=1, description="least share of a response that it said before, of one in a loop"
+    )
+    cut_off: bool = Field(True, description="drop responses whose text shows that they stop in the middle")
+    languages: bool = Field(
+        True, description="drop responses in another script or language than the prompt, unasked"
+    )
+    gibberish: bool = Field(True, description="drop responses that the proxy model finds next to impossible")
+    gibberish_ppl: float = Field(
+        250.0, gt=1, description="perplexity from which a response, of 32 tokens or more, is gibberish"
+    )
+    endings: bool = Field(
+        True, description="drop responses that stop in the middle where the proxy model expects no end"
+    )
+    ending_nll: float = Field(
+        16.0, gt=0, description="-ln p of the end of a response from which it is unexpected, in nats"
+    )
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether a rule asks what the proxy model measured."""
+        return self.gibberish or self.endings
+
+
 class Dedup(Part):
     """Near duplicates of an earlier row are dropped before measuring (`datapruner.curation.duplicates`)."""
 
@@ -91,7 +123,8 @@ Filter = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 class Stages(Part):
     """Every stage, in the order in which they are done, and none of them unless it is asked for.
 
-    `dedup` and `contamination` drop samples before they are measured, `filter` before the methods score them;
+    `gate`, `dedup` and `contamination` drop samples before they are measured, what is left of `gate` and
+    `filter` before the methods score them;
     `combine` makes one score of several and `coverage` selects evenly over it; of what is kept, `calibrate`
     leaves one batch and `rewrite` shortens the reasoning.
     """
@@ -99,6 +132,7 @@ class Stages(Part):
     OF_SCORES: ClassVar = ("combine", "coverage", "calibrate")
     """Those that nothing can be done for without methods."""
 
+    gate: Gate | None = Field(None, exclude_if=is_none)
     dedup: Dedup | None = Field(None, exclude_if=is_none)
     contamination: Contamination | None = Field(None, exclude_if=is_none)
     filter: Filter | None = Field(

@@ -125,14 +125,19 @@ def run_on(
     views = measure_views(
         corpus, targets, config, home, machine, progress, plans, without, reads_model=by_model
     )
-    # Without methods and filter it is the rewriting that says what becomes of a sample without signals.
-    errors = views.errors if config.methods or config.filter is not None else {}
+    # Without what reads signals it is the rewriting that says what becomes of a sample that has none.
+    errors = views.errors if config.methods or stages.judges_signals(config) else {}
     gone = [*errors, *dropped.reasons]
     chosen = index.filter(pl.col("duplicate_of").is_null() & ~pl.col("sample_id").is_in(gone))
     if chosen.is_empty():
         example = next(iter((errors or dropped.reasons).values()))
         what = f"none of {len(gone)} samples could be measured" if errors else "no sample is left"
         raise NothingSurvivedError(what, remedy=f"the first: {example}")
+    left_out: dict[str, pl.DataFrame] = {}
+    if config.gate is not None and config.gate.reads_model:
+        signals = views.signals(chosen["sample_id"], tables.SCALARS)
+        measured = tables.measured_columns(signals, views.truncated(signals), {})
+        chosen, left_out["gate"] = stages.passed(corpus, config, chosen, measured, views.base)
     ratings = judged.asked(config)
     early = judged.before_filter(config) if config.filter is not None else config.methods
     rated = Ratings()
@@ -145,11 +150,10 @@ def run_on(
     read = chosen.filter(~pl.col("sample_id").is_in(list(views.errors)))["sample_id"]
     signals = views.signals(read, wanted) if measures and len(read) else tables.UNMEASURED
     signals = rated.onto(signals)
-    left_out: tables.LeftOut | None = None
     if config.filter is not None:
         scores = score(signals, early, None, config.seed).samples
         measured = tables.measured_columns(signals, views.truncated(signals), scores)
-        chosen, left_out = stages.filtered(config, chosen, measured)
+        chosen, left_out["filter"] = stages.filtered(config, chosen, measured)
         if early != config.methods:
             chosen, rated = judged.rated(corpus, chosen, ratings, teacher, progress)
         signals = rated.onto(views.signals(chosen["sample_id"], wanted))
@@ -188,7 +192,7 @@ class _Found:
     chosen: pl.DataFrame
     signals: Signals
     scored: Scored
-    left_out: tables.LeftOut | None
+    left_out: dict[str, pl.DataFrame]
     counts: dict[str, dict[str, int]]
 
 
@@ -240,7 +244,7 @@ def _publish(
             errors,
             judged,
             config,
-            left_out=found.left_out,
+            left_out=list(found.left_out.values()),
             dropped=found.dropped.reasons,
         )
         warnings = [] if views.tuned is None else views.tuned.warnings

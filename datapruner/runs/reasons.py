@@ -4,9 +4,10 @@ from __future__ import annotations
 
 COPY = r"^exact duplicate of row \d+$"
 NEAR = r"^duplicate of row \d+ at Jaccard [\d.]+$"
+DEFECT = r"(?s)^(defect: [^:]+): .*$"
 CONTAMINATED = r"(?s)^(holds text of .*?) row \d+: \".*$"
-FILTERED, CALIBRATED = "left out by the filter: ", "calibration: "
-"""What reasons begin with of rows that the filter and the calibration took away."""
+DEFECTIVE, FILTERED, CALIBRATED = "defect: ", "left out by the filter: ", "calibration: "
+"""What reasons begin with of rows that the gate, the filter and the calibration took away."""
 
 TAKEN = r"^(.*: taken) at turn \d+ by (?:row \d+ of )?(.*)$"
 
@@ -15,5 +16,6 @@ OF_SINGLE_ROWS = (
     (NEAR, "near duplicate"),
     (CONTAMINATED, "${1}"),
     (TAKEN, "${1} in a turn of ${2}"),
+    (DEFECT, "${1}"),
 )
 """Of these reasons, the part that they share: a pattern for the whole of one, and what stands for it."""

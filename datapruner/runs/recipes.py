@@ -1,8 +1,8 @@
 """Recipes: everything that a run does, in one YAML file, checked before anything is read.
 
     data, mapping, target, measuring, seed          what is read, and how it is measured
-    dedup, contamination                            rows dropped before they are measured
-    filter                                          samples dropped after that
+    gate, dedup, contamination                      rows dropped before they are measured
+    gate, filter                                    samples dropped after that
     methods, combine, coverage, keep                scores, one out of several, and what is kept by it
     calibrate, rewrite, export                      what becomes of the kept samples
     evaluate                                        whether they are better to train on than others

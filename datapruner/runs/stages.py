@@ -29,7 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
-from datapruner.curation import calibration, contamination, duplicates
+from datapruner.curation import calibration, contamination, duplicates, gate
 from datapruner.curation.contamination import EvaluationSet
 from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import NothingSurvivedError, UsageError
@@ -38,12 +38,12 @@ from datapruner.progress import Progress
 from datapruner.query.sandbox import run_sql
 from datapruner.request import needs
 from datapruner.request.config import RunConfig, find
-from datapruner.request.parts import Contamination, Dedup
+from datapruner.request.parts import Contamination, Dedup, Gate
 from datapruner.runs import filters, judged
 from datapruner.runs.columns import COLUMNS, COUNTS, MEASURED
 from datapruner.runs.reasons import CALIBRATED, FILTERED
 from datapruner.runs.selection import Scored
-from datapruner.runs.tables import DROPPED, FAILED, LeftOut
+from datapruner.runs.tables import DROPPED, FAILED
 from scorers.method import Method, Selection
 from scorers.methods import registry
 from scorers.methods.topsis_columns import NAME as TOPSIS
@@ -86,7 +86,12 @@ def check(config: RunConfig, *, has_target: bool, ask: filters.Ask = run_sql) ->
 
 def reads_signals(config: RunConfig) -> bool:
     """Whether samples are to be measured: for methods, the filter, or what rewrites. Raises UsageError."""
-    return bool(config.methods) or config.filter is not None or _rewriting_asks(config) == "proxy"
+    return bool(config.methods) or judges_signals(config) or _rewriting_asks(config) == "proxy"
+
+
+def judges_signals(config: RunConfig) -> bool:
+    """Whether a stage before scoring judges samples by what was measured."""
+    return config.filter is not None or (config.gate is not None and config.gate.reads_model)
 
 
 def reads_model(config: RunConfig) -> bool:
@@ -95,6 +100,7 @@ def reads_model(config: RunConfig) -> bool:
     return (
         any(map(reads_proxy, needs.needs(config.methods, config.combine)))
         or config.calibrate is not None
+        or (config.gate is not None and config.gate.reads_model)
         or (config.filter is not None and _BY_MODEL.search(config.filter) is not None)
         or _rewriting_asks(config) == "proxy"
     )
@@ -150,20 +156,26 @@ def drop(corpus: Corpus, config: RunConfig, evaluations: Evaluations, progress: 
     for stage, judge in JUDGES.items():
         asked = getattr(config, stage)
         if asked is not None:
-            found, compared = judge(corpus, asked, evaluations, progress)
+            found, compared = judge(corpus, asked, dropped.reasons.keys(), evaluations, progress)
             _add(dropped, corpus, found, config)
             dropped.evaluations.update(compared)
     return dropped
 
 
-def _near_duplicates(
-    corpus: Corpus, asked: Dedup, _: Evaluations, progress: Progress
+def _defective(
+    corpus: Corpus, asked: Gate, _: Collection[str], __: Evaluations, progress: Progress
 ) -> tuple[Verdicts, Compared]:
-    return duplicates.find(corpus, asked, progress=progress), {}
+    return gate.find(corpus, asked, progress=progress), {}
+
+
+def _near_duplicates(
+    corpus: Corpus, asked: Dedup, gone: Collection[str], _: Evaluations, progress: Progress
+) -> tuple[Verdicts, Compared]:
+    return duplicates.find(corpus, asked, progress=progress, without=gone), {}
 
 
 def _contaminated(
-    corpus: Corpus, asked: Contamination, evaluations: Evaluations, progress: Progress
+    corpus: Corpus, asked: Contamination, _: Collection[str], evaluations: Evaluations, progress: Progress
 ) -> tuple[Verdicts, Compared]:
     progress.stage("reading evaluation sets", len(asked.against), "sets")
     sets = [
@@ -174,12 +186,14 @@ def _contaminated(
     return found, {each.name: _identity(each) for each in sets}
 
 
-JUDGES: Mapping[str, Callable[[Corpus, Any, Evaluations, Progress], tuple[Verdicts, Compared]]] = {
+_Judge = Callable[[Corpus, Any, Collection[str], Evaluations, Progress], tuple[Verdicts, Compared]]
+JUDGES: Mapping[str, _Judge] = {
+    "gate": _defective,
     "dedup": _near_duplicates,
     "contamination": _contaminated,
 }
-"""The stages before measuring, in their order: by a corpus and the stage's settings, a verdict on every row,
-and with what rows were compared."""
+"""The stages before measuring, in their order: by a corpus, the stage's settings and the samples that are
+gone already, a verdict on every row, and with what rows were compared."""
 
 
 def _add(dropped: Dropped, corpus: Corpus, found: Verdicts, config: RunConfig) -> None:
@@ -215,11 +229,33 @@ def _identity(each: EvaluationSet) -> dict[str, Any]:
     return {"rows": each.rows, "ngram": each.n, "sha256": digest.hexdigest()}
 
 
-# The filter
+# Of what was measured
 
 
-def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) -> tuple[pl.DataFrame, LeftOut]:
-    """The samples that the filter lets through, of these lines of the sample index, and the others.
+def passed(
+    corpus: Corpus, config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame, base: Measurement
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The samples that the gate lets through now that they are measured, of these lines of the sample index;
+    and the lines of `measured`, `tables.measured_columns` of the same samples, of the others, with a reason.
+
+    Raises NothingSurvivedError.
+    """
+    assert config.gate is not None, "there is no gate"
+    ends = gate.ends(base.cache, chosen["sample_id"].to_list())
+    found = gate.of_measured(corpus, chosen["row"].to_list(), measured["ppl"], ends, config.gate)
+    reason = pl.Series("reason", [found.get(row) for row in chosen["row"].to_list()], dtype=pl.String)
+    if len(found) == len(chosen):
+        raise NothingSurvivedError(
+            f"the gate leaves none of {len(found):,} samples", remedy=f"the first: {reason[0]}"
+        )
+    return chosen.filter(reason.is_null()), measured.with_columns(reason).filter(reason.is_not_null())
+
+
+def filtered(
+    config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The samples that the filter lets through, of these lines of the sample index, and the others, as in
+    `passed`.
 
     measured: `tables.measured_columns` of the same samples. Raises UsageError, NothingSurvivedError.
     """
@@ -229,8 +265,8 @@ def filtered(config: RunConfig, chosen: pl.DataFrame, measured: pl.DataFrame) ->
         raise NothingSurvivedError(
             f"the filter leaves none of {len(passes):,} samples", remedy=f"it is: {config.filter}"
         )
-    left_out = LeftOut(measured.filter(pl.Series(~passes)), f"{FILTERED}{config.filter}")
-    return chosen.filter(pl.Series(passes)), left_out
+    reason = pl.lit(f"{FILTERED}{config.filter}")
+    return chosen.filter(pl.Series(passes)), measured.filter(pl.Series(~passes)).with_columns(reason=reason)
 
 
 # Of what is kept
@@ -311,18 +347,24 @@ def dropped_by(
     corpus: Corpus,
     config: RunConfig,
     before: Dropped,
-    left_out: LeftOut | None,
+    left_out: Mapping[str, pl.DataFrame],
     selected: Scored,
     after: Mapping[str, dict[str, int]],
 ) -> dict[str, dict[str, int]]:
     """Rows that each stage up to rewriting took away, and what else there is to count of it.
 
-    `selected` are the scores before `narrowed`, and `after` what that counted. Nothing of a run that only
-    selects: its report says it all.
+    `left_out` are the lines of `passed` and `filtered` by their stages, `selected` the scores before
+    `narrowed`, and `after` what that counted. Nothing of a run that only selects: its report says it all.
     """
-    counts = dict(before.notes)
-    if left_out is not None:
-        counts["filter"] = {"dropped": _rows_of(left_out.columns["sample_id"].to_list(), corpus, config)}
+    counts = {stage: dict(notes) for stage, notes in before.notes.items()}
+    for stage, lines in left_out.items():
+        count = _rows_of(lines["sample_id"].to_list(), corpus, config)
+        if stage == "gate":
+            counts[stage]["dropped"] += count
+            of_ends = lines.filter(pl.col("reason").str.contains(gate.UNEXPECTED, literal=True)).height
+            counts[stage] |= {"gibberish": len(lines) - of_ends, "unexpected ends": of_ends}
+        else:
+            counts[stage] = {"dropped": count}
     if selected.selection is None or not (counts or after or config.rewrite):
         return counts
     return {**counts, "keep": {"dropped": int((~selected.selection.keep).sum())}, **after}

@@ -26,7 +26,7 @@ Notable choices:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,14 +108,6 @@ _FATES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Measured samples that a filter left out before selecting. columns: `measured_columns` of them."""
-
-    columns: pl.DataFrame
-    reason: str
-
-
 def needed_still(signals: Signals) -> Signals:
     """What the tables need of signals when scores and masks are made. Few tokens stay; many are read again,
     some at a time."""
@@ -187,14 +179,14 @@ def sample_scores(
     judged: pl.DataFrame,
     config: RunConfig,
     *,
-    left_out: LeftOut | None = None,
+    left_out: Sequence[pl.DataFrame] = (),
     dropped: Mapping[str, str] = {},
 ) -> pl.DataFrame:
     """One line per ingested row, in row order.
 
     judged: of each sample that came to the end of the run, what was measured and what became of it
-    (`scored_samples`, `rewritten_samples`). left_out: samples that are not among those. dropped: reasons, by
-    sample id, of samples that were never measured.
+    (`scored_samples`, `rewritten_samples`). left_out: lines of `measured_columns` with the reason of
+    each, of samples that went before. dropped: reasons, by sample id, of samples that were never measured.
     """
     frame = pl.concat([judged, _pruned(left_out, dropped)], how="diagonal_relaxed")
     failed = _by_id(errors, "failure")
@@ -234,11 +226,9 @@ def sample_scores(
     return table.with_columns(absent).select(*(n for n in COLUMNS if n not in last), *others, *last)
 
 
-def _pruned(left_out: LeftOut | None, dropped: Mapping[str, str]) -> pl.DataFrame:
+def _pruned(left_out: Sequence[pl.DataFrame], dropped: Mapping[str, str]) -> pl.DataFrame:
     """The samples that went before the selection."""
-    frames = [_by_id(dropped, "reason")]
-    if left_out is not None:
-        frames.append(left_out.columns.with_columns(reason=pl.lit(left_out.reason)))
+    frames = [_by_id(dropped, "reason"), *left_out]
     return pl.concat(frames, how="diagonal").with_columns(
         n_kept_tokens=pl.lit(0, pl.Int64), keep=pl.lit(False), status=pl.lit("pruned")
     )

@@ -25,6 +25,7 @@ Scale = Literal["linear", "log"]
 Step = Literal[
     "read",
     "exact duplicates",
+    "gate",
     "near duplicates",
     "contamination",
     "measure",
@@ -36,6 +37,7 @@ Step = Literal[
 STEPS: Mapping[Step, str] = {
     "read": "could not be read",
     "exact duplicates": "are exact copies of other rows",
+    "gate": "have obvious defects",
     "near duplicates": "are near duplicates",
     "contamination": "hold text of an evaluation set",
     "measure": "could not be measured",

@@ -96,3 +96,20 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert said.code == 2
     assert message in said.err
     assert said.err.count("\n") == 1
+
+
+def test_gate_shows_the_defects_and_each_rule_can_be_switched_off(
+    command: Callable[..., Said], tmp_path: Path
+) -> None:
+    rows = [
+        {"instruction": "Name a colour.", "output": "Blue"},
+        {"instruction": "Draw a horse.", "output": "As an AI language model, I cannot draw pictures."},
+    ]
+    path, kept = tmp_path / "talk.jsonl", tmp_path / "kept.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = command("gate", path, "--out", kept)
+    assert 'defect: a refusal and nothing else: "As an AI' in said.out
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == rows[:1]
+    document = command("gate", path, "--refusals", "false", "--json").json
+    assert document["counts"] == {"ingested": 2, "kept": 2, "dropped": 0, "rejected": 0}
+    assert document["settings"]["refusals"] is False

@@ -16,9 +16,10 @@ from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ragged
 from datapruner.curation import duplicates
-from datapruner.curation.duplicates import deduplicate, near_duplicates
+from datapruner.curation.duplicates import deduplicate, find, near_duplicates
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.progress import Silent
+from datapruner.request.parts import Dedup
 
 TOOLFORMER = Path(__file__).parents[3] / ".." / "shared/data/dedup/gpteacher_toolformer_7673.parquet"
 
@@ -108,6 +109,14 @@ def test_nothing_is_written_when_nothing_is_kept(tmp_path: Path) -> None:
     with pytest.raises(NothingSurvivedError, match="left none of 1 rows"):
         empty.export(tmp_path / "kept.jsonl")
     assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_nothing_is_a_duplicate_of_a_sample_that_is_gone(tmp_path: Path) -> None:
+    result = deduplicate(ROWS, home=tmp_path)
+    with Corpus(result.corpus) as corpus:
+        first = corpus.sample_index()["sample_id"][0]
+        table = find(corpus, Dedup(), progress=Silent(), without={first}).table
+    assert table["duplicate_of"].to_list() == [None, None, None, 0, None, None, 2, 2]
 
 
 def test_only_the_part_that_is_asked_for_is_compared(tmp_path: Path) -> None:

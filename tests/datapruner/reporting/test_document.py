@@ -139,9 +139,10 @@ def test_the_stages_of_a_recipe_are_steps_that_take_as_many_rows_as_the_run_coun
     recipe = {
         "data": str(corpus_file),
         "measuring": {"model": options["model"]},
+        "gate": {"gibberish_ppl": 2, "endings": False},
         "dedup": {"threshold": 0.5},
         "contamination": {"against": {"quiz": str(held)}},
-        "filter": "n_response_tokens < 40",
+        "filter": "n_response_tokens < 15",
         "methods": ["ppl"],
         "keep": 0.5,
     }
@@ -152,6 +153,7 @@ def test_the_stages_of_a_recipe_are_steps_that_take_as_many_rows_as_the_run_coun
     dropped = {stage: counts["dropped"] for stage, counts in made.report.stages.items()}
     copies = by_step["exact duplicates"]
     assert by_step["contamination"] == dropped["contamination"] > 0
+    assert by_step["gate"] == dropped["gate"] > 0
     assert by_step["filter"] == dropped["filter"] > 0
     assert by_step.get("near duplicates", 0) + copies == dropped["dedup"]
     assert sum(by_step.values()) == made.report.ingested - made.report.kept

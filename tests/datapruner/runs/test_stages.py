@@ -17,11 +17,13 @@ import yaml  # type: ignore[import-untyped]
 import datapruner
 from datapruner.commands import display
 from datapruner.commands.ending import stages
+from datapruner.curation import gate
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explaining.explain import explain
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import RunConfig
 from datapruner.result import Result
+from datapruner.runs import folders
 from datapruner.runs import stages as recipe_stages
 from scorers.selection.topsis import topsis
 from tests.datapruner.client.unruly import Behaviour, unruly_server
@@ -174,6 +176,9 @@ def test_what_is_dropped_before_is_never_measured(run: Run, tmp_path: Path) -> N
         ({"methods": [], "rewrite": {"method": "dap"}}, False),
         ({"methods": [], "rewrite": {"method": "random-steps"}}, False),
         ({"methods": [{"name": "judge"}, {"name": "reward"}]}, False),
+        ({"methods": [{"name": "random"}], "gate": {"gibberish": False, "endings": False}}, False),
+        ({"methods": [{"name": "random"}], "gate": {"gibberish": False}}, True),
+        ({"methods": [], "gate": {"endings": False}, "rewrite": {"method": "dap"}}, True),
         ({"methods": [{"name": "semdedup"}]}, True),
         ({"methods": [{"name": "random"}, {"name": "ppl"}]}, True),
         ({"methods": [{"name": "random"}], "filter": 'n_chars > 5 OR "PPL" < 9'}, True),
@@ -185,6 +190,41 @@ def test_what_is_dropped_before_is_never_measured(run: Run, tmp_path: Path) -> N
 def test_the_model_reads_samples_only_for_what_asks_it(asked: dict[str, Any], reads: bool) -> None:
     keep = {"keep": {"share": 1}} if len(asked["methods"]) == 1 else {}
     assert recipe_stages.reads_model(RunConfig(**asked, **keep)) is reads
+
+
+def test_the_gate_drops_what_the_model_finds_impossible_before_anything_is_scored(run: Run) -> None:
+    plain: dict[str, Any] = {"dedup": None, "contamination": None, "combine": None, "methods": ["ppl"]}
+    known = run(**plain, keep="100%").scores.filter(status="kept")
+    long = known.filter(pl.col("n_response_tokens") >= 32).sort("ppl")
+    limit = long["ppl"][len(long) // 2]
+    result = run(**plain, keep="100%", gate={"gibberish_ppl": limit, "endings": False})
+    gone = result.scores.filter(pl.col("reason").str.starts_with("defect: gibberish: its perplexity is "))
+    assert set(gone["row"]) == set(long.filter(pl.col("ppl") >= limit)["row"]) != set()
+    assert gone["status"].unique().to_list() == ["pruned"]
+    assert gone.sort("row")["ppl"].equals(known.filter(pl.col("row").is_in(gone["row"].implode()))["ppl"])
+    counts = dict.fromkeys(("refusals", "loops", "cut off", "languages", "unexpected ends"), 0)
+    assert result.report.stages["gate"] == {"dropped": len(gone), **counts, "gibberish": len(gone)}
+    assert result.report.reasons["defect: gibberish"] == len(gone)
+
+
+def test_a_gate_that_lets_nothing_through_is_an_error(run: Run, folder: Path) -> None:
+    row = {"instruction": "Count.", "output": " ".join(map(str, range(99)))}
+    (folder / "long.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    plain: dict[str, Any] = {"dedup": None, "contamination": None, "combine": None, "methods": ["ppl"]}
+    with pytest.raises(NothingSurvivedError, match="the gate leaves none of 1 samples"):
+        run(**plain, keep="100%", gate={"gibberish_ppl": 1.01}, data="long.jsonl")
+
+
+def test_how_unexpected_the_end_of_a_sample_is_is_the_nll_of_its_last_token(run: Run, folder: Path) -> None:
+    result = run(dedup=None, contamination=None, combine=None, methods=["ppl"], keep="100%")
+    scores = result.scores.filter(status="kept")
+    tokens = pl.read_parquet(folders.tokens(result.run.folder))
+    cache = SignalCache(folder / "home", ProxyKey(**result.run.lineage["proxy"]))
+    nll, counts = gate.ends(cache, scores["sample_id"].to_list())
+    for at, row in enumerate(scores["row"]):
+        own = tokens.filter(row=row)
+        assert own["is_end"][-1]
+        assert (nll[at], counts[at]) == (pytest.approx(own["nll"][-1]), len(own))
 
 
 def test_what_the_filter_leaves_out_shows_the_scores_that_it_read(whole: Result) -> None:
