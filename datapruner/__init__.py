@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from datapruner.curation.calibration import calibrate
     from datapruner.curation.contamination import decontaminate
     from datapruner.curation.duplicates import deduplicate
+    from datapruner.curation.gate import gate
     from datapruner.errors import DataprunerError
-    from datapruner.library import evaluate, prune, replay, report, rewrite, run_recipe, score
+    from datapruner.library import evaluate, prune, recommend, replay, report, rewrite, run_recipe, score
     from datapruner.result import Result
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "decontaminate",
     "deduplicate",
     "evaluate",
+    "gate",
     "prune",
+    "recommend",
     "replay",
     "report",
     "rewrite",
@@ -38,7 +41,7 @@ __all__ = [
 ]
 _MODULES = {"AsyncClient": "client", "Client": "client", "DataprunerError": "errors"}
 _MODULES |= {"calibrate": "curation.calibration", "decontaminate": "curation.contamination"}
-_MODULES |= {"deduplicate": "curation.duplicates", "Result": "result"}
+_MODULES |= {"deduplicate": "curation.duplicates", "gate": "curation.gate", "Result": "result"}
 
 
 def __dir__() -> list[str]:

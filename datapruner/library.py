@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from datapruner import validation
+from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import UsageError
 from datapruner.home import made_home
@@ -16,14 +17,16 @@ from datapruner.measuring.measure import Machine
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
-from datapruner.request.keep import Keep
+from datapruner.request.keep import Keep, parse_keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
 from datapruner.result import Result
 from datapruner.runs import evaluations, folders, judged, named, pipeline, published
+from datapruner.system.files import check_file
 from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
+    from datapruner.runs.recommend import Recommendation
     from datapruner.schemas.evaluations import Evaluation
     from datapruner.schemas.reports import RunReport
     from datapruner.teacher import Estimate, TeacherSettings
@@ -224,6 +227,52 @@ def estimate_ratings(
     if not (wanted := judged.asked(config)):
         raise UsageError(f"{config.title} asks no teacher", remedy="leave out the dry run")
     return rehearse(wanted, source, config.mapping, made_home(home), progress or Silent(), teacher)
+
+
+def recommend(
+    source: Any,
+    *,
+    target: Any = None,
+    keep_tokens: int | None = None,
+    mapping: Mapping[str, str] | None = None,
+    out: str | Path | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Recommendation:
+    """A recipe for these rows, with a comment that says why beside each choice; no model is read.
+
+    `source`, `target` and `mapping` are those of `prune`; `keep_tokens` is a budget of trained tokens. `out`:
+    a file to write it to, for `run_recipe`; rows that are in no file are given to that again. Raises
+    UsageError and InputError.
+    """
+    from datapruner.runs import corpus_facts, recommend
+
+    if keep_tokens is not None:
+        parse_keep(tokens=keep_tokens)
+    place, listener, path = made_home(home), progress or Silent(), None if out is None else Path(out)
+    if path is not None:
+        check_file(path)
+    if target is not None and name_of(target) is None:
+        raise UsageError(
+            "a recipe has to name the rows to select towards", remedy="write them to a file", field="target"
+        )
+    samples = 0
+    if target is not None:
+        with Corpus(ingest_to(target, {}, place, listener)) as aim:
+            samples = aim.counts().unique
+    with Corpus(ingest_to(source, mapping or {}, place, listener)) as corpus:
+        found = corpus_facts.facts(corpus, listener)
+    made = recommend.recommendation(
+        found,
+        data=recommend.named_beside(name_of(source), path),
+        target=recommend.named_beside(name_of(target), path),
+        target_samples=samples,
+        mapping=mapping,
+        keep_tokens=keep_tokens,
+    )
+    if path is not None:
+        made.write(path)
+    return made
 
 
 def run_recipe(

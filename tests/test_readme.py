@@ -104,6 +104,22 @@ def _(tour: Tour, step: Step) -> None:
     assert re.search(r"ruff check .*mypy.*lint-imports\n.*pytest", commands, re.DOTALL)
 
 
+@promised("datapruner recommend alpaca.json --out alpaca.yaml")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    recipe = (tour.folder / "alpaca.yaml").read_text(encoding="utf-8")
+    assert recipe.strip() in out
+    assert "# 404 rows: 364 different samples, 20 exact copies, 20 that cannot be read." in recipe
+
+
+@promised("datapruner run alpaca.yaml --plain kept.jsonl")
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for stage in ("gate", "dedup"):
+        assert re.search(rf"^  {stage}: \d+ rows? dropped", out, re.MULTILINE), out
+    assert f"{len(tour.rows('kept.jsonl')):,} rows" in out
+
+
 @promised("datapruner prune alpaca.json --method qtuning --keep 0.25 --token-keep 0.5 --out subset.parquet")
 def _(tour: Tour, step: Step) -> None:
     tour.type(step)
@@ -227,6 +243,15 @@ def _(tour: Tour, step: Step) -> None:
     assert "364 questions, 0 of them answered before" in tour.type(step).out
 
 
+@promised("datapruner gate alpaca.json --out sound.jsonl --verdicts why.csv")
+def _(tour: Tour, step: Step) -> None:
+    assert re.search(r"^ingested +404 ", tour.type(step).out, re.MULTILINE)
+    verdicts = pl.read_csv(tour.folder / "why.csv")
+    assert len(verdicts) == 404
+    assert len(tour.rows("sound.jsonl")) == verdicts.filter(status="kept").height > 350
+    assert verdicts.filter(status="dropped")["reason"].str.starts_with("defect: ").all()
+
+
 @promised("datapruner dedup alpaca.json --threshold 0.7 --out unique.jsonl")
 def _(tour: Tour, step: Step) -> None:
     out = tour.type(step).out
@@ -246,6 +271,11 @@ def _(tour: Tour, step: Step) -> None:
 def _(tour: Tour, step: Step) -> None:
     assert "KL, nats a token" in tour.type(step).out
     assert len(tour.rows("calibration.jsonl")) == 16
+
+
+@promised("datapruner recommend alpaca.json --keep-tokens 20000 --out budget.yaml")
+def _(tour: Tour, step: Step) -> None:
+    assert "keep:\n  tokens: 20000" in tour.type(step).out
 
 
 @promised("datapruner run recipe.yaml")

@@ -1,4 +1,4 @@
-"""`run`: the command that does what a recipe says."""
+"""`recommend` and `run`: the commands that write a recipe and do what one says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,47 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from datapruner.commands import display
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.commands.prune import finish
 from datapruner.errors import UsageError
+
+
+def recommend(
+    source: given.Source,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Rows of what the model is to become good at: file or Hub name."),
+    ] = None,
+    keep_tokens: Annotated[
+        int | None, typer.Option(metavar="COUNT", help="A budget of trained tokens.")
+    ] = None,
+    map_: given.Mapped = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RECIPE.yaml", help="Write the recipe; without, it is shown.")
+    ] = None,
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Look at a corpus and write a recipe for it, with a comment that says why beside each choice.
+
+    Reads no model. The recipe is run by `datapruner run`, as it is or changed.
+    """
+    from datapruner import library
+
+    mapping = given.assignments(map_, "--map")
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        made = library.recommend(
+            source, target=target, keep_tokens=keep_tokens, mapping=mapping, out=out, progress=progress
+        )
+    output.document({"recipe": made.recipe, "facts": made.facts.document(), "written": out and str(out)})
+    output.show(Text(made.recipe, end=""))
+    if out is not None:
+        output.show("", Text(f"{display.clean(str(out))}: the recipe; do it with: datapruner run {out}"))
 
 
 def run(

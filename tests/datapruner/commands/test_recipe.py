@@ -1,4 +1,4 @@
-"""`datapruner run`: a recipe from the command line."""
+"""`datapruner recommend` and `datapruner run`: recipes from the command line."""
 
 from __future__ import annotations
 
@@ -27,6 +27,21 @@ export: {{plain: named.jsonl, scores: scores.csv}}
 """
     )
     return path
+
+
+def test_a_recipe_is_written_and_shown_and_in_json_with_its_facts(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATAPRUNER_HOME", str(tmp_path / "home"))
+    path = tmp_path / "recipe.yaml"
+    assert cli.main(["recommend", str(corpus_file), "--out", str(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert text in capsys.readouterr().out
+    assert cli.main(["recommend", str(corpus_file), "--keep-tokens", "99", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["facts"]["rows"] == len(LINES)
+    assert "tokens: 99" in said["recipe"]
+    assert said["written"] is None
 
 
 def test_a_recipe_runs_and_its_files_are_written(
