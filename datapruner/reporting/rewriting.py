@@ -7,6 +7,7 @@ from datapruner.reporting.tables import Tables
 from datapruner.schemas.reports import TEXT_CHARACTERS, ReasonOfRewriting, ReportRewriting
 
 _REASONS = 20
+_FLAWS = ("dangling_references", "dangling_colons", "broken_blocks")
 
 # Of before and after on one line each, so that they are two halves of one column.
 _BOTH = """(
@@ -35,12 +36,15 @@ def rewriting(tables: Tables) -> ReportRewriting | None:
         "SELECT coalesce(sum(tokens_before), 0)::BIGINT, coalesce(sum(tokens_after), 0)::BIGINT "
         "FROM run.rewrites WHERE text IS NOT NULL"
     )
+    sums = ", ".join(f"coalesce(sum({name}), 0)::BIGINT" for name in _FLAWS)
+    flaws = tables.row(f"SELECT {sums} FROM run.rewrites")  # noqa: S608
     return ReportRewriting(
         rows=rows,
         accepted=outcomes.get("rewritten", 0) / rows,
         outcomes=outcomes,
         reasons=[ReasonOfRewriting(status=status, reason=why, rows=count) for status, why, count in reasons],
         levels=dict(levels) or None,
+        flaws={name: count for name, count in zip(_FLAWS, flaws, strict=True) if count},
         tokens_before=before,
         tokens_after=after,
         tokens=distribution(tables, _TOKENS),

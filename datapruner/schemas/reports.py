@@ -331,7 +331,8 @@ class ReportRewriting(_Part):
 
     `outcomes`: rows by status (rewritten, original, dropped, error); `accepted` is the share rewritten.
     `levels`: rows by difficulty, where a teacher judged it. `tokens`: the reasoning's before and after, of
-    the rows in which there is some.
+    the rows in which there is some. `flaws`: of what was rewritten, by kind, those that there are: references
+    and colons to what is gone, and marks that lost their counterpart.
     """
 
     rows: int
@@ -339,6 +340,7 @@ class ReportRewriting(_Part):
     outcomes: dict[str, int]
     reasons: list[ReasonOfRewriting]
     levels: dict[str, int] | None = Field(None, exclude_if=is_none)
+    flaws: dict[str, int]
     tokens_before: int
     tokens_after: int
     tokens: Distribution | None = Field(None, exclude_if=is_none)

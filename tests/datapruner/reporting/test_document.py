@@ -364,9 +364,11 @@ def test_evaluations_of_the_run_are_in_its_report(prune: Prune) -> None:
 def test_reasoning_is_told_by_outcome_with_its_tokens_before_and_after(
     home: Path, options: dict[str, Any]
 ) -> None:
-    steps = "\n\n".join(("Let me see.", "Two rivers: the Rhine, the Nile.", "Or 42?", "So the sky is blue."))
+    turned = ["As above, it is seen.", "As above, two rivers: the Rhine, the Nile.", "As above, 42?"]
+    steps = "\n\n".join(turned)
     given = [
         {"question": "Why?", "answer": f"<think>\n{steps}\n</think>\nBlue."},
+        {"question": "Why?", "answer": "<think>\n" + "\n\n".join(reversed(turned)) + "\n</think>\nBlue."},
         {"question": "Why not?", "answer": "Green."},
         {"question": "One?", "answer": "<think>A single step.</think>Yes."},
     ]
@@ -378,6 +380,11 @@ def test_reasoning_is_told_by_outcome_with_its_tokens_before_and_after(
     assert sum(each.rows for each in told.reasons) == told.rows == len(lines)
     for name in ("tokens_before", "tokens_after"):
         assert getattr(told, name) == sum(line[name] or 0 for line in lines)
+    hanging = Counter[str]()
+    for name in ("dangling_references", "dangling_colons", "broken_blocks"):
+        hanging[name] += sum(line[name] or 0 for line in lines)
+    assert told.flaws == +hanging
+    assert told.flaws
     assert told.tokens is not None
     before, after = (
         [line[name] for line in lines if line[name] is not None] for name in ("tokens_before", "tokens_after")
