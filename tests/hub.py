@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+from huggingface_hub import DatasetCard
+
 TOKEN = "hf_ofthetests"
 
 
@@ -33,6 +35,11 @@ class Hub:
             assert hashlib.sha256(body).hexdigest() == found[1]
             self.objects[found[1]] = body
             return 200, {}
+        if path == "/api/validate-yaml":
+            wanted = json.loads(body)
+            assert wanted["repoType"] == "dataset"
+            DatasetCard(wanted["content"])
+            return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             return self._created(json.loads(body))
         if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):

@@ -18,10 +18,10 @@ from datapruner.errors import UsageError
 from datapruner.rows.formats import TrainerFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from datapruner.outputs.carrying import CarriedCounts
-    from datapruner.result import TrainerExport
+    from datapruner.result import Result, TrainerExport
     from datapruner.schemas.exports import ExportAnswer
 
 _REASONS = 5
@@ -75,6 +75,13 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="With --push: everybody may read it. Default: private.")
     ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Of a file, write its dataset card too, into a folder beside it.")
+    ] = False,
+    license: Annotated[  # noqa: A002 (the option is called so)
+        str | None,
+        typer.Option(metavar="ID", help="What the card says. Default: that of the source, if it is known."),
+    ] = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
@@ -82,13 +89,15 @@ def export(
 
     It prints the longest row and the configuration to train with. A row that is cut is trained on as far as
     it goes; a row in which no token to train on is left is not written, and counted. With --tokenizer the
-    rows are rendered with that model's chat template, and the masks carried over to its tokens. --push takes
-    the token of HF_TOKEN or of `hf auth login`.
+    rows are rendered with that model's chat template, and the masks carried over to its tokens. A folder has
+    its dataset card in it: README.md with plots and the verdict, and croissant.json. --push takes the token
+    of HF_TOKEN or of `hf auth login`.
     """
     from datapruner.home import home_folder
     from datapruner.outputs import hub
     from datapruner.outputs.trainers import registry
     from datapruner.outputs.trainers.trainer import AsFolder
+    from datapruner.reporting.card import check_license
     from datapruner.result import Result
     from datapruner.runs import evaluations, named
 
@@ -104,6 +113,8 @@ def export(
         raise UsageError("--public is of what is pushed", remedy="give --push as well")
     if push is not None:
         hub.check(push)
+    if license is not None:
+        check_license(license)
     home = home_folder()
     result = Result(named.find(target, home), home)
     if require_verdict is not None:
@@ -115,7 +126,8 @@ def export(
         rows = result.export(out, plain=plain, shard_rows=shard_rows)
         if plain:
             output.show(*ending.lost_masks(result))
-        pushed = _pushed(out, push, hub.DATA, public, result.run.run_id)
+        form = "the rows as they came" if plain else "all columns, with masks of tokens"
+        pushed = _carded(result, out, rows, form, hub.DATA, push, public=public, card=card, license=license)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
         return
@@ -131,7 +143,8 @@ def export(
             progress=progress,
         )
     folder = trainer if isinstance(registry.find(trainer), AsFolder) else hub.DATA
-    pushed = _pushed(out, push, folder, public, result.run.run_id)
+    count, form = written.counts.written, f"rows for {trainer}"
+    pushed = _carded(result, out, count, form, folder, push, public=public, card=card, license=license)
     output.document(
         {
             "run": result.run.run_id,
@@ -147,13 +160,46 @@ def export(
     output.show(*_sections(trainer, out, written), *pushed.values())
 
 
-def _pushed(path: Path, repo: str | None, folder: str, public: bool, run: str) -> dict[str, str]:
-    """Put what was written on the Hub, if it is to go there: its address there, as `pushed`."""
+def _carded(
+    result: Result,
+    out: Path,
+    rows: int,
+    form: str,
+    folder: str,
+    repo: str | None,
+    *,
+    public: bool,
+    card: bool,
+    license: str | None,  # noqa: A002
+) -> dict[str, str]:
+    """Write the card where one is due, and put everything on the Hub, if it is to go there: where they are,
+    as `card` and `pushed`."""
+    from datapruner import library
     from datapruner.outputs import hub
+    from datapruner.reporting import card as cards
+    from datapruner.reporting.croissant import Described
+    from datapruner.runs import folders
 
-    if repo is None:
-        return {}
-    return {"pushed": hub.push(path, repo, folder, public=public, message=f"The subset of run {run}")}
+    done: dict[str, str] = {}
+    if not (card or repo is not None or out.is_dir()):
+        return done
+    document = folders.read_document(folders.beside(out))
+    report, files = library.report(result), hub.names(out, folder)
+
+    def made(found: Mapping[str, Path], url: str | None) -> dict[str, bytes]:
+        described = {name: Described(path) for name, path in found.items()}
+        return cards.made(cards.Exported(report, document, described, rows, form, license, url))
+
+    if out.is_dir():
+        cards.write(out, made(cards.contents(out, ""), None))
+        done["card"] = str(out / cards.README)
+    elif card:
+        cards.write(cards.beside(out), made({f"../{out.name}": out}, None))
+        done["card"] = str(cards.beside(out) / cards.README)
+    if repo is not None:
+        about, message = made(files, hub.address(repo)), f"The subset of run {result.run.run_id}"
+        done["pushed"] = hub.push(out, repo, folder, files, about, public=public, message=message)
+    return done
 
 
 def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableType]:

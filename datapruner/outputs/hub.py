@@ -2,18 +2,22 @@
 
 Notable choices:
 - a repository is made private, and one that everybody can read is refused unless that is asked for;
-- all files come in one commit, which takes away those of an earlier subset, so that no two are mixed.
+- all files come in one commit, which takes away those of an earlier subset, so that no two are mixed;
+- a README.md that came of no push, with no run file beside it, is the user's own: then no card is put there.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from datapruner.errors import UsageError
 
 DATA = "data"
 """The folder of a repository in which `datasets` looks for rows."""
+RUN = "subset.run.json"
+"""The run file among those of a card."""
 
 
 def check(repo: str) -> None:
@@ -32,31 +36,54 @@ def check(repo: str) -> None:
         raise UsageError("there is no token for the Hub", remedy="hf auth login, or set HF_TOKEN")
 
 
-def push(path: Path, repo: str, folder: str, *, public: bool, message: str) -> str:
-    """Put a file, or what is in a folder, into `folder` of a dataset repository, which is made if need be.
+def address(repo: str) -> str:
+    """Where a dataset repository is."""
+    from huggingface_hub import constants
 
-    Files that were in `folder` go. Returns the address of the repository. Raises UsageError when the Hub
-    refuses or cannot be reached; then nothing in the repository has changed.
+    return f"{constants.ENDPOINT}/datasets/{repo}"
+
+
+def names(path: Path, folder: str) -> dict[str, Path]:
+    """What a file, or the files in a folder, are called in `folder` of a repository."""
+    if path.is_file():
+        return {f"{folder}/train-00000-of-00001{path.suffix}": path}
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    return {f"{folder}/{each.relative_to(path).as_posix()}": each for each in files}
+
+
+def push(
+    path: Path,
+    repo: str,
+    folder: str,
+    files: Mapping[str, Path],
+    card: Mapping[str, bytes],
+    *,
+    public: bool,
+    message: str,
+) -> str:
+    """Put files, by `names` of `path`, into a dataset repository, which is made if need be, and its card
+    beside `folder`.
+
+    Other files that were in `folder` go. Returns the address of the repository. Raises UsageError when the
+    Hub refuses or cannot be reached; then nothing in the repository has changed.
     """
     check(repo)
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     api = HfApi()
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    single = f"train-00000-of-00001{path.suffix}"
-    names = {
-        f"{folder}/{single if each == path else each.relative_to(path).as_posix()}": each for each in files
-    }
     try:
         made = api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
         if not public and not api.dataset_info(repo).private:
             raise UsageError(f"{made} can be read by everybody", remedy="give --public as well")
         before = api.list_repo_files(repo, repo_type="dataset")
-        gone = [name for name in before if name.startswith(f"{folder}/") and name not in names]
+        gone = [name for name in before if name.startswith(f"{folder}/") and name not in files]
+        if "README.md" in before and RUN not in before:
+            card = {}
         changes: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationDelete(name) for name in gone),
-            *(CommitOperationAdd(name, str(file)) for name, file in names.items()),
+            *(CommitOperationAdd(name, str(file)) for name, file in files.items()),
+            *(CommitOperationAdd(name, content) for name, content in card.items()),
         ]
         with disable_progress_bars():  # which would be in what scripts read
             api.create_commit(repo, changes, commit_message=message, repo_type="dataset")
@@ -65,7 +92,7 @@ def push(path: Path, repo: str, folder: str, *, public: bool, message: str) -> s
     except Exception as error:  # of many families: of the protocol, of the transfer, of files
         reasons = [error, *([error.__cause__] if error.__cause__ is not None else [])]
         said = ": ".join(" ".join(str(reason).split()).rstrip(".") for reason in reasons)
-        place = folder if path.is_dir() else f"{folder}/{single}"
+        place = folder if path.is_dir() else next(iter(files))
         again = f"hf upload {repo} {shlex.quote(str(path))} {place} --repo-type dataset"
         raise UsageError(
             f"it was not pushed to {repo}: {said}",

@@ -43,7 +43,7 @@ __all__ = ["BadFile", "Batch", "Dataset", "Files", "Record", "Source", "open_sou
 DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".arrow", ".feather"}
 PACKED_SUFFIXES = {".gz", ".zst", ".zstd"}
 #: JSON files that describe a dataset and hold none of its rows.
-_METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+_METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 OnRead = Callable[[int], None]
@@ -122,7 +122,7 @@ def _open_folder(folder: Path, needed: Collection[str]) -> list[Source]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if _suffix(path) and path.is_file() and path.name not in _METADATA and not _hidden(path, folder)
+        if _suffix(path) and path.is_file() and not _describes(path) and not _hidden(path, folder)
     ]
     if not files:
         wanted = ", ".join(sorted(DATA_SUFFIXES))
@@ -146,6 +146,11 @@ def _open_files(
             fault = Rejection(code, None, reason, error.remedy or "repair or remove the file")
             sources.append(BadFile(name, path, fault))
     return sources
+
+
+def _describes(path: Path) -> bool:
+    """Whether a file is about rows and has none, such as the run file beside an export."""
+    return path.name in _METADATA or path.name.endswith(".run.json")
 
 
 def _hidden(path: Path, folder: Path) -> bool:

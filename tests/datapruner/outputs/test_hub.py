@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 
 from datapruner.errors import UsageError
 from datapruner.outputs import hub as pushing
@@ -32,6 +34,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
+def is_card(name: str) -> bool:
+    return name in ("README.md", "croissant.json", "subset.run.json") or name.startswith("plots/")
+
+
+def rows_of(hub: Hub) -> dict[str, bytes]:
+    """What was pushed but for the card, which has to be there."""
+    files = hub.files["me/rows"]
+    assert {"README.md", "croissant.json", "subset.run.json", "plots/rows.svg"} <= files.keys()
+    return {name: content for name, content in files.items() if not is_card(name)}
+
+
 def test_a_subset_is_pushed_to_a_private_dataset_and_the_next_one_replaces_it(
     hub: Hub, command: Command, first_run: Result, home: Path, tmp_path: Path
 ) -> None:
@@ -41,13 +54,18 @@ def test_a_subset_is_pushed_to_a_private_dataset_and_the_next_one_replaces_it(
     assert shards.json["pushed"] == f"{hub.url}/datasets/me/rows"
     assert hub.private == {"me/rows": True}
     assert hub.commits == [f"The subset of run {first_run.run.run_id}"]
-    local = {f"data/{path.name}": path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    local = {f"data/{path.name}": path.read_bytes() for path in (tmp_path / "shards").glob("*.parquet")}
     assert len(local) > 1
-    assert hub.files["me/rows"] == local | {".gitattributes": b""}
+    assert rows_of(hub) == local | {".gitattributes": b""}
+    assert DatasetCard(hub.files["me/rows"]["README.md"].decode()).data.to_dict()["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": sorted(local)}]}
+    ]
+    files = json.loads(hub.files["me/rows"]["croissant.json"])["distribution"]
+    assert {each["contentUrl"] for each in files if "contentUrl" in each} == local.keys()
     out = tmp_path / "one.parquet"
     said = command(*export, "--out", out, home=home)
     assert said.out.endswith(f"{hub.url}/datasets/me/rows\n")
-    assert hub.files["me/rows"] == {
+    assert rows_of(hub) == {
         ".gitattributes": b"",
         "data/train-00000-of-00001.parquet": out.read_bytes(),
     }
@@ -63,10 +81,22 @@ def test_a_trainers_folder_and_lines_of_text_are_pushed_as_they_are(
     folder = {
         f"ms-swift/{path.relative_to(tmp_path / 'swift')}": path.read_bytes()
         for path in (tmp_path / "swift").rglob("*")
-        if path.is_file()
+        if path.is_file() and not is_card(path.relative_to(tmp_path / "swift").as_posix())
     }
     lines = {"data/train-00000-of-00001.jsonl": (tmp_path / "all.jsonl").read_bytes()}
-    assert hub.files["me/rows"] == folder | lines | {".gitattributes": b""}
+    assert rows_of(hub) == folder | lines | {".gitattributes": b""}
+
+
+def test_a_readme_of_the_users_own_stays(
+    hub: Hub, command: Command, first_run: Result, home: Path, tmp_path: Path
+) -> None:
+    hub.files["me/rows"], hub.private["me/rows"] = {"README.md": b"# Mine\n"}, True
+    out = tmp_path / "rows.parquet"
+    assert command("export", first_run.run.run_id, "--out", out, "--push", "me/rows", home=home).code == 0
+    assert hub.files["me/rows"] == {
+        "README.md": b"# Mine\n",
+        "data/train-00000-of-00001.parquet": out.read_bytes(),
+    }
 
 
 def test_what_everybody_can_read_is_only_pushed_to_when_that_is_meant(
