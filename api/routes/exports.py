@@ -14,7 +14,7 @@ from api.job_answers import started
 from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
-from datapruner.schemas.exports import MEDIA_TYPES, TAR, ExportAnswer, NewExport
+from datapruner.schemas.exports import LICENSE, MEDIA_TYPES, TAR, ExportAnswer, NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import exports, submission
 
@@ -82,3 +82,23 @@ def download_export(request: Request, service: ServiceDep, caller: Reader, expor
     """The file itself, or ranges of it."""
     file = exports.file(service, caller, export)
     return download(request, file, f"{file.dataset}-{export}{file.suffix}")
+
+
+@router.get(
+    "/{export}/card",
+    operation_id="get_card",
+    response_class=Response,
+    responses={200: {"description": "A tar archive of its folder", "content": {TAR: _BYTES}}},
+)
+def get_card(
+    service: ServiceDep,
+    caller: Reader,
+    export: str,
+    license: Annotated[  # noqa: A002 (the parameter is called so)
+        str | None, Query(pattern=LICENSE, description="what it says; default: that of the source, if known")
+    ] = None,
+) -> Response:
+    """Its dataset card with plots and the verdict, and croissant.json, to be unpacked beside the file."""
+    name, archive = exports.card(service, caller, export, license)
+    about = {"Content-Disposition": f'attachment; filename="{name}.tar"'}
+    return Response(archive, media_type=TAR, headers=about)

@@ -72,6 +72,7 @@ class Exports(Resource[Kind]):
     start_create = ask(operations.create_export)
     list = walk(operations.list_exports)
     get = ask(operations.get_export)
+    card = ask(operations.get_card)
     delete = ask(operations.delete_export)
     download = Call(streams.download)
     read = Call(streams.read)

@@ -22,7 +22,7 @@ from datapruner.client._options import (
     ScheduleOptions,
     TokenOptions,
 )
-from datapruner.client._request import Request, at, body, checked, encoded, nothing, reading, text
+from datapruner.client._request import Request, at, binary, body, checked, encoded, nothing, reading, text
 from datapruner.errors import UsageError
 from datapruner.rows.formats import AnyExportFormat, TooLong
 from datapruner.schemas import (
@@ -238,6 +238,11 @@ def list_exports(*, run: str | None = None) -> Request[Page[exports.ExportAnswer
 def get_export(export: str) -> Request[exports.ExportAnswer]:
     """An export."""
     return Request("GET", at("/exports/{export}", export=export), reading(exports.ExportAnswer))
+
+
+def get_card(export: str, *, license: str | None = None) -> Request[bytes]:  # noqa: A002
+    """The dataset card of an export: a tar archive of a folder, to be unpacked beside the file."""
+    return Request("GET", at("/exports/{export}/card", export=export), binary).asking(license=license)
 
 
 def delete_export(export: str) -> Request[datasets.Deleted]:

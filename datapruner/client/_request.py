@@ -64,6 +64,11 @@ def text(response: httpx.Response) -> str:
     return response.text
 
 
+def binary(response: httpx.Response) -> bytes:
+    """Read bytes."""
+    return response.content
+
+
 def nothing(response: httpx.Response) -> None:
     """Read nothing: the body is for whoever opened the answer."""
 

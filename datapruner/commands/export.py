@@ -97,7 +97,7 @@ def export(
     from datapruner.outputs import hub
     from datapruner.outputs.trainers import registry
     from datapruner.outputs.trainers.trainer import AsFolder
-    from datapruner.reporting.card import check_license
+    from datapruner.reporting import card as cards
     from datapruner.result import Result
     from datapruner.runs import evaluations, named
 
@@ -114,7 +114,7 @@ def export(
     if push is not None:
         hub.check(push)
     if license is not None:
-        check_license(license)
+        cards.check_license(license)
     home = home_folder()
     result = Result(named.find(target, home), home)
     if require_verdict is not None:
@@ -126,7 +126,7 @@ def export(
         rows = result.export(out, plain=plain, shard_rows=shard_rows)
         if plain:
             output.show(*ending.lost_masks(result))
-        form = "the rows as they came" if plain else "all columns, with masks of tokens"
+        form = cards.form(None, plain=plain)
         pushed = _carded(result, out, rows, form, hub.DATA, push, public=public, card=card, license=license)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
@@ -143,7 +143,7 @@ def export(
             progress=progress,
         )
     folder = trainer if isinstance(registry.find(trainer), AsFolder) else hub.DATA
-    count, form = written.counts.written, f"rows for {trainer}"
+    count, form = written.counts.written, cards.form(trainer, plain=False)
     pushed = _carded(result, out, count, form, folder, push, public=public, card=card, license=license)
     output.document(
         {

@@ -24,6 +24,7 @@ from datapruner.outputs.hub import RUN
 from datapruner.reporting import charts, croissant, markdown
 from datapruner.reporting.croissant import Described
 from datapruner.request.config import RunConfig, find
+from datapruner.schemas.exports import LICENSE
 from datapruner.schemas.reports import STEPS, Distribution, RunReport
 from datapruner.shown import number, plain, share
 from datapruner.system.files import publishing
@@ -32,7 +33,7 @@ README = "README.md"
 _FILES = Path(__file__).with_name("page_files")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+_LICENSE = re.compile(LICENSE)
 _LENGTHS = ("n_response_tokens", "n_chars")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 _LARGEST = "n>1B"
@@ -62,6 +63,13 @@ def check_license(given: str) -> None:
         raise UsageError(
             f"{given!r} is no identifier of a licence", remedy="as in apache-2.0 or cc-by-4.0; or other"
         )
+
+
+def form(trainer: str | None, *, plain: bool) -> str:
+    """What the rows of an export are, in words."""
+    if trainer is not None:
+        return f"rows for {trainer}"
+    return "the rows as they came" if plain else "all columns, with masks of tokens"
 
 
 def beside(path: Path) -> Path:

@@ -17,6 +17,8 @@ MEDIA_TYPES: dict[ExportFormat, str] = {name: exported(name).media_type for name
 
 
 TAR = "application/x-tar"
+LICENSE = r"^[a-z0-9][a-z0-9.+-]{0,63}$"
+"""Of identifiers of licences, as the Hub has them."""
 
 
 class NewExport(Request):
@@ -76,3 +78,4 @@ class ExportAnswer(Answer):
     created_at: Moment
     published_at: Moment | None
     download: str | None
+    card: str | None = Field(description="its dataset card, as a tar archive made when it is asked for")

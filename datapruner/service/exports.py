@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from datapruner.catalog import exports, runs
 from datapruner.catalog.models import Dataset
-from datapruner.outputs.trainers.registry import file_of
+from datapruner.outputs.trainers.registry import TRAINERS, file_of
+from datapruner.rows.formats import is_plain
+from datapruner.runs import folders
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.exports import ExportAnswer
 from datapruner.service import retention
+from datapruner.service import runs as service_runs
 from datapruner.service.instance import Service
 from datapruner.service.tokens import Caller
 
@@ -78,10 +83,47 @@ def file(service: Service, caller: Caller, export: str) -> ExportFile:
     )
 
 
+def card(service: Service, caller: Caller, export: str, license: str | None) -> tuple[str, bytes]:  # noqa: A002
+    """The card of an export (`datapruner.reporting.card`), as it is now: the name of its folder, and a tar
+    archive of that, to be unpacked beside the file.
+
+    Raises NotFoundError, ConflictError when the export is not published, BusyError, StorageError.
+    """
+    from datapruner.reporting import card as cards  # with libraries that few requests need
+    from datapruner.reporting.croissant import Described
+
+    found = file(service, caller, export)
+    with service.db.read() as session:
+        row = exports.find_published(session, caller.project_id, export)
+        key = runs.find_published(session, caller.project_id, row.run_id).key
+    assert row.rows is not None, row.id
+    document = folders.read_document(service.storage.local(f"{key}/{folders.DOCUMENT}"))
+    name = f"{found.dataset}-{export}"
+    trainer, plain = (row.format, False) if row.format in TRAINERS else (None, is_plain(row.format))
+    made = cards.made(
+        cards.Exported(
+            report=service_runs.full_report(service, caller, row.run_id),
+            document=document,
+            files={f"../{name}{found.suffix}": Described(found.path, found.sha256)},
+            rows=row.rows,
+            form=cards.form(trainer, plain=plain),
+            license=license,
+        )
+    )
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for each, content in made.items():
+            about = tarfile.TarInfo(f"{name}.card/{each}")
+            about.size, about.mtime = len(content), int(found.modified.replace(tzinfo=UTC).timestamp())
+            archive.addfile(about, io.BytesIO(content))
+    return f"{name}.card", packed.getvalue()
+
+
 def _answer(shown: exports.Shown) -> ExportAnswer:
     export = shown.export
     published = export.published_at is not None
     return ExportAnswer.model_validate(
         {name: getattr(export, name) for name in ExportAnswer.model_fields if hasattr(export, name)}
         | {"state": shown.state, "download": f"/v1/exports/{export.id}/file" if published else None}
+        | {"card": f"/v1/exports/{export.id}/card" if published else None}
     )

@@ -7,6 +7,7 @@ import email
 import email.policy
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlcroissant
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard
 
 from datapruner.result import Result
 from tests.served import WAIT, Server
@@ -321,3 +324,27 @@ def test_reading_needs_the_scope_to_read_and_changing_the_one_to_write(
     with server.as_token(server.new_token("write", "sql", project="exports")) as writer:
         assert writer.get(lines["download"]).status_code == 403
     assert httpx.get(f"{server.url}{lines['download']}", trust_env=False).status_code == 401
+
+
+# mlcroissant still calls what its own libraries have deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_card_of_an_export_describes_the_file_that_is_downloaded(
+    server: Server, run: str, tmp_path: Path
+) -> None:
+    made = export(server, run, "parquet")
+    name = f"motley-{made['id']}"
+    (tmp_path / f"{name}.parquet").write_bytes(server.client.get(made["download"]).content)
+    answer = server.client.get(made["card"], params={"license": "cc0-1.0"})
+    assert answer.headers["content-type"] == "application/x-tar"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}.card.tar"'
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / f"{name}.card"
+    assert DatasetCard.load(folder / "README.md").data.license == "cc0-1.0"
+    read = mlcroissant.Dataset(str(folder / "croissant.json"))
+    found = [record["rows/sample_id"].decode() for record in read.records("rows")]
+    assert found == pq.read_table(tmp_path / f"{name}.parquet")["sample_id"].to_pylist()
+    [file] = json.loads((folder / "croissant.json").read_text())["distribution"]
+    assert (file["sha256"], file["contentSize"]) == (made["sha256"], f"{made['bytes']} B")
+    assert (folder / "subset.run.json").is_file()
+    assert server.client.get(made["card"], params={"license": "My own"}).status_code == 422

@@ -48,6 +48,7 @@ EXPORT = {
     "created_at": "2026-01-02T03:04:05Z",
     "published_at": "2026-01-02T03:04:06Z",
     "download": "/v1/exports/exp_1/file",
+    "card": "/v1/exports/exp_1/card",
 }
 DIGEST = f"sha-256=:{base64.b64encode(bytes.fromhex(SHA256)).decode()}:"
 ABOUT = {"ETag": f'"{SHA256}"', "Repr_Digest": DIGEST}
