@@ -126,7 +126,7 @@ def export(
         rows = result.export(out, plain=plain, shard_rows=shard_rows)
         if plain:
             output.show(*ending.lost_masks(result))
-        form = cards.form(None, plain=plain)
+        form = cards.form(None, plain=plain, rewritten=result.run.config.rewrite is not None)
         pushed = _carded(result, out, rows, form, hub.DATA, push, public=public, card=card, license=license)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
@@ -143,7 +143,7 @@ def export(
             progress=progress,
         )
     folder = trainer if isinstance(registry.find(trainer), AsFolder) else hub.DATA
-    count, form = written.counts.written, cards.form(trainer, plain=False)
+    count, form = written.counts.written, cards.form(trainer, plain=False, rewritten=False)
     pushed = _carded(result, out, count, form, folder, push, public=public, card=card, license=license)
     output.document(
         {

@@ -24,6 +24,7 @@ from datapruner.outputs.hub import RUN
 from datapruner.reporting import charts, croissant, markdown
 from datapruner.reporting.croissant import Described
 from datapruner.request.config import RunConfig, find
+from datapruner.rewriting.methods import METHODS
 from datapruner.schemas.exports import LICENSE
 from datapruner.schemas.reports import STEPS, Distribution, RunReport
 from datapruner.shown import number, plain, share
@@ -65,10 +66,12 @@ def check_license(given: str) -> None:
         )
 
 
-def form(trainer: str | None, *, plain: bool) -> str:
+def form(trainer: str | None, *, plain: bool, rewritten: bool) -> str:
     """What the rows of an export are, in words."""
     if trainer is not None:
         return f"rows for {trainer}"
+    if rewritten:
+        return "the conversations with their reasoning rewritten"
     return "the rows as they came" if plain else "all columns, with masks of tokens"
 
 
@@ -217,10 +220,21 @@ def _plots(report: RunReport) -> dict[str, Distribution]:
 
 
 def _methods(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """What decided, in order: the methods, how their scores were combined and covered, what rewrote."""
     for choice in config.methods:
         method = find(choice.name)
-        paper = _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<0>)", method.paper)
-        yield {"title": f"{method.name}: {method.title}", "paper": paper, "options": choice.options.items()}
+        yield _told(f"{method.name}: {method.title}", method.paper, choice.options)
+    for stage in ("combine", "coverage"):
+        if (settings := config.model_dump(mode="json").get(stage)) is not None:
+            yield _told(stage, None, settings)
+    if config.rewrite is not None:
+        rewriting = METHODS[config.rewrite.method]
+        yield _told(f"{rewriting.name}: {rewriting.title}", rewriting.paper, config.rewrite.options)
+
+
+def _told(title: str, paper: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    linked = None if paper is None else _ARXIV.sub(r"[\g<0>](https://arxiv.org/abs/\g<0>)", paper)
+    return {"title": title, "paper": linked, "options": options.items()}
 
 
 def _kept(config: RunConfig) -> str:

@@ -8,7 +8,7 @@ from datapruner.shown import plain
 
 # Punctuation that Markdown reads, a hyphen where it could begin a list or a line, the dot that makes a link.
 _MARKUP = re.compile(r"[!#$&()*+<=>@\[\\\]^_`{|}~]|:(?! |$)|(?<![^ ])-|(?<=www)\.", re.IGNORECASE)
-_NUMBERED = re.compile(r"^(\d+)\.")
+_NUMBERED = re.compile(r"^(\d+)\.(?= |$)")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
 _TICKS = re.compile("`+")
 _LONGEST = 400

@@ -106,7 +106,7 @@ def card(service: Service, caller: Caller, export: str, license: str | None) -> 
             document=document,
             files={f"../{name}{found.suffix}": Described(found.path, found.sha256)},
             rows=row.rows,
-            form=cards.form(trainer, plain=plain),
+            form=cards.form(trainer, plain=plain, rewritten="rewrite" in document["config"]),
             license=license,
         )
     )

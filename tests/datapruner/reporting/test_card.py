@@ -194,7 +194,7 @@ def test_columns_of_any_type_are_described_or_said_to_be_left_out(tmp_path: Path
 @pytest.mark.parametrize(
     ("said", "written"),
     [
-        ("12.5 % of ppl_low: a-b", r"12\.5 % of ppl\_low: a-b"),
+        ("12.5 % of ppl_low: a-b", r"12.5 % of ppl\_low: a-b"),
         ("- a\n# b", r"\- a \# b"),
         ("---", r"\---"),
         ("1. http://x.example and www.x.example", r"1\. http\://x.example and www\.x.example"),
@@ -210,3 +210,25 @@ def test_a_licence_is_an_identifier() -> None:
     card.check_license("apache-2.0")
     with pytest.raises(UsageError, match=r"as in apache-2\.0"):
         card.check_license("a: b")
+
+
+def test_a_run_that_rewrote_says_by_what(
+    command: Command, home: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    think = "<think>\nFirst {0}.\n\nThen {0} again. So it is {0}.\n</think>\n{0}"
+    rows = [{"prompt": f"What is {n}?", "response": think.format(n)} for n in range(4)]
+    made = datapruner.rewrite(rows, "asap", max_token_ratio=0.5, home=home, **options)
+    out = tmp_path / "rewritten.parquet"
+    assert command("export", made.run.run_id, "--out", out, "--card", home=home).code == 0
+    folder = tmp_path / "rewritten.card"
+    text = (folder / "README.md").read_text()
+    assert "of their first token (arXiv [2508.05988](https://arxiv.org/abs/2508.05988))" in text
+    assert r"  - max\_token\_ratio: 0.5" in text
+    assert "The files have 4 rows: the conversations with their reasoning rewritten." in text
+    assert "datapruner replay subset.run.json SOURCE" in text
+    turns = [
+        [turn["rows/messages/content"] for turn in record["messages"]]
+        for record in records(folder / "croissant.json")
+    ]
+    expected = pq.read_table(out)["messages"].to_pylist()
+    assert turns == [[turn["content"].encode() for turn in row] for row in expected]
