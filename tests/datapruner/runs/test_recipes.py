@@ -168,7 +168,14 @@ def test_one_method_needs_no_list_and_either_spelling_does(folder: Path, spellin
 def test_a_preset_brings_its_options_and_share(folder: Path) -> None:
     config = read(folder, "methods:\n  - {name: qtuning, preset: paper-25x50}\n").config
     assert config.keep == Keep(share=0.25)
-    assert config.methods[0].options == {"token_keep": 0.5}
+    assert config.methods[0].options == {
+        "token_keep": 0.5,
+        "scope": "batch",
+        "batch_size": 8,
+        "shuffle": True,
+        "budget": "plane",
+        "protect_end": False,
+    }
 
 
 METHODS = "methods: [ppl]\nkeep: 0.5\n"
