@@ -6,6 +6,15 @@ through the API, with the cookie and the page's word (`api.dependencies`).
 
 from __future__ import annotations
 
-from api.pages import assets, home, runs, signing
+from api.pages import assets, comparing, datasets, home, rows, runs, signing
 
-ROUTERS = (signing.router, home.router, runs.router, runs.data, assets.router)
+ROUTERS = (
+    signing.router,
+    home.router,
+    datasets.router,
+    runs.router,
+    runs.data,
+    rows.router,
+    comparing.router,
+    assets.router,
+)

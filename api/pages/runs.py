@@ -11,19 +11,35 @@ from api.dependencies import ServiceDep
 from api.pages.rendering import page, part
 from api.pages.visits import PageRoute, Visitor
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
-from datapruner.service import jobs, run_pages, runs
+from datapruner.schemas.trying import Tried, Try
+from datapruner.service import jobs, run_pages, runs, trying
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 data = APIRouter(include_in_schema=False)
 """What scripts ask for; its errors are documents."""
 
 
+_OTHERS = 20
+"""Runs that one is offered to be compared with."""
+
+
 @router.get("/runs/{run}", operation_id="page_run")
 def page_run(request: Request, service: ServiceDep, visitor: Visitor, run: str) -> HTMLResponse:
     """A run: at once what the catalog knows of it; what takes longer is fetched by the page."""
     found = runs.show(service, visitor.caller, run)
+    newest = runs.listing(service, visitor.caller, limit=_OTHERS)
     job = None if found.published_at else jobs.show(service, visitor.caller, found.job_id)
-    return page(request, "run.html", visitor, run=found, job=job)
+    return page(
+        request,
+        "run.html",
+        visitor,
+        run=found,
+        job=job,
+        others=[each for each in newest if each.published_at and each.id != run],
+        triable=trying.offered(found),
+        again=trying.settings_of(found),
+        token_keep=trying.token_keep(found),
+    )
 
 
 @router.get("/runs/{run}/details", operation_id="page_run_details")
@@ -52,3 +68,9 @@ def page_run_rows(
 ) -> FoundRows:
     """The rows in it."""
     return run_pages.rows(service, visitor.caller, run, asked)
+
+
+@data.get("/runs/{run}/tried.json", operation_id="page_run_tried")
+def page_run_tried(service: ServiceDep, visitor: Visitor, run: str, asked: Annotated[Try, Query()]) -> Tried:
+    """What the run would keep at another ratio."""
+    return trying.tried(service, visitor.caller, run, asked)

@@ -39,10 +39,11 @@ _NAMES = 9
 _OTHERS = "others"
 _EXCERPT = 240
 _PREFERRED = (("entropy", "ppl"), ("n_prompt_tokens", "n_response_tokens"))
-_BEGINS = (
-    f"(SELECT left(content, {_EXCERPT}) FROM corpus.turns AS t "  # noqa: S608
-    "WHERE t.row = found.row AND t.role {role} ORDER BY t.turn LIMIT 1)"
-)
+_BEGINS = """
+SELECT row, left(arg_min(content, turn) FILTER (role NOT IN ('system', 'assistant')), $most),
+       left(arg_min(content, turn) FILTER (role = 'assistant'), $most)
+FROM corpus.turns WHERE row IN (SELECT unnest($rows)) GROUP BY row
+"""
 _CORPUS = {
     "n_turns": "turns of the conversation",
     "n_chars": "characters of the conversation",
@@ -54,7 +55,9 @@ def columns(run: Run, corpus_file: Path) -> PlaneColumns:
     """What can be drawn of a run. Raises ConflictError when fewer than two columns of numbers have any."""
     with opened(run, corpus_file) as (tables, _):
         numbers, names = _columns(tables)
-        some = [name for name in numbers if _summary(tables, name) is not None]
+        counts = ", ".join(f"count(*) FILTER (isfinite(({_sql(name)})::DOUBLE))" for name in numbers)
+        there = tables.row(f"SELECT {counts} FROM {_source(tables)}")  # noqa: S608
+        some = [name for name, count in zip(numbers, there, strict=True) if count]
         if len(some) < 2:
             raise ConflictError(f"run {run.run_id} measured nothing that could be drawn", remedy="score it")
         first = next((pair for pair in _PREFERRED if set(pair) <= set(some)), (some[0], some[1]))
@@ -85,22 +88,28 @@ def rows(run: Run, corpus_file: Path, asked: Outline) -> FoundRows:
             f"SELECT count(*), count(*) FILTER (is_kept) FROM {plane.source} WHERE {inside}"  # noqa: S608
         )
         after = -1 if asked.after is None else asked.after
-        prompt, response = (
-            _BEGINS.format(role=role) if tables.has_corpus else "NULL"
-            for role in ("NOT IN ('system', 'assistant')", "= 'assistant'")
-        )
         found = tables.rows(
-            f"WITH found AS (SELECT scores.row, status, reason, {plane.value_x} AS x, {plane.value_y} AS y "  # noqa: S608
-            f"FROM {plane.source} WHERE {inside} AND scores.row > {after} "
-            f"ORDER BY scores.row LIMIT {asked.limit + 1}) "
-            f"SELECT *, {prompt}, {response} FROM found ORDER BY row"
+            f"SELECT scores.row, status, reason, {plane.value_x}, {plane.value_y} FROM {plane.source} "  # noqa: S608
+            f"WHERE {inside} AND scores.row > {after} ORDER BY scores.row LIMIT {asked.limit + 1}"
         )
+        begins = _begins(tables, [line[0] for line in found])
         shown = [
-            FoundRow.model_validate(dict(zip(FoundRow.model_fields, each, strict=True))) for each in found
+            FoundRow.model_validate(
+                dict(zip(FoundRow.model_fields, (*line, *begins.get(line[0], (None, None))), strict=True))
+            )
+            for line in found
         ]
         more = len(shown) > asked.limit
         shown = shown[: asked.limit]
         return FoundRows(samples=samples, kept=kept, rows=shown, next=shown[-1].row if more else None)
+
+
+def _begins(tables: Tables, numbers: list[int]) -> dict[int, tuple[str | None, str | None]]:
+    """How the first prompt and the first response of these rows begin."""
+    if not tables.has_corpus:
+        return {}
+    found = tables.connection.execute(_BEGINS, {"rows": numbers, "most": _EXCERPT}).fetchall()
+    return {row: (prompt, response) for row, prompt, response in found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ published run does not change, but is evaluated again.
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from datapruner.catalog import evaluations, runs
 from datapruner.catalog.models import Version
+from datapruner.corpora.corpus import Corpus
 from datapruner.runs import published
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
 from datapruner.service import results
@@ -22,6 +24,8 @@ from datapruner.service.runs import full_report
 from datapruner.service.tokens import Caller
 
 T = TypeVar("T")
+MOST_CHARACTERS = 10_000
+"""Of a column of a row that is shown."""
 _KEPT = 16
 _bodies: OrderedDict[tuple[str, ...], str] = OrderedDict()
 _lock = Lock()
@@ -66,6 +70,25 @@ def rows(service: Service, caller: Caller, run: str, asked: Outline) -> FoundRow
     from datapruner.reporting import looking
 
     return _looked(service, caller, run, lambda found, corpus: looking.rows(found, corpus, asked))
+
+
+def original(service: Service, caller: Caller, run: str, row: int) -> dict[str, str] | None:
+    """The columns of a row as it came, each as text and cut to `MOST_CHARACTERS`; None for a rejected row."""
+    with service.db.read() as session:
+        found = runs.find_published(session, caller.project_id, run)
+        key = session.get_one(Version, found.version_id).key
+    with Corpus(service.storage.local(key)) as corpus:
+        line = next(corpus.originals_json([row]), None)
+    if line is None:
+        return None
+    values = json.loads(line)
+    return {name: _as_text(value) for name, value in values.items()}
+
+
+def _as_text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    more = len(text) - MOST_CHARACTERS
+    return text if more <= 0 else f"{text[:MOST_CHARACTERS]} … ({more:,} more characters)"
 
 
 def _looked(service: Service, caller: Caller, run: str, look: Callable[[published.Run, Path], T]) -> T:

@@ -70,7 +70,7 @@ def settings_of(run: RunAnswer) -> dict[str, Any] | None:
     if len(config.methods) != 1 or any(getattr(config, part) is not None for part in _OF_RECIPES):
         return None
     [choice] = config.methods
-    asked = {"dataset": run.dataset_id, "version": run.version, "method": choice.name}
+    asked: dict[str, Any] = {"dataset": run.dataset_id, "version": run.version, "method": choice.name}
     asked |= {"options": dict(choice.options), "seed": config.seed}
     asked |= {"measuring": config.measuring.model_dump(mode="json")}
     towards = {"target": config.target, "task_column": config.task_column}

@@ -29,7 +29,7 @@ const upload = async () => {
     bar.removeAttribute("value");
     const ended = await watch(job.id, (now) => (words.textContent = said(now)));
     if (ended.state !== "succeeded") throw new Error(said(ended));
-    location.reload();
+    location.assign(`/datasets/${ended.result.dataset_id}`);
   } catch (error) {
     wrong.textContent = error.message;
     wrong.hidden = false;

@@ -25,6 +25,6 @@ export const follow = (job, place) => {
     } else {
       bar.removeAttribute("value");
     }
-    if (now.finished_at) bar.remove();
+    if (now.finished_at) bar.value = bar.max;
   });
 };

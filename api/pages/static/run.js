@@ -2,6 +2,7 @@
 import { follow } from "./progress.js";
 import { look } from "./plane.js";
 import { drawAll } from "./report.js";
+import { tryRatios } from "./try.js";
 
 const details = document.getElementById("details");
 
@@ -22,3 +23,6 @@ if (details) {
   fill();
   look(document.getElementById("looking"));
 }
+
+const ratios = document.getElementById("try");
+if (ratios) tryRatios(ratios);

@@ -16,17 +16,27 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_chosen_file_is_uploaded_and_shown_as_a_dataset(admin: Visit, tmp_path: Path) -> None:
+def test_a_newcomer_goes_from_a_file_to_the_plane_of_its_run(
+    admin: Visit, server: Server, tmp_path: Path
+) -> None:
     file = tmp_path / "Dropped Rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, {"no": "sample"}]))
     page = admin.page
     page.get_by_label("Drop a file here").set_input_files(file)
     assert page.get_by_label("Name").input_value() == "dropped_rows"
     page.get_by_role("button", name="Upload").click()
-    row = page.get_by_role("row", name="dropped_rows")
-    expect(row).to_be_visible()
-    assert row.get_by_role("cell").all_inner_texts()[:4] == ["1", "7", "1", "0"]
+    page.wait_for_url("**/datasets/*")
+    assert page.get_by_role("heading", level=1).inner_text().startswith("dropped_rows")
+    expect(page.get_by_role("table", name="The first 1 of 1")).to_contain_text("no")
     admin.usable()
+    page.get_by_role("radio", name="length").check()
+    expect(page.locator("#options")).to_have_text("It has none.")
+    page.get_by_label("share of the samples").fill("50")
+    expect(page.locator("#keep-said")).to_have_text("about 3 of 6 samples")
+    page.get_by_label("proxy model").fill(server.model)
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/runs/*")
+    expect(page.get_by_role("heading", name="From 7 rows to 3")).to_be_visible()
 
 
 def test_a_name_in_use_is_refused_on_the_page(admin: Visit, server: Server, tmp_path: Path) -> None:

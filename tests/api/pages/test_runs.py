@@ -81,7 +81,6 @@ def test_a_part_can_be_chosen_by_numbers_and_read_page_by_page(
     page.locator("#plane-part input[name=x0]").fill(str(half))
     page.get_by_role("button", name="List rows").click()
     expect(page.locator("#found tbody tr")).to_have_count(longer)
-    admin.usable()
 
 
 @pytest.mark.parametrize("asked", ["x=nothing&y=ppl", "x=entropy&y=ppl&colour=nothing", "x=entropy&y=reason"])
@@ -106,3 +105,14 @@ def test_a_run_of_another_project_is_not_there_by_any_address(server: Server, ru
             answer = client.get(f"/runs/{run}{address}")
             assert answer.status_code == 404, address
             assert "looked_into" not in answer.text
+
+
+def test_another_ratio_is_tried_with_a_slider_and_started_as_a_run(admin: Visit, run: str) -> None:
+    page = admin.open(f"/runs/{run}")
+    slider = page.get_by_label("samples", exact=True)
+    assert slider.input_value() == "50"
+    slider.fill("25")
+    expect(page.locator("#try-said")).to_contain_text("6 of 24 (25.0 %) samples")
+    page.get_by_role("button", name="Start this run").click()
+    page.wait_for_url(lambda address: run not in address)
+    expect(page.get_by_role("heading", name="From 24 rows to 6")).to_be_visible()
