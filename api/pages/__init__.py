@@ -6,7 +6,7 @@ through the API, with the cookie and the page's word (`api.dependencies`).
 
 from __future__ import annotations
 
-from api.pages import assets, comparing, datasets, home, rows, runs, signing
+from api.pages import assets, comparing, datasets, home, rows, runs, signing, sql
 
 ROUTERS = (
     signing.router,
@@ -16,5 +16,6 @@ ROUTERS = (
     runs.data,
     rows.router,
     comparing.router,
+    sql.router,
     assets.router,
 )

@@ -40,13 +40,21 @@ class PageRoute(APIRoute):
         return shown
 
 
-def _visitor(found: Annotated[SignedIn | None, Depends(signed_in)]) -> SignedIn:
-    if found is None:
-        raise UnauthorizedError("nobody is signed in")
-    if "read" not in found.caller.scopes:
-        raise MissingScopeError("read")
-    return found
+class _Holds:
+    """A dependency that lets visitors with a scope through. Raises UnauthorizedError, MissingScopeError."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    def __call__(self, found: Annotated[SignedIn | None, Depends(signed_in)]) -> SignedIn:
+        if found is None:
+            raise UnauthorizedError("nobody is signed in")
+        if self.scope not in found.caller.scopes:
+            raise MissingScopeError(self.scope)
+        return found
 
 
-Visitor = Annotated[SignedIn, Depends(_visitor)]
+Visitor = Annotated[SignedIn, Depends(_Holds("read"))]
 """Who is there, and may read. Raises UnauthorizedError, MissingScopeError."""
+SqlVisitor = Annotated[SignedIn, Depends(_Holds("sql"))]
+"""Who is there, and may ask in SQL. Raises the same."""

@@ -17,21 +17,27 @@ const read = (text, status) => {
   }
 };
 
-/** The answer to a request. Raises Problem. */
-export const ask = async (path, { method = "GET", body } = {}) => {
+/** The response to a request, which `signal` may abort. Raises Problem. */
+export const fetched = async (path, { method = "GET", body, signal } = {}) => {
   let answer;
   try {
     answer = await fetch(path, {
       method,
       headers: { "X-CSRF-Token": word, ...(body ? { "Content-Type": "application/json" } : {}) },
       body: body && JSON.stringify(body),
+      signal,
     });
   } catch {
     throw new Problem({});
   }
-  const found = read(await answer.text(), answer.status);
-  if (!answer.ok) throw new Problem(found);
-  return found;
+  if (!answer.ok) throw new Problem(read(await answer.text(), answer.status));
+  return answer;
+};
+
+/** What a request is answered with, as an object. Raises Problem. */
+export const ask = async (path, more) => {
+  const answer = await fetched(path, more);
+  return read(await answer.text(), answer.status);
 };
 
 /** Send a form with a file, telling how much of it has gone, from 0 to 1. Raises Problem. */

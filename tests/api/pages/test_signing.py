@@ -10,7 +10,7 @@ import pytest
 from tests.browser import Visit
 from tests.served import Server
 
-PAGES = ["/", "/runs/run_1", "/runs/run_1/details"]
+PAGES = ["/", "/runs/run_1", "/runs/run_1/details", "/sql"]
 
 
 @pytest.fixture
