@@ -13,8 +13,18 @@ from starlette.requests import ClientDisconnect
 
 from api.dependencies import ServiceDep, SqlUser
 from api.negotiation import negotiated
-from datapruner.schemas.sql import MEDIA_TYPES, SqlAnswer, SqlRequest, SqlSchema
-from datapruner.service import sql
+from api.paging import IdPage, page
+from datapruner.schemas.common import Name, Page
+from datapruner.schemas.datasets import Deleted
+from datapruner.schemas.sql import (
+    MEDIA_TYPES,
+    NewSavedQuery,
+    SavedQueryAnswer,
+    SqlAnswer,
+    SqlRequest,
+    SqlSchema,
+)
+from datapruner.service import saved_queries, sql
 
 T = TypeVar("T")
 router = APIRouter(prefix="/sql", tags=["sql"])
@@ -81,6 +91,25 @@ def describe_sql(
 ) -> SqlSchema:
     """The tables that SQL can read, and what each column means."""
     return sql.describe(service, caller, schema)
+
+
+@router.get("/saved", operation_id="list_saved_queries", summary="List the saved queries")
+def list_saved_queries(service: ServiceDep, caller: SqlUser, paging: IdPage) -> Page[SavedQueryAnswer]:
+    """Of the project, the newest first."""
+    found = saved_queries.listing(service, caller, limit=paging.limit + 1, before=paging.after)
+    return page(found, paging.limit, lambda query: query.id)
+
+
+@router.put("/saved/{query}", operation_id="save_query", summary="Save a query by name")
+def save_query(query: Name, body: NewSavedQuery, service: ServiceDep, caller: SqlUser) -> SavedQueryAnswer:
+    """In place of what had the name before. The statement is not run."""
+    return saved_queries.save(service, caller, query, body)
+
+
+@router.delete("/saved/{query}", operation_id="delete_saved_query", summary="Delete a saved query")
+def delete_saved_query(query: Name, service: ServiceDep, caller: SqlUser) -> Deleted:
+    """For all of the project."""
+    return saved_queries.delete(service, caller, query)
 
 
 async def while_wanted(request: Request, run: Callable[[], T | None], end: Callable[[], None]) -> T:

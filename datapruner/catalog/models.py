@@ -114,6 +114,23 @@ class SignIn(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class SavedQuery(Base):
+    """An SQL statement that a project keeps by name."""
+
+    __tablename__ = "saved_queries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    sql: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index("ix_saved_queries_project_id_id", "project_id", "id"),
+    )
+
+
 class Job(Base):
     """One unit of work in the lease queue; `attempt` is the fencing token of whoever holds the lease.
 

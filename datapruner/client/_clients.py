@@ -101,6 +101,14 @@ class Schedules(Resource[Kind]):
     deliveries = walk(operations.list_deliveries)
 
 
+class SavedQueries(Resource[Kind]):
+    """SQL statements kept by name, for tokens with the scope sql."""
+
+    list = walk(operations.list_saved_queries)
+    save = ask(operations.save_query)
+    delete = ask(operations.delete_saved_query)
+
+
 class Tokens(Resource[Kind]):
     """For tokens with the scope admin."""
 
@@ -144,6 +152,7 @@ class _Service(Resource[Kind]):
         self.exports: Exports[Kind] = Exports(session)
         self.jobs: Jobs[Kind] = Jobs(session)
         self.schedules: Schedules[Kind] = Schedules(session)
+        self.saved_queries: SavedQueries[Kind] = SavedQueries(session)
         self.tokens: Tokens[Kind] = Tokens(session)
         self.projects: Projects[Kind] = Projects(session)
         self.methods: Methods[Kind] = Methods(session)

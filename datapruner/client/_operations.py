@@ -353,6 +353,22 @@ def describe_sql(schema: str | None = None) -> Request[sql.SqlSchema]:
     return Request("GET", "/sql/schema", reading(sql.SqlSchema)).asking(schema=schema)
 
 
+def list_saved_queries() -> Request[Page[sql.SavedQueryAnswer]]:
+    """The saved queries, the newest first."""
+    return Request("GET", "/sql/saved", reading(Page[sql.SavedQueryAnswer]))
+
+
+def save_query(query: str, statement: str) -> Request[sql.SavedQueryAnswer]:
+    """Keep an SQL statement under the name `query`, in place of what had it before."""
+    content = body(sql.NewSavedQuery, sql=statement)
+    return Request("PUT", _saved_query(query), reading(sql.SavedQueryAnswer), content=content)
+
+
+def delete_saved_query(query: str) -> Request[datasets.Deleted]:
+    """Delete a saved query by its name."""
+    return _delete(_saved_query(query))
+
+
 # Tokens and projects
 
 
@@ -463,6 +479,10 @@ def _version(dataset: str, number: int) -> str:
 
 def _evaluations(run: str) -> str:
     return at("/runs/{run}/evaluations", run=run)
+
+
+def _saved_query(query: str) -> str:
+    return at("/sql/saved/{query}", query=query)
 
 
 def _schedule(schedule: str) -> str:

@@ -12,6 +12,8 @@ import pytest
 from tests.served import SELDOM, Server
 
 OPEN = ("get_health", "get_readiness")
+SEEN_ALONE = {"run_sql": 422, "save_query": 200, "delete_saved_query": 200}
+"""What a stranger is not answered 404: a query is saved, and then deleted, in their own project."""
 ADMIN = ("tokens", "projects")
 SCOPES = {"read", "write", "sql", "admin"}
 
@@ -60,6 +62,8 @@ def ids(server: Server) -> dict[str, str]:
         },
     )
     assert schedule.status_code == 201, schedule.text
+    saved = server.client.put("/v1/sql/saved/walked_query", json={"sql": "SELECT 1"})
+    assert saved.status_code == 200, saved.text
     found = job["result"]
     # What becomes of it does not matter: nothing but the rows that it would train on is held out.
     evaluated = server.client.post(
@@ -78,6 +82,7 @@ def ids(server: Server) -> dict[str, str]:
         "evaluation": shown[0]["id"],
         "job": job["id"],
         "schedule": schedule.json()["id"],
+        "query": "walked_query",
         "method": "length",
         "project": "default",
         "token": server.client.get("/v1/tokens").json()["items"][0]["id"],
@@ -110,6 +115,7 @@ def bodies(ids: dict[str, str]) -> dict[str, Any]:
         "create_token": {"name": "thief", "project": "default"},
         "create_project": {"name": "thief"},
         "run_sql": {"sql": "SELECT * FROM walked.samples"},
+        "save_query": {"sql": "SELECT 'a stranger was here'"},
     }
 
 
@@ -160,12 +166,15 @@ def test_another_project_sees_and_changes_nothing(
         if one.id in OPEN or one.id == "get_method" or not (one.bound or one.id in bodies):
             continue
         answer = stranger.request(one.method, one.path, json=bodies.get(one.id))
-        expected = {403} if one.scope == "admin" else {422} if one.id == "run_sql" else {404}
+        expected = {403} if one.scope == "admin" else {SEEN_ALONE.get(one.id, 404)}
         assert answer.status_code in expected, (one, answer.status_code, answer.text)
         walked += 1
     assert walked >= 30
     assert server.client.get(f"/v1/datasets/{ids['dataset']}").json() == before
     assert server.client.get(f"/v1/schedules/{ids['schedule']}").json()["paused"] is False
+    saved = server.client.get("/v1/sql/saved").json()["items"]
+    assert [(one["name"], one["sql"]) for one in saved] == [("walked_query", "SELECT 1")]
+    assert stranger.get("/v1/sql/saved").json()["items"] == []
 
 
 def test_the_listings_of_another_project_are_empty(

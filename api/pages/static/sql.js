@@ -1,6 +1,7 @@
 // The SQL page: a statement is written, run, ended, and its rows are shown, plotted and downloaded.
 import { fetched } from "./service.js";
 import { listed } from "./sql_columns.js";
+import { keeping } from "./sql_saved.js";
 import { Result, read } from "./sql_result.js";
 
 const form = document.getElementById("asked");
@@ -82,6 +83,7 @@ end.addEventListener("click", () => running?.abort());
 for (const button of document.querySelectorAll("[data-download]")) {
   button.addEventListener("click", () => download(button.dataset.download));
 }
+keeping(editor);
 listed((name) => {
   editor.setRangeText(name, editor.selectionStart, editor.selectionEnd, "end");
   editor.focus();

@@ -92,6 +92,31 @@ def test_a_statement_is_ended_and_another_runs_after_it(admin: Visit) -> None:
     assert page.get_by_role("region", name="Rows").get_by_role("row").count() == 1001
 
 
+def test_a_statement_is_saved_for_the_project_opened_again_and_deleted(admin: Visit, server: Server) -> None:
+    page = admin.open("/sql")
+    editor, saved = page.get_by_label("One SELECT"), page.get_by_label("Saved")
+    for sql in ("SELECT 1", "SELECT '</textarea><script>alert(1)</script>'"):
+        editor.fill(sql)
+        page.get_by_label("Name").fill("hostile_query")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("hostile_query is saved.")).to_be_visible()
+        editor.press_sequentially(" AS changed")
+    page.reload()
+    saved.select_option("hostile_query")
+    assert editor.input_value() == "SELECT '</textarea><script>alert(1)</script>'"
+    admin.usable()
+    with server.as_token(server.new_token("sql")) as colleague:
+        listed = colleague.get("/v1/sql/saved").json()["items"]
+        assert [(one["name"], one["sql"]) for one in listed] == [("hostile_query", editor.input_value())]
+        wrong = colleague.put("/v1/sql/saved/Wrong Name", json={"sql": "SELECT 1"})
+        assert wrong.status_code == 422
+        assert "small letter" in wrong.text
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("hostile_query is deleted.")).to_be_visible()
+    assert server.client.get("/v1/sql/saved").json()["items"] == []
+    assert server.client.delete("/v1/sql/saved/hostile_query").status_code == 404
+
+
 def test_without_its_scope_there_is_no_sql_page(server: Server) -> None:
     with server.as_token(None) as reader:
         reader.post("/sign-in", data={"token": server.new_token("read"), "next": "/"})

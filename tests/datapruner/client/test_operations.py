@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "create_run": {"dataset": "alpaca", "method": "qtuning", "keep": 0.5},
     "create_schedule": {"dataset": "alpaca", "cron": "0 2 * * *", "run": {"method": "qtuning", "keep": 0.5}},
     "create_project": {"name": "team"},
+    "save_query": {"statement": "SELECT 1"},
     "create_evaluation": {"held_out": {"questions": "questions"}},
 }
 
