@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "screenshots"
 ROWS = ROOT / "examples" / "instructions.jsonl"
 SIZE = {"width": 1200, "height": 860}
+SQL = "SELECT n_response_tokens, ln(ppl) AS mean_nll, status\nFROM demo.sample_scores\nORDER BY row"
 
 
 def prepared(server: Server) -> dict[str, str]:
@@ -55,6 +56,20 @@ def take(page: Page, addresses: dict[str, str]) -> None:
             page.screenshot(path=FOLDER / f"{name}{'-dark' if scheme == 'dark' else ''}.png")
 
 
+def ask(page: Page) -> None:
+    """A picture of a statement, as high as its plot needs."""
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1200, "height": 1320})
+    page.goto("/sql")
+    statement = page.get_by_label("One SELECT")
+    statement.fill(SQL)
+    statement.press("Control+Enter")
+    page.get_by_text("Plot", exact=True).click()
+    page.locator("#plot .point").first.wait_for()
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=FOLDER / "sql.png")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             page.get_by_role("button", name="Sign in").click()
             page.wait_for_url(f"{server.url}/")
             take(page, addresses)
+            ask(page)
             browser.close()
     return 0
 

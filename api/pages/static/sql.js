@@ -56,12 +56,13 @@ const asked = async (body, act) => {
   }
 };
 
-const run = () =>
-  asked({ sql: editor.value, format: "json" }, async (answer) => {
-    const sql = editor.value;
+const run = () => {
+  const sql = editor.value;
+  return asked({ sql, format: "json" }, async (answer) => {
     result.show(read(await answer.text()));
     answered = sql;
   });
+};
 
 const download = (format) =>
   asked({ sql: answered, format }, async (answer) => {
