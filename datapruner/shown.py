@@ -1,9 +1,13 @@
-"""How values are shown to people on a page: texts of rows that cannot steer it, numbers, shares, moments."""
+"""How values are shown to people on a page: texts of rows that cannot steer it, numbers, shares, moments; and
+the templates that show them."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 # Control characters but line breaks and tabs, and those of bidirectional text.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -32,3 +36,16 @@ def share(part: float | None, whole: float) -> str:
 def moment(value: datetime | None) -> str:
     """A time in UTC, to the minute."""
     return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+def templates(folder: Path) -> Environment:
+    """The templates of pages in a folder: they escape what is given, and have these as filters."""
+    made = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"shown": plain, "number": number, "share": share, "moment": moment}
+    return made

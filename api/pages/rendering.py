@@ -16,7 +16,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from api.pages import assets
 from datapruner import shown
@@ -58,17 +58,4 @@ def part(html: str) -> HTMLResponse:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "shown": shown.plain,
-        "number": shown.number,
-        "share": shown.share,
-        "moment": shown.moment,
-    }
-    return made
+    return shown.templates(_TEMPLATES)

@@ -21,13 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.schemas.reports import STEPS, RunReport
-from datapruner.shown import number, plain, share
+from datapruner.shown import templates
 from datapruner.system.files import check_file, publishing
 
 _FILES = Path(__file__).with_name("page_files")
@@ -135,14 +135,8 @@ def _plotted(data: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(_FILES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"shown": plain, "number": number, "share": share, "flat": flat}
+    made = templates(_FILES)
+    made.filters["flat"] = flat
     return made
 
 

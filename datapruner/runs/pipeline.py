@@ -33,7 +33,7 @@ from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.request.targets import by_task
-from datapruner.runs import folders, judged, stages, tables
+from datapruner.runs import folders, judged, rewriting_stage, stages, tables
 from datapruner.runs.cautions import mostly_short
 from datapruner.runs.published import Report, Run, signal_folders
 from datapruner.runs.reasons import OF_SINGLE_ROWS
@@ -215,22 +215,22 @@ def _publish(
     errors, counts, rewritten = found.errors, dict(found.counts), frozenset[str]()
     truncated = views.truncated(signals)
     kept = None if scored.selection is None else kept_tokens(signals, scored.selection)
-    made: stages.Rewriting | None = None
+    made: rewriting_stage.Rewriting | None = None
     try:
         blocks.create(temporary, found.index)
         if config.rewrite is not None:
             rows = found.chosen
             if scored.selection is not None:
                 rows = rows.filter(pl.Series(scored.selection.keep))
-            made = stages.rewrite(
+            made = rewriting_stage.rewrite(
                 temporary, corpus, config, views.base, rows["row"].to_list(), teacher, progress
             )
-            counts["rewrite"] = stages.rewriting_counts(temporary)
+            counts["rewrite"] = rewriting_stage.rewriting_counts(temporary)
             rewritten = frozenset(made.tokens)
             if scored.selection is not None:
-                scored, failed = stages.after_rewriting(scored, signals, made.outcomes)
+                scored, failed = rewriting_stage.after_rewriting(scored, signals, made.outcomes)
                 assert scored.selection is not None
-                kept = stages.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
+                kept = rewriting_stage.exported_tokens(signals, truncated, scored.selection.keep, made.tokens)
                 errors = errors | failed
         progress.stage("writing", None, "samples")
         judged = tables.measured_columns(signals, truncated, scored.samples)
@@ -270,7 +270,7 @@ def _publish(
     return Run(run_id, folder, config, lineage, report, views.measured, views.seconds)
 
 
-def _warnings(scores: pl.DataFrame, scored: Scored, rewriting: stages.Rewriting | None) -> list[str]:
+def _warnings(scores: pl.DataFrame, scored: Scored, rewriting: rewriting_stage.Rewriting | None) -> list[str]:
     """What to mind of a result. The length of a kept row is that of what is exported."""
     kept = scores.filter(keep=True)
     lengths = kept["n_response_tokens" if rewriting is None else "n_kept_tokens"].drop_nulls()

@@ -1,4 +1,4 @@
-"""The stages of a recipe around measuring and scoring: what is dropped before, the filter, the rewriting.
+"""The stages of a recipe around measuring and scoring: what is dropped before, the filter, the calibration.
 
 Notable choices:
 - duplicates and contamination are judged first, and what they drop is never measured; a sample that both
@@ -6,8 +6,6 @@ Notable choices:
 - an exact copy stays the copy of its first row, whatever becomes of that;
 - the filter reads the scores that the methods give to all measured samples. What it leaves is scored anew:
   a score that depends on the company, such as DONOD's, must not know the samples that are gone;
-- a sample that rewriting drops is pruned, one that it fails on is an error; both with its reason;
-- after rewriting every count is of what is exported: whole texts, rewritten or not;
 - of a run that only rewrites, a sample needs the proxy model's signals when the rewriter or the filter reads
   them; without, such a run starts no measuring process;
 - where nothing reads the model, samples are tokenised and no model is loaded: the columns that it would fill
@@ -26,7 +24,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.curation import calibration, contamination, duplicates, gate
@@ -43,21 +40,16 @@ from datapruner.runs import filters, judged
 from datapruner.runs.columns import COLUMNS, COUNTS, MEASURED
 from datapruner.runs.reasons import CALIBRATED, FILTERED
 from datapruner.runs.selection import Scored
-from datapruner.runs.tables import DROPPED, FAILED
 from scorers.method import Method, Selection
 from scorers.methods import registry
 from scorers.methods.topsis_columns import NAME as TOPSIS
-from scorers.selection.ranking import all_tokens
-from scorers.signals.columns import Bools, Ints, Signals, reads_proxy
+from scorers.signals.columns import Bools, Signals, reads_proxy
 
 _SHAPES: Mapping[str, pa.DataType] = {"shape": pa.string(), "n_turns": pa.int64(), "n_chars": pa.int64()}
 _TYPES = {"real": pa.float64(), "whole": pa.int64(), "text": pa.string(), "truth": pa.bool_()}
 
 _BY_MODEL = re.compile(rf"\b({'|'.join(MEASURED.keys() - COUNTS)})\b", re.IGNORECASE)
 """The columns that only the model can fill, where a filter may read them."""
-
-UNMASKED = "; its text is exported whole, as rewritten rows have no token masks"
-"""Added to the reason of samples that a method would have trained on in part."""
 
 Evaluations = Callable[[str], Any]
 """The rows of an evaluation set, by what the configuration calls their source."""
@@ -368,137 +360,6 @@ def dropped_by(
     if selected.selection is None or not (counts or after or config.rewrite):
         return counts
     return {**counts, "keep": {"dropped": int((~selected.selection.keep).sum())}, **after}
-
-
-# Rewriting
-
-
-@dataclass(frozen=True, slots=True)
-class Rewriting:
-    """What became of the rows that were to be rewritten. outcomes: row, sample_id, status and reason of each.
-    tokens: by sample id, how many tokens of a rewritten text are trained on. warnings: where the method could
-    not do what was asked."""
-
-    outcomes: pl.DataFrame
-    tokens: dict[str, int]
-    warnings: tuple[str, ...]
-
-
-def rewrite(
-    path: Path,
-    corpus: Corpus,
-    config: RunConfig,
-    base: Measurement,
-    rows: Iterable[int],
-    teacher: Any,
-    progress: Progress,
-) -> Rewriting:
-    """Rewrite these rows, none a copy, into the table `rewrites` of a new file, with their copies if those
-    stay.
-
-    Raises UsageError, ModelError, and what stops a teacher.
-    """
-    from datapruner.rewriting import counting, methods, tables
-    from datapruner.rewriting import rows as rewriting
-    from datapruner.rewriting.shortening import off_budget
-
-    assert config.rewrite is not None, "there is nothing to rewrite by"
-    chosen = sorted(rows)
-    lines = rewriting.rewritten(
-        corpus, config.rewrite, base.proxy, progress, measurement=base, teacher=teacher, rows=chosen
-    )
-    tokens: dict[str, int] = {}
-    if config.methods:  # what they counted is of texts before; alone, rewriting does without a chat template
-        shown = counting.renderer(base.proxy, config.measuring.train_on)
-        lines = counting.counted(lines, corpus, shown, tokens)
-    copies = corpus.sample_index().filter(pl.col("duplicate_of").is_not_null())
-    tables.write(path, lines, copies if config.keeps_copies else None)
-    found = pl.from_arrow(
-        tables.read(path, "SELECT row, sample_id, status, reason FROM rewrites ORDER BY row")
-    )
-    assert isinstance(found, pl.DataFrame), type(found)
-    found = found.unique("sample_id", keep="first", maintain_order=True)
-    assert found["row"].to_list() == chosen, "a row was lost in rewriting"
-    method = methods.find(config.rewrite.method)
-    warnings = (
-        *method.warnings(method.settings(config.rewrite.options), base.proxy),
-        *off_budget(path, method.name),
-    )
-    return Rewriting(found, tokens, warnings)
-
-
-def rewriting_counts(path: Path) -> dict[str, int]:
-    """What became of the rows in the table `rewrites`, how hard they are, and how much reasoning is left."""
-    from datapruner.rewriting import tables
-
-    counts = tables.read(
-        path, "SELECT status, count(*) AS rows FROM rewrites GROUP BY status ORDER BY status"
-    )
-    [totals] = tables.read(
-        path,
-        'SELECT sum(tokens_before) AS "reasoning tokens before", '
-        'sum(tokens_after) AS "reasoning tokens after", '
-        "sum(greatest(budget - tokens_after, 0)) FILTER (status = 'rewritten') "
-        'AS "tokens under the budget", '
-        'sum(greatest(tokens_after - budget, 0)) AS "tokens over the budget", '
-        'sum(dangling_references) AS "dangling references", sum(dangling_colons) AS "dangling colons", '
-        'sum(broken_blocks) AS "broken blocks", '
-        'sum(len(steps)) AS "steps before", sum(len(list_filter(steps, lambda s: s.kept))) AS "steps after" '
-        "FROM rewrites WHERE text IS NOT NULL",
-    ).to_pylist()
-    levels = tables.read(
-        path,
-        "SELECT level, count(*) AS rows FROM rewrites WHERE level IS NOT NULL GROUP BY level ORDER BY level",
-    )
-    found: dict[str, int] = {line["status"]: line["rows"] for line in counts.to_pylist()}
-    judged = {f"judged {line['level']}": line["rows"] for line in levels.to_pylist()}
-    return {"dropped": 0} | found | judged | {name: int(value or 0) for name, value in totals.items()}
-
-
-def after_rewriting(
-    scored: Scored, signals: Signals, outcomes: pl.DataFrame
-) -> tuple[Scored, dict[str, str]]:
-    """The scores without the samples that rewriting dropped or failed on; the failures by sample id.
-
-    What is kept is trained on whole: what a run that rewrote exports are conversations, without token masks.
-    """
-    selection = scored.selection
-    assert selection is not None, "nothing was selected"
-    lost = outcomes.filter(pl.col("status").is_in(["dropped", "error"]))
-    keep, reason, told = selection.keep.copy(), selection.reason.copy(), list(selection.reasons)
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)
-    masked = reason[owner[~selection.token_keep & keep[owner]]]
-    for number in np.unique(masked if selection.token_weight is None else reason[keep]).tolist():
-        told[number] += UNMASKED
-    reasons = lost["reason"].unique(maintain_order=True).to_list()
-    number_of = {each: len(told) + index for index, each in enumerate(reasons)}
-    place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
-    at = np.array([place[sample_id] for sample_id in lost["sample_id"]], dtype=np.int64)
-    keep[at] = False
-    reason[at] = [number_of[each] for each in lost["reason"]]
-    told += [DROPPED + each for each in reasons]
-    changed: Selection = replace(
-        selection,
-        keep=keep,
-        reason=reason,
-        reasons=tuple(told),
-        token_keep=all_tokens(signals),
-        token_weight=None,
-    )
-    failed = lost.filter(status="error").select("sample_id", FAILED + pl.col("reason"))
-    return replace(scored, selection=changed), dict(failed.iter_rows())
-
-
-def exported_tokens(
-    signals: Signals, truncated: NDArray[np.generic], keep: Bools, tokens: Mapping[str, int]
-) -> Ints:
-    """Trained tokens of each sample in what a run that rewrote exports, (N,): 0 for pruned ones.
-
-    truncated: (N,) those that measuring cut off, which are in an exported text again. tokens: of new texts.
-    """
-    whole = signals.lengths + truncated.astype(np.int64)
-    counts = [tokens.get(sample_id, n) for sample_id, n in zip(signals.ids.tolist(), whole, strict=True)]
-    return np.where(keep, np.array(counts, dtype=np.int64), 0)
 
 
 def needed_teacher(config: RunConfig, given: Any = None, *, store: Path | None = None) -> Any:
