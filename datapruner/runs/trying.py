@@ -20,7 +20,7 @@ from datapruner.measuring.measure import Machine
 from datapruner.measuring.passes import measure_views
 from datapruner.measuring.targets import TargetSet
 from datapruner.progress import Silent
-from datapruner.request.config import MethodChoice, RunConfig
+from datapruner.request.config import TUNED, MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.request.needs import needs
 from datapruner.runs import stages
@@ -143,6 +143,8 @@ def _checked(run: Run) -> frozenset[str]:
             "that are tried at once",
             remedy=_START,
         )
+    if config.measuring.reference == TUNED:
+        raise ConflictError(f"run {run.run_id} compares with a model tuned for it", remedy=_START)
     wanted = needs(config.methods, config.combine)
     if SENTENCE_EMBEDDING in wanted or any(corpus_settings(need) is not None for need in wanted):
         raise ConflictError(f"run {run.run_id} needs more than the signals of the proxy model", remedy=_START)

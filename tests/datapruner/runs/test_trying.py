@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,11 @@ def test_a_run_that_only_scored_has_no_ratio(tiny_folder: Path, home: Path) -> N
     scored = datapruner.score(ROWS, method="ppl", model=str(tiny_folder), home=home, device="cpu").run
     with pytest.raises(ConflictError, match="selected nothing"):
         _trial(scored, home)
+
+
+def test_no_model_is_tuned_while_a_page_waits(tiny_folder: Path, home: Path) -> None:
+    made = _run(home, tiny_folder, 0.5, "ppl")
+    measuring = made.config.measuring.model_copy(update={"reference": "tuned"})
+    compares = replace(made, config=made.config.model_copy(update={"measuring": measuring}))
+    with pytest.raises(ConflictError, match="a model tuned for it"):
+        _trial(compares, home)
