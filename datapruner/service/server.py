@@ -76,6 +76,9 @@ def run(
     }
     config = uvicorn.Config(
         app,
+        loop="asyncio",  # these, whatever else is installed
+        http="h11",
+        ws="none",
         log_config=None,
         access_log=False,  # the application's own lines know more
         server_header=False,
