@@ -63,7 +63,7 @@ def at_random(tables: Tables) -> AtRandom | None:
     samples, kept, length, every, trained = tables.row("""
         SELECT count(*), count(*) FILTER (is_kept), avg(n_response_tokens) FILTER (is_kept),
                avg(n_response_tokens), sum(n_kept_tokens) FILTER (is_kept)
-        FROM scores SEMI JOIN firsts USING (row) WHERE n_response_tokens IS NOT NULL
+        FROM samples WHERE n_response_tokens IS NOT NULL
     """)
     if not kept or not every or trained is None:
         return None

@@ -70,7 +70,11 @@ def distribution(
     before = summary(tables, column, column.before)
     if whole is None or before is None or whole.minimum == whole.maximum == 0:
         return None
-    value, scale, least = f"({column.value})::DOUBLE", scale_of(whole), None
+    value, scale, least = (
+        f"({column.value})::DOUBLE",
+        scale_of(whole.minimum, whole.median, whole.maximum),
+        None,
+    )
     if scale == "log":
         [least] = tables.row(f"SELECT min({value}) FROM {column.source} WHERE {value} > 0")  # noqa: S608
     edges = edges_of(whole, least, scale, whole=column.whole)
@@ -119,8 +123,8 @@ def summary(tables: Tables, column: Numbers, condition: str) -> Summary | None:
     )
 
 
-def scale_of(numbers: Summary) -> Scale:
-    return "log" if numbers.minimum >= 0 and 0 < _HEAVY * numbers.median < numbers.maximum else "linear"
+def scale_of(low: float, median: float, high: float) -> Scale:
+    return "log" if low >= 0 and 0 < _HEAVY * median < high else "linear"
 
 
 def edges_of(

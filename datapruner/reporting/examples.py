@@ -20,7 +20,7 @@ _ELSE = ("ppl", "n_response_tokens")
 
 _MEASURED = """
 CREATE OR REPLACE TEMP TABLE measured AS
-SELECT row, status, {value}::DOUBLE AS value FROM scores SEMI JOIN firsts USING (row)
+SELECT row, status, {value}::DOUBLE AS value FROM samples
 WHERE isfinite({value}::DOUBLE) AND status IN ('kept', 'pruned', 'scored')
 """
 _ABOUT = """

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from datapruner.errors import ConflictError, UsageError
-from datapruner.reporting.distributions import Numbers, of_column, scale_of, summary
+from datapruner.reporting.distributions import of_column, scale_of
 from datapruner.reporting.tables import Tables, opened
 from datapruner.rows.sql_text import identifier
 from datapruner.runs.published import Run
@@ -39,6 +39,7 @@ _NAMES = 9
 _OTHERS = "others"
 _EXCERPT = 240
 _PREFERRED = (("entropy", "ppl"), ("n_prompt_tokens", "n_response_tokens"))
+_FATES = "SELECT row, status, reason FROM scores WHERE row IN (SELECT unnest($rows))"
 _BEGINS = """
 SELECT row, left(arg_min(content, turn) FILTER (role NOT IN ('system', 'assistant')), $most),
        left(arg_min(content, turn) FILTER (role = 'assistant'), $most)
@@ -55,9 +56,10 @@ def columns(run: Run, corpus_file: Path) -> PlaneColumns:
     """What can be drawn of a run. Raises ConflictError when fewer than two columns of numbers have any."""
     with opened(run, corpus_file) as (tables, _):
         numbers, names = _columns(tables)
-        counts = ", ".join(f"count(*) FILTER (isfinite(({_sql(name)})::DOUBLE))" for name in numbers)
-        there = tables.row(f"SELECT {counts} FROM {_source(tables)}")  # noqa: S608
-        some = [name for name, count in zip(numbers, there, strict=True) if count]
+        measured = [name for name in numbers if name not in _CORPUS]
+        any_finite = ", ".join(f"bool_or(isfinite(({_sql(name)})::DOUBLE))" for name in measured)
+        there = dict(zip(measured, tables.row(f"SELECT {any_finite} FROM samples"), strict=True))  # noqa: S608
+        some = [name for name in numbers if there.get(name, True)]
         if len(some) < 2:
             raise ConflictError(f"run {run.run_id} measured nothing that could be drawn", remedy="score it")
         first = next((pair for pair in _PREFERRED if set(pair) <= set(some)), (some[0], some[1]))
@@ -70,12 +72,12 @@ def view(run: Run, corpus_file: Path, asked: Look) -> PlaneView:
     """The samples in a part of a plane. Raises UsageError for columns that there are not."""
     with opened(run, corpus_file) as (tables, _):
         plane = _Plane.of(tables, run, asked)
-        [count] = tables.row(f"SELECT count(*) FROM {plane.source} WHERE {plane.inside}")  # noqa: S608
         told: dict[str, Any] = {"points": None, "cells": None, "names": None}
+        cells, count = _cells(tables, plane, asked)
         if count <= MOST_POINTS:
             told["points"], told["names"] = _points(tables, plane, asked.colour)
         else:
-            told["cells"] = _cells(tables, plane, asked)
+            told["cells"] = cells
         return PlaneView(x=plane.x, y=plane.y, colour=asked.colour, samples=count, **told)
 
 
@@ -89,27 +91,31 @@ def rows(run: Run, corpus_file: Path, asked: Outline) -> FoundRows:
         )
         after = -1 if asked.after is None else asked.after
         found = tables.rows(
-            f"SELECT scores.row, status, reason, {plane.value_x}, {plane.value_y} FROM {plane.source} "  # noqa: S608
-            f"WHERE {inside} AND scores.row > {after} ORDER BY scores.row LIMIT {asked.limit + 1}"
+            f"SELECT samples.row, {plane.value_x}, {plane.value_y} FROM {plane.source} "  # noqa: S608
+            f"WHERE {inside} AND samples.row > {after} ORDER BY samples.row LIMIT {asked.limit + 1}"
         )
-        begins = _begins(tables, [line[0] for line in found])
-        shown = [
-            FoundRow.model_validate(
-                dict(zip(FoundRow.model_fields, (*line, *begins.get(line[0], (None, None))), strict=True))
-            )
-            for line in found
-        ]
-        more = len(shown) > asked.limit
-        shown = shown[: asked.limit]
+        more = len(found) > asked.limit
+        found = found[: asked.limit]
+        about = _about(tables, [row for row, *_ in found])
+        shown = [FoundRow(row=row, x=x, y=y, **about[row]) for row, x, y in found]
         return FoundRows(samples=samples, kept=kept, rows=shown, next=shown[-1].row if more else None)
 
 
-def _begins(tables: Tables, numbers: list[int]) -> dict[int, tuple[str | None, str | None]]:
-    """How the first prompt and the first response of these rows begin."""
-    if not tables.has_corpus:
-        return {}
-    found = tables.connection.execute(_BEGINS, {"rows": numbers, "most": _EXCERPT}).fetchall()
-    return {row: (prompt, response) for row, prompt, response in found}
+def _about(tables: Tables, numbers: list[int]) -> dict[int, dict[str, Any]]:
+    """What became of these rows, and how the first prompt and the first response of each begin.
+
+    Asked of few rows at the end: texts of all rows in question have no place in memory.
+    """
+    fates = tables.connection.execute(_FATES, {"rows": numbers}).fetchall()
+    begins = {}
+    if tables.has_corpus:
+        found = tables.connection.execute(_BEGINS, {"rows": numbers, "most": _EXCERPT}).fetchall()
+        begins = {row: (prompt, response) for row, prompt, response in found}
+    names = ("status", "reason", "prompt", "response")
+    return {
+        row: dict(zip(names, (status, reason, *begins.get(row, (None, None))), strict=True))
+        for row, status, reason in fates
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +152,14 @@ class _Plane:
             conditions += [] if low is None else [f"{place} >= {low!r}::DOUBLE"]
             conditions += [] if high is None else [f"{place} <= {high!r}::DOUBLE"]
         inside = " AND ".join(conditions)
-        return cls(x, y, _source(tables), values[0], values[1], places[0], places[1], inside)
+        source = _source(asked.x, asked.y, asked.colour)
+        return cls(x, y, source, values[0], values[1], places[0], places[1], inside)
 
 
-def _source(tables: Tables) -> str:
-    joined = " LEFT JOIN corpus.samples AS corpus_samples USING (row)" if tables.has_corpus else ""
-    return f"scores SEMI JOIN firsts USING (row){joined}"
+def _source(*names: str) -> str:
+    """Where these columns are: the corpus is read only where one is of it."""
+    joined = " LEFT JOIN corpus.samples AS corpus_samples USING (row)"
+    return f"samples{joined if not _CORPUS.keys().isdisjoint(names) else ''}"
 
 
 def _columns(tables: Tables) -> tuple[dict[str, str], dict[str, str]]:
@@ -166,7 +174,7 @@ def _columns(tables: Tables) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _sql(name: str) -> str:
-    return f"{'corpus_samples' if name in _CORPUS else 'scores'}.{identifier(name)}"
+    return f"{'corpus_samples' if name in _CORPUS else 'samples'}.{identifier(name)}"
 
 
 def _axis(tables: Tables, run: Run, numbers: Mapping[str, str], name: str, field: str) -> PlaneAxis:
@@ -176,27 +184,22 @@ def _axis(tables: Tables, run: Run, numbers: Mapping[str, str], name: str, field
             remedy=f"there are {', '.join(numbers)}",
             field=field,
         )
-    found = _summary(tables, name)
-    if found is None:
+    value = f"({_sql(name)})::DOUBLE"
+    low, median, high, above_zero = tables.row(
+        f"SELECT min({value}), median({value}), max({value}), min({value}) FILTER ({value} > 0) "  # noqa: S608
+        f"FROM {_source(name)} WHERE isfinite({value})"
+    )
+    if low is None:
         raise UsageError(f"the column {name} has no number", remedy="choose another", field=field)
-    scale = scale_of(found)
-    low = found.minimum
-    if scale == "log":
-        value = f"({_sql(name)})::DOUBLE"
-        [low] = tables.row(f"SELECT min({value}) FROM {_source(tables)} WHERE {value} > 0")  # noqa: S608
+    scale = scale_of(low, median, high)
     return PlaneAxis(
         column=name,
         text=numbers[name],
         scale=scale,
-        low=low,
-        high=found.maximum,
+        low=above_zero if scale == "log" else low,
+        high=high,
         cuts={cut: at for cut, at in of_column(name, run.report.thresholds).items() if math.isfinite(at)},
     )
-
-
-def _summary(tables: Tables, name: str) -> Any:
-    whole = name in tables.whole or name in _CORPUS
-    return summary(tables, Numbers(name, "", whole, _source(tables), _sql(name)), "true")
 
 
 def _points(tables: Tables, plane: _Plane, colour: str) -> tuple[Points, list[str] | None]:
@@ -220,8 +223,8 @@ def _points(tables: Tables, plane: _Plane, colour: str) -> tuple[Points, list[st
             order = [*order[: _NAMES - 1], _OTHERS]
         shade = f"{_sql(colour)}::VARCHAR"
     found = tables.connection.execute(
-        f"SELECT scores.row, {plane.value_x} AS x, {plane.value_y} AS y, {shade} AS colour "  # noqa: S608
-        f"FROM {plane.source} WHERE {plane.inside} ORDER BY scores.row"
+        f"SELECT samples.row, {plane.value_x} AS x, {plane.value_y} AS y, {shade} AS colour "  # noqa: S608
+        f"FROM {plane.source} WHERE {plane.inside} ORDER BY samples.row"
     ).fetchnumpy()
     if order is None:
         shades = [None if value is None or math.isnan(value) else value for value in _plain(found["colour"])]
@@ -251,7 +254,8 @@ def _short(column: Any) -> list[float]:
     return [float(f"{value:.6g}") for value in np.ma.getdata(column).tolist()]
 
 
-def _cells(tables: Tables, plane: _Plane, asked: Look) -> Cells:
+def _cells(tables: Tables, plane: _Plane, asked: Look) -> tuple[Cells, int]:
+    """And how many samples they hold."""
     edges = [_span(plane.x, asked.x0, asked.x1), _span(plane.y, asked.y0, asked.y1)]
     at = [
         f"least({count - 1}, floor(({place} - {low!r}::DOUBLE) / {(high - low) / count!r}::DOUBLE))::INTEGER"
@@ -264,7 +268,8 @@ def _cells(tables: Tables, plane: _Plane, asked: Look) -> Cells:
     samples, kept = np.zeros((UP, ACROSS), np.int64), np.zeros((UP, ACROSS), np.int64)
     for i, j, count, of_these in found:
         samples[j, i], kept[j, i] = count, of_these
-    return Cells(samples=samples.tolist(), kept=kept.tolist() if tables.selected else None)
+    cells = Cells(samples=samples.tolist(), kept=kept.tolist() if tables.selected else None)
+    return cells, int(samples.sum())
 
 
 def _span(axis: PlaneAxis, low: float | None, high: float | None) -> tuple[float, float]:

@@ -35,7 +35,7 @@ def plane(tables: Tables, known: Mapping[str, Distribution], thresholds: Mapping
     x, y = identifier(X), identifier(Y)
     query = (
         f"SELECT {x}::DOUBLE AS x, {y}::DOUBLE AS y, is_kept "  # noqa: S608
-        f"FROM scores SEMI JOIN firsts USING (row) WHERE isfinite({x}) AND isfinite({y})"
+        f"FROM samples WHERE isfinite({x}) AND isfinite({y})"
     )
     for batch in tables.batches(query):
         at = [_bins(batch.column(name).to_numpy(), edges[axis]) for name, axis in (("y", Y), ("x", X))]
@@ -73,7 +73,7 @@ def _quadrants(tables: Tables) -> list[Quadrant] | None:
     if "quadrant" not in tables.names:
         return None
     found = tables.rows(
-        "SELECT quadrant, count(*), count(*) FILTER (is_kept) FROM scores SEMI JOIN firsts USING (row) "
+        "SELECT quadrant, count(*), count(*) FILTER (is_kept) FROM samples "
         "WHERE quadrant IS NOT NULL GROUP BY quadrant ORDER BY quadrant"
     )
     return [

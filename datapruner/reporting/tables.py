@@ -29,8 +29,12 @@ _NAMES = ("VARCHAR", "BOOLEAN")
 _NO_SCORES = ("row", "sample_id", "keep", "reason", "status")
 
 # Samples that were measured, each by its first row; copies of it have the same numbers.
-_FIRSTS_MEASURED = "FROM run.scored"
-_FIRSTS = "SELECT min(row) AS row FROM run.sample_scores WHERE sample_id IS NOT NULL GROUP BY sample_id"
+_FIRSTS_MEASURED = "CREATE TEMP VIEW firsts AS FROM run.scored"
+_FIRSTS = """
+CREATE TEMP TABLE firsts AS
+SELECT min(row) AS row FROM run.sample_scores WHERE sample_id IS NOT NULL GROUP BY sample_id
+"""
+_ALL_ARE_FIRST = "SELECT (SELECT count(*) FROM firsts) = (SELECT count(*) FROM run.sample_scores)"
 _ROWS = """
 CREATE TEMP VIEW scores AS
 SELECT *, status = 'kept' AS is_kept FROM run.sample_scores
@@ -39,8 +43,8 @@ SELECT *, status = 'kept' AS is_kept FROM run.sample_scores
 
 @dataclass(frozen=True)
 class Tables:
-    """An open run. The view `scores` is its `sample_scores` with `is_kept`, the table `firsts` the first row
-    of every measured sample; `run` and, with `has_corpus`, `corpus` are the files.
+    """An open run. The view `scores` is its `sample_scores` with `is_kept`, the view `samples` of these the
+    first row of every measured sample; `run` and, with `has_corpus`, `corpus` are the files.
 
     `selected`: whether rows were kept and pruned, or only scored. `real`, `whole`, `names`: the columns of
     scores by what they hold, and `texts` what they mean.
@@ -91,8 +95,10 @@ def opened(run: Run, corpus_file: Path) -> Iterator[tuple[Tables, list[str]]]:
         if has_corpus:
             connection.execute(f"ATTACH {literal(corpus_file)} AS corpus (READ_ONLY)")
         connection.execute(_ROWS)
-        firsts = _FIRSTS_MEASURED if run.config.methods else _FIRSTS
-        connection.execute(f"CREATE TEMP TABLE firsts AS {firsts}")
+        connection.execute(_FIRSTS_MEASURED if run.config.methods else _FIRSTS)
+        [(all_are_first,)] = connection.execute(_ALL_ARE_FIRST).fetchall()
+        some = "" if all_are_first else " SEMI JOIN firsts USING (row)"
+        connection.execute(f"CREATE TEMP VIEW samples AS SELECT * FROM scores{some}")  # noqa: S608
         yield _described(connection, run, has_corpus), notes
 
 
