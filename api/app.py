@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,15 +12,16 @@ from api import docs, pages, problems, routes
 from api.idempotency import IdempotencyMiddleware
 from api.middleware import NulMiddleware, PlainPostMiddleware, RequestMiddleware, SizeMiddleware
 from datapruner.service.instance import Service
+from datapruner.service.stopping import Stopping
 from datapruner.settings import Settings
 
 
-def create_app(settings: Settings, stopping: threading.Event | None = None) -> FastAPI:
+def create_app(settings: Settings, stopping: Stopping | None = None) -> FastAPI:
     """The service's API. Its database must be migrated; the lifespan opens and closes the rest."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = Service.open(settings, stopping or threading.Event())
+        app.state.service = Service.open(settings, stopping or Stopping())
         try:
             yield
         finally:

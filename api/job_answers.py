@@ -77,7 +77,7 @@ def preferred_wait(request: Request) -> float | None:
 async def changes(service: Service, job_id: str, after: int = -1) -> AsyncIterator[tuple[int, JobAnswer]]:
     """The job after every change with a number above `after`, with that number; ends with the job or the
     service."""
-    while not service.stopping.is_set():
+    while not service.stopping.ended.is_set():
         number, job = await run_in_threadpool(jobs.now, service, job_id)
         if number > after:
             after = number
@@ -94,7 +94,7 @@ async def _wait_for(service: Service, job_id: str, seconds: float) -> JobAnswer:
     while True:
         _, job = await run_in_threadpool(jobs.now, service, job_id)
         left = until - time.monotonic()
-        if job.finished_at is not None or left <= 0 or service.stopping.is_set():
+        if job.finished_at is not None or left <= 0 or service.stopping.ended.is_set():
             return job
         await asyncio.sleep(min(pause, left))
         pause = min(pause * _SLOWER, _SELDOM)

@@ -60,7 +60,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if service.stopping.leaving.is_set():
+                    headers["Connection"] = "close"  # the client's next request goes to another one
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

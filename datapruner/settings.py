@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     secret: SecretStr = Field(SecretStr(""), description="key of token hashes; default: a file made in home")
     host: str = Field("127.0.0.1", description="address that the API listens on")
     port: int = Field(8000, ge=0, le=65535, description="port that the API listens on; 0: any free one")
+    drain_seconds: float = Field(
+        0.0, ge=0, description="after SIGTERM, seconds of serving on while `/v1/ready` says no"
+    )
+    finish_seconds: int = Field(5, ge=0, description="seconds in which requests under way then have to end")
     workers: int = Field(1, ge=0, description="worker processes that `serve` starts; 0: run them elsewhere")
     devices: str = Field("auto", description="where workers measure: auto, cpu, or cuda:0,cuda:1")
     threads: int | None = Field(

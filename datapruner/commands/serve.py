@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +35,7 @@ def serve(
     from datapruner.catalog import migrations
     from datapruner.catalog.database import Database
     from datapruner.service import logs, server, token_key, tokens
+    from datapruner.service.stopping import Stopping
     from datapruner.settings import load
 
     asked: dict[str, Any] = {"host": host, "port": port, "workers": workers}
@@ -44,7 +44,7 @@ def serve(
     logs.configure(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     listening = server.listen(settings.host, settings.port)
-    db, stop = Database(settings.database), threading.Event()
+    db, stopping = Database(settings.database), Stopping()
     token_file: Path | None = None
 
     def announce() -> None:
@@ -63,7 +63,7 @@ def serve(
         token_file = tokens.bootstrap(db, settings, token_key.load_key(settings))
         if token_file is not None:
             output.show(Text(f"the admin token is in {token_file}, readable by you only"))
-        server.run(create_app(settings, stop), settings, db, stop, listening, announce)
+        server.run(create_app(settings, stopping), settings, db, stopping, listening, announce)
     finally:
         listening.close()
         db.close()

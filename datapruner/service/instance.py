@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from datapruner.catalog.database import Database
 from datapruner.errors import NotReadyError, StorageError
 from datapruner.query.pool import SandboxPool
 from datapruner.service.metrics import Metrics
+from datapruner.service.stopping import Stopping
 from datapruner.service.storage import Storage, open_storage
 from datapruner.service.token_key import load_key
 from datapruner.settings import Settings
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Service:
-    """`stopping` is set when the server is to end: whatever waits for something else looks at it."""
+    """Whatever waits for something else in a request looks whether `stopping` has `ended`."""
 
     settings: Settings
     db: Database
@@ -38,11 +38,11 @@ class Service:
     key: bytes
     """Of token digests."""
     metrics: Metrics
-    stopping: threading.Event
+    stopping: Stopping
     _checked: float = -math.inf
 
     @classmethod
-    def open(cls, settings: Settings, stopping: threading.Event) -> Service:
+    def open(cls, settings: Settings, stopping: Stopping) -> Service:
         db = Database(settings.database)
         return cls(
             settings=settings,
@@ -55,7 +55,7 @@ class Service:
         )
 
     def close(self) -> None:
-        self.stopping.set()
+        self.stopping.end()
         self.sql.close()
         self.db.close()
 
@@ -70,7 +70,7 @@ class Service:
     def check(self) -> None:
         """Raise NotReadyError unless the service can do its work. Good news is believed for a few seconds, as
         anybody may ask and the storage is tried by writing to it."""
-        if self.stopping.is_set():
+        if self.stopping.leaving.is_set():
             raise NotReadyError("the service is stopping")
         if time.monotonic() - self._checked < _GOOD_SECONDS:
             return

@@ -4,8 +4,10 @@ Notable choices:
 - workers are processes in sessions of their own: Ctrl-C reaches only us, and we tell them; should we be
   killed, they see that their parent is gone and end as well;
 - a worker that dies comes back, later each time that it dies young;
-- on SIGTERM or SIGINT everything is told at once: what waits inside requests ends, workers give back their
-  leases, and who has not ended in time is killed.
+- on SIGTERM the service says that it leaves, and serves on until balancers have seen that. Then, and at once
+  on SIGINT or a second signal, everything is told to end: what waits inside requests does, workers give back
+  their leases, and who has not ended in time is killed;
+- a signal is only noted where it comes: it may interrupt this thread inside the lock of an event.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ import uvicorn
 from datapruner.catalog.database import Database
 from datapruner.errors import UsageError, WorkerError
 from datapruner.service import firing, retention
+from datapruner.service.stopping import Stopping
 from datapruner.service.storage import open_storage
 from datapruner.settings import Settings
 from datapruner.system.panics import contained
 from scorers.interpreter import PYTHON
 
-_REQUESTS_END, _WORKERS_END = 5.0, 8.0  # seconds after the signal
+_WORKERS_END = 8.0  # seconds after they are told
+_IDLE = 130  # seconds: proxies close idle connections sooner, and send nothing into one that is being closed
 _TICK, _TICK_AFTER_ERROR = 1.0, 5.0
 _FIRST_SWEEP, _SWEEP = 60.0, 3600.0
 _UNUSED_FOR = timedelta(days=1)
@@ -63,16 +67,17 @@ def run(
     app: Any,
     settings: Settings,
     db: Database,
-    stop: threading.Event,
+    stopping: Stopping,
     listening: socket.socket,
     announce: Callable[[], None],
 ) -> None:
-    """Serve the ASGI application until a signal comes or `stop` is set; `announce` is called once it answers.
+    """Serve the ASGI application until a signal or `stopping` ends it; `announce` is called once it answers.
 
     Raises WorkerError when the application cannot start.
     """
+    stop = stopping.ended
     before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+        number: signal.signal(number, lambda *_: stopping.end()) for number in (signal.SIGTERM, signal.SIGINT)
     }
     config = uvicorn.Config(
         app,
@@ -82,20 +87,21 @@ def run(
         log_config=None,
         access_log=False,  # the application's own lines know more
         server_header=False,
-        timeout_graceful_shutdown=int(_REQUESTS_END),
+        timeout_keep_alive=_IDLE,
+        timeout_graceful_shutdown=settings.finish_seconds,
     )
     others = [
         threading.Thread(target=_watch, args=(settings, stop), name="workers"),
         threading.Thread(target=_schedule, args=(db, settings, stop), name="scheduler"),
         threading.Thread(target=_sweep, args=(db, settings, stop), name="sweeper"),
     ]
-    server = _Server(config, stop, others, announce)
+    server = _Server(config, stopping, settings.drain_seconds, others, announce)
     try:
         server.run(sockets=[listening])
     except SystemExit as error:  # how uvicorn says that the application did not start
         raise WorkerError("the API could not start", remedy="the log lines above say why") from error
     finally:
-        stop.set()
+        stopping.end()
         for thread in others:
             if thread.ident is not None:
                 thread.join()
@@ -107,12 +113,15 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        stop: threading.Event,
+        stopping: Stopping,
+        drain_seconds: float,
         others: list[threading.Thread],
         announce: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._stop, self._others, self._announce = stop, others, announce
+        self._stopping, self._others, self._announce = stopping, others, announce
+        self._drain_seconds = drain_seconds
+        self._until: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -121,11 +130,21 @@ class _Server(uvicorn.Server):
         self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        return self._stop.is_set() or await super().on_tick(counter)
+        if self._until is not None:
+            if self._drain_seconds and not self._stopping.leaving.is_set():
+                _log.info("leaving", serves_for=self._drain_seconds)
+            self._stopping.leaving.set()
+            self.should_exit = self.should_exit or time.monotonic() >= self._until
+        over = await super().on_tick(counter) or self._stopping.ended.is_set()
+        if over:
+            self._stopping.end()
+        return over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stop.set()
-        super().handle_exit(sig, frame)
+        if sig == signal.SIGTERM and self._until is None:
+            self._until = time.monotonic() + self._drain_seconds
+        else:
+            super().handle_exit(sig, frame)
 
 
 def _schedule(db: Database, settings: Settings, stop: threading.Event) -> None:

@@ -54,8 +54,10 @@ def test_a_life_of_the_service(tiny_folder: Path, tmp_path: Path) -> None:
         assert (done["state"], done["error"]) == ("succeeded", None)
 
 
-def test_what_waits_in_a_request_ends_when_the_service_stops(tiny_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "home", tiny_folder, workers=0) as server:
+def test_a_service_that_leaves_serves_on_and_then_ends_what_waits_in_a_request(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "home", tiny_folder, workers=0, drain_seconds=10 * PATIENCE) as server:
         rows = [{"instruction": "Hi", "output": "Hello."}]
         job = server.client.post("/v1/datasets", json={"name": "waits", "rows": rows}).headers["Location"]
         seen: list[str] = []
@@ -75,7 +77,16 @@ def test_what_waits_in_a_request_ends_when_the_service_stops(tiny_folder: Path, 
         for thread in threads:
             thread.start()
         until(lambda: seen and len(server.client.get("/v1/jobs").json()["items"]) == 2)  # both are at it
-        assert server.stop() == 0
+
+        server.process.terminate()
+        assert server.unready().json()["detail"] == "the service is stopping"
+        answer = server.client.post("/v1/datasets", json={"name": "late", "rows": rows})
+        assert (answer.status_code, answer.headers["Connection"]) == (202, "close")
+        assert server.client.get("/v1/health").status_code == 200  # nobody is to kill it now
+        assert answers == []
+        assert threads[0].is_alive()
+
+        assert server.stop() == 0  # told a second time, it does not wait any longer
         for thread in threads:
             thread.join(PATIENCE)
         assert answers == [202]

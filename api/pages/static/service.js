@@ -56,16 +56,25 @@ export const send = (path, form, told) =>
     request.send(form);
   });
 
+const REOPENED_AFTER = 5000; // milliseconds
+
 /** Tell each change of a job, and resolve with it once it has ended. */
 export const watch = (job, told) =>
   new Promise((resolve) => {
-    const events = new EventSource(`/v1/jobs/${encodeURIComponent(job)}/events`);
-    events.addEventListener("job", (event) => {
-      const now = JSON.parse(event.data);
-      told(now);
-      if (now.finished_at) {
-        events.close();
-        resolve(now);
-      }
-    });
+    const open = () => {
+      const events = new EventSource(`/v1/jobs/${encodeURIComponent(job)}/events`);
+      events.addEventListener("job", (event) => {
+        const now = JSON.parse(event.data);
+        told(now);
+        if (now.finished_at) {
+          events.close();
+          resolve(now);
+        }
+      });
+      // A stream that ends is opened again by the browser, but not after an error page, such as a proxy's.
+      events.addEventListener("error", () => {
+        if (events.readyState === EventSource.CLOSED) setTimeout(open, REOPENED_AFTER);
+      });
+    };
+    open();
   });

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from datapruner.errors import RepeatedKeyError, ReusedKeyError
 from datapruner.service import idempotency, tokens
 from datapruner.service.idempotency import Claim, FirstAnswer
 from datapruner.service.instance import Service
+from datapruner.service.stopping import Stopping
 from datapruner.settings import Settings
 
 ANSWER = FirstAnswer(201, {"location": "/v1/tokens/tok_1"}, b'{"secret": "dpr_shown_once"}')
@@ -22,7 +22,7 @@ ANSWER = FirstAnswer(201, {"location": "/v1/tokens/tok_1"}, b'{"secret": "dpr_sh
 def service(tmp_path: Path) -> Iterator[Service]:
     settings = Settings(home=tmp_path, sql_warm=0, secret="of the test")
     migrations.upgrade(settings.database)
-    service = Service.open(settings, threading.Event())
+    service = Service.open(settings, Stopping())
     yield service
     service.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 from datapruner.errors import NotReadyError
 from datapruner.service import instance
 from datapruner.service.instance import Service
+from datapruner.service.stopping import Stopping
 from datapruner.settings import Settings
 
 
@@ -21,7 +21,7 @@ def test_a_service_that_starts_with_its_machine_is_not_ready_before_it_was_looke
     monkeypatch.setattr(instance, "time", SimpleNamespace(monotonic=lambda: 0.5))  # since the machine started
     settings = Settings(home=tmp_path / "home", sql_warm=0)
     with (
-        closing(Service.open(settings, threading.Event())) as service,
+        closing(Service.open(settings, Stopping())) as service,
         pytest.raises(NotReadyError, match="the database is at revision none"),
     ):
         service.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from datapruner.schemas.exports import NewExport
 from datapruner.schemas.runs import NewRun, RunRequest
 from datapruner.service import submission
 from datapruner.service.instance import Service
+from datapruner.service.stopping import Stopping
 from datapruner.service.tokens import Caller
 from datapruner.service.uploads import Incoming, inline
 from datapruner.settings import Settings
@@ -54,7 +54,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         home=tmp_path / "home", sql_warm=0, import_roots=[roots], allow_hub=False, max_attempts=SEVERAL
     )
     migrations.upgrade(settings.database)
-    service = Service.open(settings, threading.Event())
+    service = Service.open(settings, Stopping())
     with service.db.write() as session:
         session.add(Project(id="prj_1", name="ours"))
         session.flush()
