@@ -9,7 +9,7 @@ import pytest
 from benchmarks.load import Observed, Target, drive
 from tests.served import Server
 
-CLIENTS, SECONDS = 50, 12.0
+CLIENTS, SECONDS = 50, 6.0
 OPERATIONS = {"upload", "run", "sql", "download", "range", "job"}
 
 

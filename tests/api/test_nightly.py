@@ -9,7 +9,7 @@ import pytest
 
 from tests.served import SELDOM, serving
 
-ROWS, NEW = 2_000, 50
+ROWS, NEW = 300, 20
 
 
 def lines(start: int, stop: int) -> str:
