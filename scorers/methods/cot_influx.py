@@ -21,17 +21,17 @@ Notable choices:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
+from scorers.selection.cut import first_in_turn, nth_highest
 from scorers.shares import check_share, tolerant_floor
-from scorers.signals.columns import TOKEN_SIGNALS, Bools, Ints, Signals
+from scorers.signals.columns import TOKEN_SIGNALS, Bools, Floats, Ints, Signals
 
 RANKING = Column(
     "cot_influx", "the signal that ranks the examples, negated where low values come first", direction="high"
@@ -88,11 +88,10 @@ class CotInflux:
         check_share(share)
         score = np.asarray(scores["cot_influx"], dtype=np.float64)
         rank = np.lexsort((signals.ids, -score))
-        nll = token_column(signals, "nll")
-        required = _required(signals, nll, options.protect_end)
-        budget = tolerant_floor(share * len(nll))
+        required = _required(signals, options.protect_end)
+        budget = tolerant_floor(share * len(required))
         chosen = _fitting(signals, rank, required, budget, options.token_keep)
-        token_keep, least = _most_surprising(signals, chosen, nll, required, budget)
+        token_keep, least = _most_surprising(signals, chosen, required, budget)
         keep = np.zeros(len(signals), dtype=np.bool_)
         keep[chosen] = True
         thresholds = {"cot_influx": float(score[chosen[-1]])} if len(chosen) else {}
@@ -113,21 +112,23 @@ class CotInflux:
         )
 
 
-def _required(signals: Signals, nll: NDArray[np.generic], protect_end: bool) -> Bools:
+def _required(signals: Signals, protect_end: bool) -> Bools:
     """The tokens (M,) that a kept sample keeps anyway: its end tokens, or else its most surprising one."""
-    if protect_end:
-        required = token_column(signals, "is_end").astype(np.bool_).copy()
-    else:
-        required = np.zeros(len(nll), dtype=np.bool_)
-    bare = (signals.counted(required) == 0) & (signals.lengths > 0)
-    if bare.any():
-        tokens = np.flatnonzero(np.repeat(bare, signals.lengths))
-        values, lengths = nll[tokens], signals.lengths[bare]
-        starts = np.cumsum(lengths) - lengths
-        largest = np.maximum.reduceat(values, starts)
-        at = np.flatnonzero(values == np.repeat(largest, lengths))
-        owner = np.searchsorted(starts, at, side="right")
-        required[tokens[at[np.diff(owner, prepend=0) > 0]]] = True  # of each sample the first such
+    nll = token_column(signals, "nll")
+    required = np.zeros(len(nll), dtype=np.bool_)
+    for samples, tokens in signals.blocks():
+        here, lengths = required[tokens], signals.lengths_in(samples)
+        if protect_end:
+            here[:] = token_column(signals, "is_end")[tokens]
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        bare = (np.bincount(owner[here], minlength=len(lengths)) == 0) & (lengths > 0)
+        if bare.any():
+            places = np.flatnonzero(bare[owner])
+            values, sizes = nll[tokens][places], lengths[bare]
+            starts = np.cumsum(sizes) - sizes
+            at = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, starts), sizes))
+            of = np.searchsorted(starts, at, side="right")
+            here[places[at[np.diff(of, prepend=0) > 0]]] = True  # of each sample the first such
     return required
 
 
@@ -141,29 +142,53 @@ def _fitting(signals: Signals, rank: Ints, required: Bools, budget: int, token_k
 
 
 def _most_surprising(
-    signals: Signals, chosen: Ints, nll: NDArray[np.generic], required: Bools, budget: int
+    signals: Signals, chosen: Ints, required: Bools, budget: int
 ) -> tuple[Bools, float | None]:
     """Token mask (M,), True outside the chosen samples, and the least surprise kept beside the required.
 
-    Of the chosen samples' tokens the required ones are kept and as many others, by falling nll, as fit.
+    chosen: in the order of the ranking. Of their tokens the required ones are kept and as many others, by
+    falling nll, as fit.
     """
+    nll = token_column(signals, "nll")
     mask = np.ones(len(nll), dtype=np.bool_)
-    lengths = signals.lengths[chosen]
-    narrow = np.int32 if len(nll) < 2**31 else np.int64
-    tokens = np.arange(int(lengths.sum()), dtype=narrow)  # in the order of the ranking
-    shift = signals.offsets[chosen] - (np.cumsum(lengths) - lengths)
-    np.add(tokens, np.repeat(shift.astype(narrow), lengths), out=tokens)
-    optional = tokens[~required[tokens]]
-    room = max(0, budget - (len(tokens) - len(optional)))
-    if room >= len(optional):
+    among = np.zeros(len(signals), dtype=np.bool_)
+    among[chosen] = True
+    wanted = int(signals.lengths[chosen].sum())
+    optional = wanted - int(signals.counted(required)[chosen].sum())
+    room = max(0, budget - (wanted - optional))
+    if room >= optional:
         return mask, None
-    if room == 0:
-        mask[optional] = False
-        return mask, None
-    falling = -nll[optional].astype(np.float32, copy=False)
-    least = np.partition(falling, room - 1)[room - 1]
-    kept = falling < least
-    ties = np.flatnonzero(falling == least)
-    kept[ties[: room - int(kept.sum())]] = True
-    mask[optional[~kept]] = False
-    return mask, float(-least)
+
+    def optionals() -> Iterator[tuple[slice, slice, Bools, Floats]]:
+        """The samples at work, their tokens, which of these are optional, and the nll of those."""
+        for samples, tokens in signals.blocks():
+            here = np.repeat(among[samples], signals.lengths_in(samples)) & ~required[tokens]
+            yield samples, tokens, here, nll[tokens][here].astype(np.float64)
+
+    least, last, left = np.inf, -1, 0
+    whole = np.zeros(len(signals), dtype=np.bool_)
+    if room:
+        least = nth_highest(lambda: (values for *_, values in optionals()), optional, room)
+        above, ties = 0, np.zeros(len(signals), dtype=np.int64)
+        for samples, _, here, values in optionals():
+            owner = np.repeat(np.arange(samples.start, samples.stop), signals.lengths_in(samples))[here]
+            above += int((values > least).sum())
+            ties[samples] = np.bincount(
+                owner[values == least] - samples.start, minlength=samples.stop - samples.start
+            )
+        whole, last, left = first_in_turn(ties[chosen], np.arange(len(chosen)), room - above)
+        whole, last = _of_all(len(signals), chosen, whole), int(chosen[last])
+    for samples, tokens, here, values in optionals():
+        owner = np.repeat(np.arange(samples.start, samples.stop), signals.lengths_in(samples))[here]
+        tied = values == least
+        kept = (values > least) | (tied & whole[owner])
+        kept[np.flatnonzero(tied & (owner == last))[:left]] = True
+        mask[tokens.start + np.flatnonzero(here)[~kept]] = False
+    return mask, float(least) if room else None
+
+
+def _of_all(count: int, some: Ints, marked: Bools) -> Bools:
+    """Which of `count` are marked, where of `some` these are."""
+    found = np.zeros(count, dtype=np.bool_)
+    found[some[marked]] = True
+    return found

@@ -78,11 +78,11 @@ def highest_sums(signals: Signals, top: float) -> Floats:
     entropy, offsets = token_column(signals, "entropy"), signals.offsets
     total = np.zeros(len(signals))
     for samples, tokens in signals.blocks():
-        lengths = signals.lengths[samples]
+        lengths = signals.lengths_in(samples)
         some = samples.start + np.flatnonzero(lengths)  # a maximum over none would be the next sample's first
         if len(some):
             total[some] = np.maximum.reduceat(entropy[tokens], offsets[some] - tokens.start)
-        for sample in some[signals.lengths[some] * top > 1]:
+        for sample in some[lengths[some - samples.start] * top > 1]:
             values = entropy[offsets[sample] : offsets[sample + 1]]
             count = tolerant_ceil(top * len(values))
             highest = np.partition(values, len(values) - count)[len(values) - count :]

@@ -127,8 +127,12 @@ def ifd(with_prompt: Floats, alone: Floats, mode: Literal["loss", "ppl"]) -> Flo
 
 def _content_nll(signals: Signals) -> Floats:
     """Mean nll of each sample's response tokens, (N,), those that close a turn left out."""
-    nll = token_column(signals, "nll").astype(np.float64)
-    counted = ~token_column(signals, "is_end").astype(np.bool_)
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)[counted]
-    total = np.bincount(owner, weights=nll[counted], minlength=len(signals))
-    return total / np.maximum(np.bincount(owner, minlength=len(signals)), 1)
+    nll, is_end = token_column(signals, "nll"), token_column(signals, "is_end")
+    mean = np.empty(len(signals))
+    for samples, tokens in signals.blocks():
+        lengths = signals.lengths_in(samples)
+        counted = ~is_end[tokens].astype(np.bool_)
+        owner = np.repeat(np.arange(len(lengths)), lengths)[counted]
+        total = np.bincount(owner, weights=nll[tokens][counted], minlength=len(lengths))
+        mean[samples] = total / np.maximum(np.bincount(owner, minlength=len(lengths)), 1)
+    return mean

@@ -385,22 +385,25 @@ def _protect(signals: Signals, tokens: Ints, scores: Floats, options: QTuningOpt
 def _scored_blocks(
     signals: Signals, samples: Ints, options: QTuningOptions
 ) -> Iterator[tuple[Ints, Ints, Floats]]:
-    """Samples of equal |T| together: (R,) samples, (R, L) indices of their tokens, (R, L) scores."""
+    """Samples of equal |T| together, of some thousand at a time: (R,) samples, (R, L) indices of their
+    tokens, (R, L) scores. samples: ascending."""
     nll, position = token_column(signals, "nll"), token_column(signals, "position")
     n_tokens = sample_column(signals, "n_tokens").astype(np.int64)
-    lengths = signals.lengths[samples]
-    order = np.argsort(lengths, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
-        length = int(lengths[group[0]]) if len(group) else 0
-        if length == 0:
-            continue
-        rows_at_once = max(1, _BLOCK_TOKENS // length)
-        for start in range(0, len(group), rows_at_once):
-            rows = samples[group[start : start + rows_at_once]]
-            tokens = signals.offsets[rows][:, None] + np.arange(length)
-            ppl = perplexity(nll[tokens])
-            scores = neighbour_scores(ppl, position[tokens], n_tokens[rows], options.neighbour_weight)
-            yield rows, tokens, scores
+    for block, _ in signals.blocks():
+        some = samples[slice(*np.searchsorted(samples, (block.start, block.stop)))]
+        lengths = signals.offsets[some + 1] - signals.offsets[some]
+        order = np.argsort(lengths, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+            length = int(lengths[group[0]]) if len(group) else 0
+            if length == 0:
+                continue
+            rows_at_once = max(1, _BLOCK_TOKENS // length)
+            for start in range(0, len(group), rows_at_once):
+                rows = some[group[start : start + rows_at_once]]
+                tokens = signals.offsets[rows][:, None] + np.arange(length)
+                ppl = perplexity(nll[tokens])
+                scores = neighbour_scores(ppl, position[tokens], n_tokens[rows], options.neighbour_weight)
+                yield rows, tokens, scores
 
 
 def neighbour_scores(ppl: Floats, position: NDArray[np.generic], n_tokens: Ints, weight: float) -> Floats:

@@ -29,7 +29,6 @@ from scorers.selection.ranking import all_tokens, draws, ranked_selection
 from scorers.shares import tolerant_floor
 from scorers.signals.columns import Bools, Floats, Ints, Signals
 
-_BLOCK_SAMPLES = 16_384
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -69,13 +68,11 @@ class RandomTokens:
             signals, draw, share, among="random draw among the highest", shown={"random": draw}
         )
         mask = all_tokens(signals)
-        for start in range(0, len(signals), _BLOCK_SAMPLES):
-            samples = slice(start, min(start + _BLOCK_SAMPLES, len(signals)))
-            tokens = slice(int(signals.offsets[samples.start]), int(signals.offsets[samples.stop]))
+        for samples, tokens in signals.blocks():
             first = np.zeros(tokens.stop - tokens.start, dtype=np.bool_)
             if options.protect_end:
                 first = token_column(signals, "is_end")[tokens].astype(np.bool_)
-            mask[tokens] = _drawn(draw[samples], signals.lengths[samples], first, options.token_keep)
+            mask[tokens] = _drawn(draw[samples], signals.lengths_in(samples), first, options.token_keep)
         kept = f"; {100 * options.token_keep:.6g} % of its tokens drawn"
         return Selection(
             keep=chosen.keep,

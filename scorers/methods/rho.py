@@ -25,14 +25,13 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, token_column, view
+from scorers.selection.cut import first_in_turn, nth_highest
 from scorers.selection.ranking import all_tokens, ranked_selection
 from scorers.shares import count_to_keep
 from scorers.signals.columns import Bools, Floats, Ints, Signals
 
 RHO = Column("rho", "mean excess loss over the reference model", unit="nats", direction="high")
 EXCESS = Column("rho", "nll less that under the reference model", "token", unit="nats", direction="high")
-
-_BLOCK_SAMPLES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +68,17 @@ class Rho:
     def scores(self, signals: Signals, options: RhoOptions, seed: int) -> Columns:
         """rho: mean excess loss, nats."""
         total = np.empty(len(signals))
-        for samples, tokens in signals.blocks():
-            lengths = signals.lengths[samples]
+        for samples, _, excess in _excesses(signals):
+            lengths = signals.lengths_in(samples)
             owner = np.repeat(np.arange(len(lengths)), lengths)
-            excess = _excess(signals, tokens)
             total[samples] = np.bincount(owner, weights=excess, minlength=len(lengths))
         return {"rho": total / np.maximum(signals.lengths, 1)}
 
     def token_scores(self, signals: Signals, options: RhoOptions) -> Columns:
         """Excess loss of every response token, float32."""
         column = np.empty(int(signals.offsets[-1]), dtype=np.float32)
-        for _, tokens in signals.blocks():
-            column[tokens] = _excess(signals, tokens)
+        for _, tokens, excess in _excesses(signals):
+            column[tokens] = excess
         return {"rho": column}
 
     def select(
@@ -104,8 +102,9 @@ class Rho:
         )
 
 
-def _excess(signals: Signals, tokens: slice) -> Floats:
-    """nll under the proxy less nll under the reference of these response tokens, float64.
+def _excesses(signals: Signals) -> Iterator[tuple[slice, slice, Floats]]:
+    """All samples, some at a time, their tokens, and of each its nll under the proxy less that under the
+    reference, float64.
 
     Raises ValueError when the reference model was not measured, or read other tokens.
     """
@@ -117,7 +116,8 @@ def _excess(signals: Signals, tokens: slice) -> Floats:
             f"sample {signals.ids[at]} has {signals.lengths[at]} response tokens, but "
             f"{reference.lengths[at]} for the reference model; use one with the same tokenizer"
         )
-    return ours[tokens].astype(np.float64) - theirs[tokens].astype(np.float64)
+    for samples, tokens in signals.blocks():
+        yield samples, tokens, ours[tokens].astype(np.float64) - theirs[tokens].astype(np.float64)
 
 
 def _keep_tokens(
@@ -126,76 +126,60 @@ def _keep_tokens(
     """Token mask (M,), True outside of the kept samples, the lowest excess within the budget, and a warning
     where what must stay is more than the budget."""
     mask = all_tokens(signals)
-    concerned = np.repeat(keep, signals.lengths)
-    excess = _excess_of(signals, concerned)
-    if not len(excess):
+    count = int(signals.lengths[keep].sum())
+    if not count:
         return mask, None, ()
-    samples = np.flatnonzero(keep & (signals.lengths > 0))
-    lengths = signals.lengths[samples]
-    must = _highest(excess, lengths)
-    if options.protect_end:
-        must |= token_column(signals, "is_end")[concerned].astype(np.bool_)
-    wanted, needed = count_to_keep(options.token_keep, len(excess)), int(must.sum())
-    others = excess[~must]
-    more, cut = min(max(0, wanted - needed), len(others)), None
-    if more:
-        others.partition(len(others) - more)  # in place: there are many
-        cut = float(others[len(others) - more])
-        above = int((others > cut).sum())
-        tied = (excess == cut) & ~must
-        must |= excess > cut
-        must |= _first(tied, lengths, np.argsort(signals.ids[samples], kind="stable"), more - above)
-    mask[concerned] = must
+    for samples, tokens, excess in _excesses(signals):
+        lengths = signals.lengths_in(samples)
+        must = _highest(excess, lengths)
+        if options.protect_end:
+            must |= token_column(signals, "is_end")[tokens].astype(np.bool_)
+        mask[tokens] = must | ~np.repeat(keep[samples], lengths)
+    needed = int(signals.counted(mask)[keep].sum())
+    wanted, cut = count_to_keep(options.token_keep, count), None
+    others = count - needed
+    more = min(max(0, wanted - needed), others)
+    if more:  # outside of the kept samples all is marked, so that these are others of theirs
+
+        def free() -> Iterator[Floats]:
+            return (excess[~mask[tokens]] for _, tokens, excess in _excesses(signals))
+
+        cut = nth_highest(free, others, more)
+        _add_highest(signals, mask, cut, more)
     over = f"rho: {needed:,} tokens kept, over the {wanted:,} of token_keep: the last and the highest stay"
     return mask, cut, (over,) if needed > wanted else ()
 
 
-def _excess_of(signals: Signals, tokens: Bools) -> Floats:
-    """The excess of the tokens that are marked in (M,), without copies of all that it is made of."""
-    found = np.empty(int(tokens.sum()))
-    done = 0
-    for _, block in signals.blocks():
-        some = _excess(signals, block)[tokens[block]]
-        found[done : done + len(some)] = some
-        done += len(some)
-    return found
-
-
-def _parts(lengths: Ints) -> Iterator[tuple[slice, slice]]:
-    """Some samples of these lengths at a time, and their tokens."""
-    ends = np.cumsum(lengths)
-    for start in range(0, len(lengths), _BLOCK_SAMPLES):
-        stop = min(start + _BLOCK_SAMPLES, len(lengths))
-        yield slice(start, stop), slice(int(ends[start] - lengths[start]), int(ends[stop - 1]))
+def _add_highest(signals: Signals, mask: Bools, cut: float, count: int) -> None:
+    """Mark of the tokens that are not yet marked in (M,) those over `cut`, and as many that are at it, by the
+    order of their samples' ids and then by their own, as there are `count` in all."""
+    above, ties = 0, np.zeros(len(signals), dtype=np.int64)
+    for samples, tokens, excess in _excesses(signals):
+        lengths, free = signals.lengths_in(samples), ~mask[tokens]
+        above += int((free & (excess > cut)).sum())
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        ties[samples] = np.bincount(owner[free & (excess == cut)], minlength=len(lengths))
+    tied = np.flatnonzero(ties)
+    whole, last, left = first_in_turn(ties[tied], np.argsort(signals.ids[tied], kind="stable"), count - above)
+    chosen = np.zeros(len(signals), dtype=np.bool_)
+    chosen[tied[whole]] = True
+    for samples, tokens, excess in _excesses(signals):
+        lengths, free = signals.lengths_in(samples), ~mask[tokens]
+        at_cut = free & (excess == cut)
+        more = (free & (excess > cut)) | (at_cut & np.repeat(chosen[samples], lengths))
+        if left and samples.start <= tied[last] < samples.stop:
+            begin, end = signals.offsets[tied[last] : tied[last] + 2] - tokens.start
+            more[begin + np.flatnonzero(at_cut[begin:end])[:left]] = True
+        mask[tokens] |= more
 
 
 def _highest(excess: Floats, lengths: Ints) -> Bools:
-    """Each sample's highest token, of equal ones the first. `lengths` are all above 0."""
+    """The highest token of each sample of these lengths, of equal ones the first."""
     found = np.zeros(len(excess), dtype=np.bool_)
-    for samples, tokens in _parts(lengths):
-        values, sizes = excess[tokens], lengths[samples]
+    sizes = lengths[lengths > 0]
+    if len(sizes):
         begins = np.cumsum(sizes) - sizes
-        largest = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, begins), sizes))
+        largest = np.flatnonzero(excess == np.repeat(np.maximum.reduceat(excess, begins), sizes))
         _, first = np.unique(np.searchsorted(begins, largest, side="right"), return_index=True)
-        found[tokens.start + largest[first]] = True
-    return found
-
-
-def _first(marked: Bools, lengths: Ints, order: Ints, count: int) -> Bools:
-    """The first `count` of the tokens that are marked, (m,): by the order of their samples, (n,), which have
-    these lengths, then by their own."""
-    each = np.empty(len(lengths), dtype=np.int64)
-    for samples, tokens in _parts(lengths):
-        sizes = lengths[samples]
-        each[samples] = np.add.reduceat(marked[tokens], np.cumsum(sizes) - sizes, dtype=np.int64)
-    taken = np.cumsum(each[order])
-    whole = int(np.searchsorted(taken, count, side="right"))
-    chosen = np.zeros(len(lengths), dtype=np.bool_)
-    chosen[order[:whole]] = True
-    found = marked & np.repeat(chosen, lengths)
-    left = count - (int(taken[whole - 1]) if whole else 0)
-    if left:
-        last = order[whole]
-        begin = int(lengths[:last].sum())
-        found[begin + np.flatnonzero(marked[begin : begin + lengths[last]])[:left]] = True
+        found[largest[first]] = True
     return found

@@ -43,7 +43,6 @@ MEAN = Column(
 )
 PROBABILITY = Column("token_prob", "probability of the token, exp(-nll)", "token", at_least=0, at_most=1)
 
-_BLOCK_SAMPLES = 16_384
 _LEAST = float(np.finfo(np.float32).tiny)
 """Weight of a token whose probability is 0 in float32: one that weighs nothing would not be trained on."""
 
@@ -82,12 +81,11 @@ class TokenProb:
     def scores(self, signals: Signals, options: TokenProbOptions, seed: int) -> Columns:
         """token_prob: mean probability of the response tokens."""
         total = np.empty(len(signals))
-        for start in range(0, len(signals), _BLOCK_SAMPLES):
-            stop = min(start + _BLOCK_SAMPLES, len(signals))
-            lengths = signals.lengths[start:stop]
+        for samples, tokens in signals.blocks():
+            lengths = signals.lengths_in(samples)
             owner = np.repeat(np.arange(len(lengths)), lengths)
-            found = _probability(signals, slice(int(signals.offsets[start]), int(signals.offsets[stop])))
-            total[start:stop] = np.bincount(owner, weights=found, minlength=len(lengths))
+            found = _probability(signals, tokens)
+            total[samples] = np.bincount(owner, weights=found, minlength=len(lengths))
         return {"token_prob": total / np.maximum(signals.lengths, 1)}
 
     def token_scores(self, signals: Signals, options: TokenProbOptions) -> Columns:
@@ -127,11 +125,15 @@ def _probability(signals: Signals, tokens: slice) -> NDArray[np.float32]:
 def _likely(signals: Signals, options: TokenProbOptions) -> Bools:
     """Token mask (M,): not under the threshold, or the first of the likeliest of its sample, or an end."""
     nll = token_column(signals, "nll")
-    mask: Bools = _probability(signals, slice(None)) >= np.float32(options.threshold)
-    if options.protect_end:
-        mask |= token_column(signals, "is_end").astype(np.bool_)
-    some = np.flatnonzero((signals.lengths > 0) & (signals.counted(mask) == 0))
-    for sample in some.tolist():
-        begin, end = int(signals.offsets[sample]), int(signals.offsets[sample + 1])
-        mask[begin + int(np.argmin(nll[begin:end]))] = True
+    mask = np.empty(len(nll), dtype=np.bool_)
+    for samples, tokens in signals.blocks():
+        here, lengths = mask[tokens], signals.lengths_in(samples)
+        here[:] = _probability(signals, tokens) >= np.float32(options.threshold)
+        if options.protect_end:
+            here |= token_column(signals, "is_end")[tokens].astype(np.bool_)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        some = (lengths > 0) & (np.bincount(owner[here], minlength=len(lengths)) == 0)
+        for sample in (samples.start + np.flatnonzero(some)).tolist():
+            begin, end = int(signals.offsets[sample]), int(signals.offsets[sample + 1])
+            mask[begin + int(np.argmin(nll[begin:end]))] = True
     return mask

@@ -74,7 +74,7 @@ def difficulty(signals: Signals) -> Floats:
     widest = np.log(sample_column(signals, "vocabulary"))
     total = np.zeros(len(signals))
     for samples, tokens in signals.blocks():
-        lengths = signals.lengths[samples]
+        lengths = signals.lengths_in(samples)
         owner = np.repeat(np.arange(len(lengths)), lengths)
         loss = 1 / (1 + np.exp(-nll[tokens].astype(np.float64)))
         sure = np.maximum(0, 1 - entropy[tokens].astype(np.float64) / widest[samples][owner])

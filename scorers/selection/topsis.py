@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from scorers.column import Direction
 from scorers.signals.columns import Floats
+
+_SUMMED = 1 << 16  # numbers of Python's at once
 
 
 def topsis(columns: Floats, weights: Sequence[float], directions: Sequence[Direction]) -> Floats:
@@ -65,4 +68,5 @@ def _unit(column: Floats) -> Floats:
     if largest == 0:
         return np.zeros_like(column)
     scaled: Floats = column / largest  # so that no square overflows, nor all of them underflow
-    return scaled / math.sqrt(math.fsum((scaled * scaled).tolist()))
+    parts = (scaled[start : start + _SUMMED] for start in range(0, len(scaled), _SUMMED))
+    return scaled / math.sqrt(math.fsum(chain.from_iterable((part * part).tolist() for part in parts)))

@@ -12,11 +12,15 @@ Notable choices:
 - what has to be fitted to the corpus as a whole cannot be cached sample by sample: a method asks for it by
   `corpus_need`, with its settings; so it does for what others than the proxy model say of samples;
 - vectors are most of what is measured, gigabytes for a million samples: they stay on disk, and a method takes
-  as many at a time as it works on.
+  as many at a time as it works on;
+- token columns of a large corpus are arrays on disk (`np.memmap`). A method that reads them in `blocks` has
+  in memory what it works on; one that takes a column as a whole works, too, with as much memory.
 """
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -248,11 +252,19 @@ class Signals:
         """Response tokens of each sample, (N,)."""
         return np.diff(self.offsets)
 
+    def lengths_in(self, samples: slice) -> Ints:
+        """Those of some samples that follow each other, without a look at all."""
+        return np.diff(self.offsets[samples.start : samples.stop + 1])
+
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """All samples, some thousand at a time, and their tokens."""
+        """All samples, some thousand at a time, and their tokens. Of token columns on disk, those of views
+        among them, what was read leaves memory before the next."""
         for start in range(0, len(self), _BLOCK):
             stop = min(start + _BLOCK, len(self))
             yield slice(start, stop), slice(int(self.offsets[start]), int(self.offsets[stop]))
+            for each in (self, *self.others.values()):
+                for column in each.tokens.values():
+                    let_go(column)
 
     def counted(self, tokens: Bools) -> Ints:
         """How many of each sample's tokens are marked in (M,): (N,)."""
@@ -264,3 +276,10 @@ class Signals:
                 begins = self.offsets[part] - first
                 count[part] = np.add.reduceat(tokens[first:last], begins, dtype=np.int64)
         return count
+
+
+def let_go(column: NDArray[np.generic]) -> None:
+    """Give back the memory that an array on disk takes; it is read again from its file."""
+    held = column.base
+    if isinstance(held, mmap.mmap) and sys.platform != "win32":
+        held.madvise(mmap.MADV_DONTNEED)

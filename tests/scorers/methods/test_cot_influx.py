@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from scorers.method import Selection
 from scorers.methods.cot_influx import CotInflux, CotInfluxOptions
+from scorers.selection import cut
+from scorers.signals import columns
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder
 
@@ -62,7 +64,10 @@ def test_samples_and_tokens_are_those_of_the_loops(
 ) -> None:
     signals = make_signals(n, seed)
     options = CotInfluxOptions(rank_by=field, prefer=prefer, token_keep=token_keep, protect_end=protect)
-    selection = run(signals, share, options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_BLOCK", 4)
+        patch.setattr(cut, "_FEW", 2)
+        selection = run(signals, share, options)
     chosen, kept = slow(signals, share, options)
     assert set(np.flatnonzero(selection.keep)) == chosen
     owner = np.repeat(np.arange(n), signals.lengths)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scorers.method import Selection
 from scorers.methods.qtuning import QTuning, QTuningOptions
 from scorers.selection.ranking import draws
+from scorers.signals import columns
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder, sample_ids, sample_signals
 
@@ -328,7 +329,10 @@ def slow_token_mask(scores: list[float], is_end: list[bool], keep: float, protec
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
-def test_token_scores_read_the_sequence_gaps_between_turns_included(weight: float) -> None:
+def test_token_scores_read_the_sequence_gaps_between_turns_included(
+    weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "_BLOCK", 70)
     signals = make_signals(300, seed=11)
     column = QTuning().token_scores(signals, QTuningOptions(neighbour_weight=weight))["qtuning"]
     assert column.dtype == np.float32

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scorers.method import Options, Selection
-from scorers.methods import random_tokens
 from scorers.methods.random_control import Random
 from scorers.methods.random_tokens import RandomTokens, RandomTokensOptions
+from scorers.signals import columns
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder
 
@@ -50,7 +50,7 @@ def test_a_samples_tokens_are_the_same_in_any_corpus_and_others_with_another_see
 ) -> None:
     signals = make_signals(40)
     first = of_samples(signals, selected(signals))
-    monkeypatch.setattr(random_tokens, "_BLOCK_SAMPLES", 7)
+    monkeypatch.setattr(columns, "_BLOCK", 7)
     other = reorder(signals, np.random.default_rng(1).permutation(40)[:25])
     again = of_samples(other, selected(other))
     assert again == {sample_id: first[sample_id] for sample_id in again}

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scorers.methods import rho
 from scorers.methods.rho import Rho, RhoOptions
+from scorers.selection import cut
 from scorers.signals import columns
 from scorers.signals.columns import Signals
 from tests.signal_factory import make_signals, reorder
@@ -62,8 +62,8 @@ def test_samples_and_tokens_are_those_of_the_loop(
     share: float,
     decimals: int,
 ) -> None:
-    monkeypatch.setattr(rho, "_BLOCK_SAMPLES", 5)
     monkeypatch.setattr(columns, "_BLOCK", 5)
+    monkeypatch.setattr(cut, "_FEW", 3)
     signals, options = make_signals(23, seed), RhoOptions(token_keep=token_keep, protect_end=protect_end)
     reference = rounded(signals.others["reference"], decimals)
     signals = rounded(replace(signals, others={"reference": reference}), decimals)
