@@ -171,7 +171,11 @@ class Method(Protocol[OptionsT]):
         ...
 
     def token_scores(self, signals: Signals, options: OptionsT) -> Columns:
-        """Per-token score columns (M,), {} for methods without token scores."""
+        """Per-token score columns (M,), {} for methods without token scores.
+
+        Each token's are of its sample's signals alone: a run asks for those of some samples at a time, of
+        which `signals` has no vectors.
+        """
         ...
 
     def select(

@@ -9,8 +9,8 @@ Notable choices:
   could disagree with them;
 - small shards are merged into larger ones (`compaction`), and are then no shards any more;
 - a sample in two shards (two runs at once measured it) is read from the first by name;
-- token columns and vectors are read some thousand samples at a time and put where they belong, vectors on
-  disk (`spool`): nothing stands in memory twice.
+- token columns and vectors are read some thousand samples at a time and put where they belong, vectors and
+  long token columns on disk (`spool`): nothing stands in memory twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from datapruner.measuring import merged
 from datapruner.measuring.places import Places, flatten
-from datapruner.measuring.spool import Spool
+from datapruner.measuring.spool import Spool, numbers
 from datapruner.measuring.vectors import unpack
 from datapruner.system.files import publishing
 from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
@@ -172,13 +172,18 @@ class SignalCache:
         places = self.places(ids)
         frame = places.columns(list(dict.fromkeys(_MEANS.get(name, name) for name in samples)))
         offsets = np.concatenate([[0], np.cumsum(frame["n_response_tokens"].to_numpy())])
-        return Signals(
+        found = Signals(
             ids=_texts(ids),
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
-            tokens=_tokens(places, offsets, tokens),
+            tokens={
+                name: numbers(self.folder, int(offsets[-1]), _ELEMENTS[TOKEN_SIGNALS[name].kind])
+                for name in tokens
+            },
             offsets=offsets,
             vectors=self._vectors(places, ids, vectors),
         )
+        _read_tokens(found, places)
+        return found
 
     def vectors(self, ids: Sequence[str], name: str) -> Spool:
         """A vector signal of measured samples in the order of `ids`."""
@@ -198,16 +203,15 @@ class SignalCache:
         return found
 
 
-def _tokens(places: Places, offsets: Ints, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
-    """Token columns, (M,) each, of samples whose tokens lie at `offsets`."""
-    found = {name: np.empty(int(offsets[-1]), _ELEMENTS[TOKEN_SIGNALS[name].kind]) for name in names}
-    for rows, frame in places.blocks(names) if names else ():
-        lengths = offsets[rows + 1] - offsets[rows]
-        shift = offsets[rows] - (np.cumsum(lengths) - lengths)
+def _read_tokens(signals: Signals, places: Places) -> None:
+    """Fill in the token columns of samples that are at these places."""
+    for rows, frame in places.blocks(list(signals.tokens)) if signals.tokens else ():
+        lengths = signals.offsets[rows + 1] - signals.offsets[rows]
+        shift = signals.offsets[rows] - (np.cumsum(lengths) - lengths)
         at = np.repeat(shift, lengths) + np.arange(int(lengths.sum()))
-        for name in names:
-            found[name][at] = flatten(frame[name])
-    return found
+        for name, column in signals.tokens.items():
+            column[at] = flatten(frame[name])
+        signals.let_go()
 
 
 def _texts(ids: Sequence[str] | pl.Series) -> NDArray[np.str_]:

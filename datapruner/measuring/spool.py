@@ -1,10 +1,11 @@
-"""Vectors of a corpus beside memory: in a file without a name, which is gone when nobody reads it any more.
+"""What is many of a corpus, beside memory: in a file without a name, which is gone when nobody reads it.
 
 A million samples of a small model have gigabytes of vectors. Methods take some at a time, most often in the
 order of the sample ids, which says nothing of where they stand in the shards: so they are put down once in
 that order.
 
 Notable choices:
+- numbers of tokens are read in the order of the corpus, and lie in it; few of them stay in memory;
 - what was read is let go at once, so that the memory of the process is what it works on; what the system
   keeps of the file, it gives back where others need it;
 - room is reserved first, where the system can: a full disk is an error here, and no signal in the middle of
@@ -17,7 +18,10 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,27 @@ from datapruner.system.space import needed
 from scorers.signals.columns import Ints
 
 _BYTES_AT_ONCE = 8 << 20
+_HELD_BYTES = 64 << 20
+
+
+def numbers(folder: Path, count: int, dtype: type[np.generic]) -> NDArray[np.generic]:
+    """So many numbers to be filled in, on the disk of `folder` where they are many. Raises NoSpaceError."""
+    size = count * np.dtype(dtype).itemsize
+    if size <= _HELD_BYTES:
+        return np.empty(count, dtype)
+    with needed("token signals"), _unnamed(folder, size) as file:
+        return np.memmap(file, dtype, "r+", shape=(count,))
+
+
+@contextmanager
+def _unnamed(folder: Path, size: int) -> Iterator[IO[bytes]]:
+    """A file with room for so many bytes. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if sys.platform == "linux":
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        yield file
 
 
 class Spool:
@@ -43,11 +68,7 @@ class Spool:
         size = self._rows.nbytes
         if not size:
             return
-        with needed("vectors"), tempfile.TemporaryFile(dir=folder) as file:
-            if sys.platform == "linux":
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+        with needed("vectors"), _unnamed(folder, size) as file:
             self._map = mmap.mmap(file.fileno(), size)
         self._rows = np.frombuffer(self._map, np.float32).reshape(self._rows.shape)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,13 @@ Select = Callable[[float], Selection]
 class Scored:
     """What the chosen methods say of N measured samples (M response tokens).
 
+    tokens: gives the token columns of samples that follow each other, some thousand at a time.
     own: the columns that they rank by: of each method the one that is called like it, or else all its numbers
     with fractions; of a combined score that alone. warnings: where they do not do what was asked, in words.
     """
 
     samples: Columns
-    tokens: Columns
+    tokens: Callable[[slice], Columns]
     selection: Selection | None
     own: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -61,10 +63,9 @@ def score(
     """
     by_method = {choice.name: find(choice.name).scores(signals, choice.parsed(), seed) for choice in methods}
     samples: Columns = {}
-    tokens: Columns = {}
+    tokens = partial(_token_scores, replace(signals, vectors={}), methods)
     for choice in methods:
         samples |= _described(choice.name, "sample", by_method[choice.name])
-        tokens |= _described(choice.name, "token", find(choice.name).token_scores(signals, choice.parsed()))
     own = tuple(dict.fromkeys(name for choice in methods for name in _own(choice.name, by_method)))
     if combine is not None:
         samples[_COMBINED], own = _combined(signals, by_method, combine), (_COMBINED,)
@@ -92,6 +93,14 @@ def score(
     told = (*selection.warnings, *weighted(selection, name))
     missed = (*told, *missed_target(signals, selection, keep, trained, name))
     return Scored(samples | dict(selection.columns), tokens, selection, own, (*missed, *lengthy))
+
+
+def _token_scores(signals: Signals, methods: Sequence[MethodChoice], samples: slice) -> Columns:
+    """The token columns of some of the samples."""
+    some, found = signals.part(samples), Columns()
+    for choice in methods:
+        found |= _described(choice.name, "token", find(choice.name).token_scores(some, choice.parsed()))
+    return found
 
 
 def _described(method: str, of: Of, columns: Columns) -> Columns:

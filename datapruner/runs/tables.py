@@ -93,7 +93,6 @@ CREATE TABLE masks (sample_id VARCHAR, row BIGINT, kept_tokens INTEGER[],
                     kept_spans STRUCT(turn INTEGER, "start" INTEGER, "end" INTEGER)[], token_weight FLOAT[]);
 CREATE TABLE scored (row BIGINT);
 """
-_HELD_BYTES = 256 << 20
 _TOKEN_TYPES = {"real": pa.float32(), "whole": pa.int32(), "truth": pa.bool_()}
 
 
@@ -109,10 +108,8 @@ _FATES = {
 
 
 def needed_still(signals: Signals) -> Signals:
-    """What the tables need of signals when scores and masks are made. Few tokens stay; many are read again,
-    some at a time."""
-    size = sum(column.nbytes for column in signals.tokens.values())
-    return replace(signals, tokens=signals.tokens if size <= _HELD_BYTES else {}, vectors={}, others={})
+    """What the tables need of signals when scores and masks are made."""
+    return replace(signals, vectors={}, others={})
 
 
 def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: Columns) -> pl.DataFrame:
@@ -309,7 +306,7 @@ def _group(values: pl.Series, owner: Ints, keep: Bools) -> pl.Series:
 def token_schema(scored: Scored) -> pa.Schema:
     """The columns of token_scores: those of every run, then those that methods from outside add."""
     types = {name: _TOKEN_TYPES[column.kind] for name, column in TOKEN_COLUMNS.items() if name not in _NAMES}
-    more = dict.fromkeys((name for name in scored.tokens if name not in types), pa.float32())
+    more = dict.fromkeys((name for name in scored.tokens(slice(0, 0)) if name not in types), pa.float32())
     return pa.schema([*_NAMES.items(), *types.items(), *more.items()])
 
 
@@ -331,7 +328,7 @@ def token_scores(
         lists = places.part(start, stop).columns(unknown)
         found = {name: pl.Series(flatten(lists[name])) for name in unknown}
         found |= {name: pl.Series(signals.tokens[name][low:high]) for name in known}
-        found |= {name: pl.Series(column[low:high]) for name, column in scored.tokens.items()}
+        found |= {name: pl.Series(column) for name, column in scored.tokens(slice(start, stop)).items()}
         owner = np.repeat(np.arange(len(part), dtype=np.int32), part.lengths)
         mask = None
         if selection is not None:
@@ -354,6 +351,7 @@ def token_scores(
         absent = {name: pa.nulls(high - low) for name in schema.names if name not in columns}
         tokens = [(columns | absent)[field.name].cast(field.type) for field in schema]
         yield Chunk(rows[start:stop], pa.Table.from_arrays(tokens, schema=schema), mask)
+        signals.let_go()
 
 
 def _chunks(offsets: Ints) -> Iterator[tuple[int, int]]:

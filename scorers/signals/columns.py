@@ -252,19 +252,39 @@ class Signals:
         """Response tokens of each sample, (N,)."""
         return np.diff(self.offsets)
 
+    def part(self, samples: slice) -> Signals:
+        """Samples that follow each other, with their tokens and those of aligned views, without vectors."""
+        first, last = int(self.offsets[samples.start]), int(self.offsets[samples.stop])
+        return Signals(
+            self.ids[samples],
+            {name: column[samples] for name, column in self.samples.items()},
+            {name: column[first:last] for name, column in self.tokens.items()},
+            self.offsets[samples.start : samples.stop + 1] - first,
+            others={name: each.part(samples) for name, each in self.others.items() if name in ALIGNED_VIEWS},
+        )
+
     def lengths_in(self, samples: slice) -> Ints:
         """Those of some samples that follow each other, without a look at all."""
         return np.diff(self.offsets[samples.start : samples.stop + 1])
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """All samples, some thousand at a time, and their tokens. Of token columns on disk, those of views
-        among them, what was read leaves memory before the next."""
+        """All samples, some thousand at a time, and their tokens; before the next ones, what was read is
+        `let_go`."""
         for start in range(0, len(self), _BLOCK):
             stop = min(start + _BLOCK, len(self))
             yield slice(start, stop), slice(int(self.offsets[start]), int(self.offsets[stop]))
-            for each in (self, *self.others.values()):
-                for column in each.tokens.values():
-                    let_go(column)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give back the memory of what was read of token columns on disk, those of views among them."""
+        for column in self.tokens.values():
+            held: object = column.base
+            while isinstance(held, np.ndarray):  # of a part of a column, or of a part of that
+                held = held.base
+            if isinstance(held, mmap.mmap) and sys.platform != "win32":
+                held.madvise(mmap.MADV_DONTNEED)
+        for view in self.others.values():
+            view.let_go()
 
     def counted(self, tokens: Bools) -> Ints:
         """How many of each sample's tokens are marked in (M,): (N,)."""
@@ -276,10 +296,3 @@ class Signals:
                 begins = self.offsets[part] - first
                 count[part] = np.add.reduceat(tokens[first:last], begins, dtype=np.int64)
         return count
-
-
-def let_go(column: NDArray[np.generic]) -> None:
-    """Give back the memory that an array on disk takes; it is read again from its file."""
-    held = column.base
-    if isinstance(held, mmap.mmap) and sys.platform != "win32":
-        held.madvise(mmap.MADV_DONTNEED)

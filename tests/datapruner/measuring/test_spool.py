@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from datapruner.measuring import spool as module
-from datapruner.measuring.spool import Spool
+from datapruner.measuring.spool import Spool, numbers
 from datapruner.system.space import NoSpaceError
+from scorers.signals.columns import Signals
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_vectors_are_taken_by_number_wherever_they_were_put(
@@ -32,9 +37,6 @@ def test_vectors_are_taken_by_number_wherever_they_were_put(
 
 
 def test_nothing_of_it_has_a_name_nor_stays_in_the_memory_of_the_process(tmp_path: Path) -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     before = resident()
     spool = Spool(tmp_path, np.arange(50_000), 400)
     for rows in np.array_split(np.arange(50_000), 50):
@@ -43,6 +45,24 @@ def test_nothing_of_it_has_a_name_nor_stays_in_the_memory_of_the_process(tmp_pat
     assert total == 1000 * sum(range(50))
     assert resident() - before < 40 << 20  # of 80 MB
     assert list(tmp_path.iterdir()) == []
+
+
+def test_token_columns_that_are_long_leave_memory_block_by_block(tmp_path: Path) -> None:
+    samples, each = 50_000, 400
+    column = numbers(tmp_path, samples * each, np.float32)
+    signals = Signals(np.arange(samples).astype(np.str_), {}, {"nll": column}, np.arange(samples + 1) * each)
+    before, most = resident(), 0
+    for _ in range(2):
+        for rows, tokens in signals.blocks():
+            column[tokens] = np.repeat(np.arange(rows.start, rows.stop), each)
+            most = max(most, resident() - before)
+    assert most < 70 << 20  # of 80 MB, a block of 26 MB and what fills it
+    assert column[-1] == samples - 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_few_numbers_stay_in_memory(tmp_path: Path) -> None:
+    assert not isinstance(numbers(tmp_path / "nowhere", 100, np.float32), np.memmap)
 
 
 def test_no_samples_need_no_file(tmp_path: Path) -> None:

@@ -119,8 +119,11 @@ def test_several_methods_are_scored_side_by_side_without_selecting() -> None:
     assert scored.selection is None
     assert {"ppl", "entropy", "don", "nod", "donod", "el2n", "length", "random"} <= set(scored.samples)
     assert all(len(column) == 12 for column in scored.samples.values())
-    assert {"qtuning", "rho"} <= set(scored.tokens)
-    assert len(scored.tokens["qtuning"]) == signals.offsets[-1]
+    tokens, last = scored.tokens(slice(0, 12)), scored.tokens(slice(9, 12))
+    assert {"qtuning", "rho"} <= set(tokens)
+    for name, column in tokens.items():
+        assert len(column) == signals.offsets[-1]
+        assert np.array_equal(last[name], column[signals.offsets[9] :])
 
 
 def test_a_selection_adds_its_own_columns_to_the_scores() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datapruner.measuring import spool
 from datapruner.request.config import MethodChoice, RunConfig
 from datapruner.request.keep import Keep
 from datapruner.result import Result
@@ -119,22 +121,22 @@ def test_when_nothing_is_kept_the_masks_are_empty_and_have_their_columns() -> No
 
 
 @pytest.mark.parametrize(
-    ("limit", "most"),
+    ("of", "limit", "most"),
     [
-        ("_CHUNK_SAMPLES", 1),
-        ("_CHUNK_SAMPLES", 5),
-        ("_CHUNK_SAMPLES", 24),
-        ("_CHUNK_TOKENS", 60),
-        ("_HELD_BYTES", 0),
+        (tables, "_CHUNK_SAMPLES", 1),
+        (tables, "_CHUNK_SAMPLES", 5),
+        (tables, "_CHUNK_SAMPLES", 24),
+        (tables, "_CHUNK_TOKENS", 60),
+        (spool, "_HELD_BYTES", 0),
     ],
 )
 def test_masks_and_token_scores_do_not_depend_on_how_much_is_taken_at_once(
-    prune: Prune, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+    prune: Prune, monkeypatch: pytest.MonkeyPatch, of: ModuleType, limit: str, most: int
 ) -> None:
     whole = prune("qtuning", 0.5)
     expected = whole.masks, whole.token_scores
     assert 1 < whole.token_scores["row"].value_counts()["count"].max() < whole.token_scores.height
-    monkeypatch.setattr(tables, limit, most)
+    monkeypatch.setattr(of, limit, most)
     again = prune("qtuning", 0.5)
     assert again.masks.equals(expected[0])
     assert again.token_scores.equals(expected[1])
