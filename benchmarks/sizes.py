@@ -55,6 +55,10 @@ SCRIPTS: Mapping[str, Sizes] = {
         "--rows 200 --only select-dealrec", "--rows 100000 --only select-dealrec run export.parquet sql-join"
     ),
     "nightly": Sizes("--rows 300 --new 10"),
+    "pages": Sizes(
+        "--rows 30 --few 20 --tokens 4 --times 1 --url {url} --token {token} --model {model}",
+        "--rows 50000 --times 1",
+    ),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
     "peers": Sizes("--rows 8 --model {model} --only loop --method length", "--rows 32"),
     "report": Sizes("--rows 300", "--rows 100000"),
