@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -64,9 +63,6 @@ QUERIES = {
     "sort": "SELECT max(place) FROM (SELECT row_number() OVER (ORDER BY nll DESC, row, position) AS place "
     "FROM token_scores)",
 }
-OPTIONS: dict[str, dict[str, Any]] = {"divprune": {"first": "outermost", "parts": 100}}
-"""What methods are asked to do where their defaults compare every sample with every other."""
-
 Stage = Callable[[Path], float]
 """Does its work in the folder of a corpus; gives the bytes of the signals that it reads."""
 
@@ -143,7 +139,7 @@ def read_signals(home: Path, needs: frozenset[str]) -> tuple[Signals, float]:
 
 def select(name: str) -> Stage:
     def stage(home: Path) -> float:
-        choice, _ = MethodChoice.of(name, OPTIONS.get(name, {}))
+        choice, _ = MethodChoice.of(name, {})
         needs = registry.get(name).needs(choice.parsed())
         signals, size = read_signals(home, needs | SCALARS)
         score(signals, [choice], parse_keep(SHARE), SEED)

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from datapruner.measuring import merged
 from datapruner.measuring.places import Places, flatten
-from datapruner.measuring.spool import Spool, numbers
+from datapruner.measuring.spool import Spool, column
 from datapruner.measuring.vectors import unpack
 from datapruner.system.files import publishing
-from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals
+from scorers.signals.columns import SAMPLE_SIGNALS, TOKEN_SIGNALS, VECTOR_SIGNALS, Ints, Signals, let_go
 
 # A sample's means have the names of the token columns they are means of; shards keep the two apart.
 _MEANS = {name: f"{name}_mean" for name in ("nll", "entropy", "el2n")}
@@ -173,10 +173,10 @@ class SignalCache:
         frame = places.columns(list(dict.fromkeys(_MEANS.get(name, name) for name in samples)))
         offsets = np.concatenate([[0], np.cumsum(frame["n_response_tokens"].to_numpy())])
         found = Signals(
-            ids=_texts(ids),
+            ids=_texts(ids, self.folder),
             samples={name: frame[_MEANS.get(name, name)].to_numpy() for name in samples},
             tokens={
-                name: numbers(self.folder, int(offsets[-1]), _ELEMENTS[TOKEN_SIGNALS[name].kind])
+                name: column(self.folder, int(offsets[-1]), _ELEMENTS[TOKEN_SIGNALS[name].kind])
                 for name in tokens
             },
             offsets=offsets,
@@ -192,7 +192,7 @@ class SignalCache:
     def _vectors(
         self, places: Places, ids: Sequence[str] | pl.Series, names: Sequence[str]
     ) -> dict[str, Spool]:
-        by_id = _by_id(ids) if names else np.empty(0, np.int64)
+        by_id = _by_id(ids, self.folder) if names else np.empty(0, np.int64)
         found: dict[str, Spool] = {}
         for rows, frame in places.blocks(names) if names else ():
             for name in names:
@@ -209,25 +209,26 @@ def _read_tokens(signals: Signals, places: Places) -> None:
         lengths = signals.offsets[rows + 1] - signals.offsets[rows]
         shift = signals.offsets[rows] - (np.cumsum(lengths) - lengths)
         at = np.repeat(shift, lengths) + np.arange(int(lengths.sum()))
-        for name, column in signals.tokens.items():
-            column[at] = flatten(frame[name])
+        for name, values in signals.tokens.items():
+            values[at] = flatten(frame[name])
         signals.let_go()
 
 
-def _texts(ids: Sequence[str] | pl.Series) -> NDArray[np.str_]:
+def _texts(ids: Sequence[str] | pl.Series, folder: Path) -> NDArray[np.str_]:
     """The ids as an array, made without all of them as Python's texts."""
-    column = pl.Series(ids, dtype=pl.String)
-    longest = int(column.str.len_chars().to_numpy().max(initial=1))
-    found = np.empty(len(column), dtype=f"<U{longest}")
-    for start in range(0, len(column), _TEXTS_AT_ONCE):
-        some = column[start : start + _TEXTS_AT_ONCE]
+    texts = pl.Series(ids, dtype=pl.String)
+    longest = int(texts.str.len_chars().to_numpy().max(initial=1))
+    found: NDArray[np.str_] = column(folder, len(texts), f"<U{longest}")
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = texts[start : start + _TEXTS_AT_ONCE]
         found[start : start + len(some)] = some.to_list()
+        let_go(found)
     return found
 
 
-def _by_id(ids: Sequence[str] | pl.Series) -> Ints:
+def _by_id(ids: Sequence[str] | pl.Series, folder: Path) -> Ints:
     """The place of each among all in the order of their ids, (N,)."""
-    order = np.argsort(_texts(ids), kind="stable")
+    order = np.argsort(_texts(ids, folder), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return place

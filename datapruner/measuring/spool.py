@@ -5,7 +5,8 @@ order of the sample ids, which says nothing of where they stand in the shards: s
 that order.
 
 Notable choices:
-- numbers of tokens are read in the order of the corpus, and lie in it; few of them stay in memory;
+- what there is one of for each token or sample is read in the order of the corpus, and lies in it; where it
+  is little it stays in memory;
 - what was read is let go at once, so that the memory of the process is what it works on; what the system
   keeps of the file, it gives back where others need it;
 - room is reserved first, where the system can: a full disk is an error here, and no signal in the middle of
@@ -21,10 +22,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from datapruner.system.space import needed
 from scorers.signals.columns import Ints
@@ -33,12 +34,12 @@ _BYTES_AT_ONCE = 8 << 20
 _HELD_BYTES = 64 << 20
 
 
-def numbers(folder: Path, count: int, dtype: type[np.generic]) -> NDArray[np.generic]:
-    """So many numbers to be filled in, on the disk of `folder` where they are many. Raises NoSpaceError."""
+def column(folder: Path, count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """So many values to be filled in, on the disk of `folder` where they are many. Raises NoSpaceError."""
     size = count * np.dtype(dtype).itemsize
     if size <= _HELD_BYTES:
         return np.empty(count, dtype)
-    with needed("token signals"), _unnamed(folder, size) as file:
+    with needed("signals"), _unnamed(folder, size) as file:
         return np.memmap(file, dtype, "r+", shape=(count,))
 
 

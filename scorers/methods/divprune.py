@@ -10,28 +10,34 @@ Notable choices:
   highest are compared with the picks they have not seen, many at a time in one matrix product;
 - likewise the first pick: samples drop out once some other sample is nearer to them than the most isolated
   sample found so far is to any;
-- the paper prunes the visual tokens of one image, a few hundred of them; samples of a corpus are ours. Where
-  its picks take too long, `parts` divides the corpus at random and picks within each part, and
-  `first="outermost"` spares the search for the most isolated sample (figures in benchmarks/README.md);
+- the paper prunes the visual tokens of one image, a few hundred of them; samples of a corpus are ours, and
+  each pick may have to be compared with all of them. Up to 100,000 samples (`parts=0`) that is done. More are
+  divided into k-means groups, so many that each has some thousand picks, and picked within each; of the picks
+  of all parts those count that were farthest from the ones before them. Samples of different parts are not
+  compared, so that two near each other may both be kept where the border of two parts is between them
+  (figures in benchmarks/README.md). `first="outermost"` spares the search for the most isolated sample;
 - distances are float32; two that differ by rounding alone may count as different.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option
-from scorers.selection.ranking import all_tokens, draws
+from scorers.selection.clusters import kmeans
+from scorers.selection.ranking import all_tokens
 from scorers.selection.vectors import Rows, UnitVectors, blocks
 from scorers.shares import count_to_keep
 from scorers.signals.columns import Bools, Ints, Signals, Vectors
 
+_EXACT = 100_000  # samples that are compared with all picks unless told otherwise
+_PICKS_OF_PART, _ROWS_OF_PART = 1024, 32_768  # of a part, about so many at most
+_LARGEST = 4  # times as many rows as the mean part has, at most
 _BLOCK = 512  # candidates brought up to date at once
 _PICKS_AT_ONCE = 4096  # picks that a block is multiplied with at once: bounds the memory of the product
 _WIDEST = 4096  # samples that all those left are compared with before some of them drop out
@@ -59,9 +65,10 @@ class DivPruneOptions(Options):
         "found, the one farthest from the mean direction",
     )
     parts: int = option(
-        1,
-        "divide the samples at random into so many parts and pick within each; 1: the paper's picks",
-        at_least=1,
+        0,
+        "k-means groups that samples are picked within; 1: the paper's picks, quadratic work; 0: one for up "
+        "to 100,000 samples, and then one for about every thousand picks",
+        at_least=0,
     )
 
 
@@ -97,20 +104,18 @@ class DivPrune:
         """Besides the masks: `divprune_pick`, the place of a kept sample among the picks from 0, -1 for the
         others, and `divprune_distance`, its distance to the picks before it (2, the largest, of the first
         pick), NaN for the others. With several parts, both are within the part.
+
         threshold `divprune_distance`: the least of these distances, so that no two samples kept (of a part)
         are closer.
         """
         n = len(signals)
         count = count_to_keep(share, n)
         rows = UnitVectors(signals, options.embedding)
-        order = rows.order
         begin = most_isolated if options.first == "isolated" else outermost
         place, distance = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
-        for part, part_count in _parts(signals.ids[order], count, options.parts, seed):
-            vectors: Vectors = rows if options.parts == 1 else rows[part]
-            picks, distances = farthest_first(vectors, part_count, begin(vectors) if part_count else 0)
-            place[order[part[picks]]] = np.arange(part_count)
-            distance[order[part[picks]]] = distances
+        for part, picks, distances in _picked(rows, count, _part_count(n, count, options.parts), begin, seed):
+            found = rows.order[part[picks]]
+            place[found], distance[found] = np.arange(len(picks)), distances
         keep: Bools = place >= 0
         return Selection(
             keep=keep,
@@ -125,15 +130,63 @@ class DivPrune:
         )
 
 
-def _parts(ids: NDArray[np.str_], count: int, parts: int, seed: int) -> Iterator[tuple[Ints, int]]:
-    """(rows, picks to make among them) of each part. Parts differ by one row at most, and by one pick."""
-    n = len(ids)
-    shuffled = np.argsort(draws(ids, seed), kind="stable") if parts > 1 else np.arange(n)
-    before = 0
-    for part in np.array_split(shuffled, min(parts, max(1, n))):
-        after = before + len(part)
-        yield np.sort(part), count * after // max(1, n) - count * before // max(1, n)
-        before = after
+def _part_count(n: int, count: int, wanted: int) -> int:
+    """How many parts: as many as wanted, or so many that the work grows as n does."""
+    if wanted == 0 and n > _EXACT:
+        wanted = max(-(-count // _PICKS_OF_PART), -(-n // _ROWS_OF_PART))
+    return max(1, min(wanted, count))
+
+
+def _picked(
+    rows: UnitVectors, count: int, parts: int, begin: Callable[[Vectors], int], seed: int
+) -> Iterator[tuple[Ints, Ints, Rows]]:
+    """(rows, picks, distances) of each part: its rows, and the picks among them that are kept, by their
+    numbers there, with their distances, `count` in all.
+
+    All picks of distance over that of the last one kept are kept, of those at it the ones of the first parts.
+    """
+    if parts == 1:
+        picks, distances = farthest_first(rows, count, begin(rows) if count else 0)
+        yield np.arange(rows.shape[0]), picks, distances
+        return
+    divided = _divided(rows, parts, seed)
+    found = [_greedy(rows, part, max(1, count * len(part) // rows.shape[0]), begin) for part in divided]
+    while True:
+        every = np.concatenate([distances for _, distances in found])
+        cut = np.partition(every, len(every) - count)[len(every) - count] if len(every) >= count else -np.inf
+        short = [  # the next pick may be one of those kept
+            at
+            for at, (picks, distances) in enumerate(found)
+            if len(picks) < len(divided[at]) and distances[-1] > cut
+        ]
+        if not short:
+            break
+        for at in short:
+            found[at] = _greedy(rows, divided[at], min(2 * len(found[at][0]), len(divided[at])), begin)
+    ties = count - int((every > cut).sum())
+    for part, (picks, distances) in zip(divided, found, strict=True):
+        over, at_cut = int((distances > cut).sum()), int((distances == cut).sum())
+        kept = over + min(at_cut, ties)
+        ties -= kept - over
+        yield part, picks[:kept], distances[:kept]
+
+
+def _greedy(rows: UnitVectors, part: Ints, count: int, begin: Callable[[Vectors], int]) -> tuple[Ints, Rows]:
+    vectors = rows[part]
+    return farthest_first(vectors, count, begin(vectors))
+
+
+def _divided(rows: UnitVectors, parts: int, seed: int) -> list[Ints]:
+    """The rows of each part, ascending, at least one; a group far larger than the others is several parts."""
+    group, _ = kmeans(rows, parts, seed)
+    order, sizes = np.argsort(group, kind="stable"), np.bincount(group)
+    most = max(_LARGEST * -(-len(group) // parts), 1)
+    return [
+        part
+        for members in np.split(order, np.cumsum(sizes)[:-1])
+        for part in np.array_split(members, max(1, -(-len(members) // most)))
+        if len(part)
+    ]
 
 
 def farthest_first(rows: Vectors, count: int, first: int) -> tuple[Ints, Rows]:

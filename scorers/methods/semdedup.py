@@ -13,7 +13,9 @@ Notable choices:
   each is like the next, only the first is kept;
 - half is what the paper keeps of LAION's images almost without loss; of text (C4) it is four fifths;
 - groups of about a thousand samples unless told otherwise. The paper has thousands too, and finds that their
-  number hardly matters.
+  number hardly matters. Over a million samples, groups are found in two levels (`selection.clusters`), and of
+  a group of more than 65,536 samples those are compared that follow each other in the order in which they are
+  taken, so many at a time: duplicates are as like the centroid as each other, and so stand close together.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from scorers.selection.clusters import kmeans
 from scorers.selection.ranking import all_tokens, keep_highest
 from scorers.selection.vectors import Rows, UnitVectors
 from scorers.shares import count_to_keep
-from scorers.signals.columns import Floats, Signals
+from scorers.signals.columns import Floats, Ints, Signals
 
 _GROUP_SIZE = 1000
+_COMPARED = 1 << 16  # samples of a group compared with each other
 _BLOCK = 1024  # samples of a group compared at once
 _ALONE = -1.0  # the score of a sample with none before it: the lowest cosine there is
 
@@ -96,9 +99,9 @@ class SemDeDup:
         by_group = np.argsort(group, kind="stable")
         for members in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
             if len(members):
-                vectors = rows[members]
-                taken = _order(vectors, centroids[group[members[0]]], options.keep_from)
-                similarity[members[taken]] = _largest_before(vectors[taken])
+                taken = members[_order(rows, members, centroids[group[members[0]]], options.keep_from)]
+                for run in np.array_split(taken, -(-len(taken) // _COMPARED)):
+                    similarity[run] = _largest_before(rows[run])
         score, cluster = np.empty(n), np.empty(n, dtype=np.int64)
         score[rows.order], cluster[rows.order] = similarity, group
         return {"semdedup": score, "cluster": cluster}
@@ -131,11 +134,13 @@ class SemDeDup:
         )
 
 
-def _order(rows: Rows, centroid: Floats, keep_from: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The order, (n,), in which the samples of a group are taken; rows are in the order of their ids."""
+def _order(rows: UnitVectors, members: Ints, centroid: Floats, keep_from: str) -> Ints:
+    """The order, (n,), in which the members of a group, ascending, are taken."""
     if keep_from == "random":
-        return np.arange(len(rows))  # ids are hashes: their order is as good as drawn
-    cosine = rows.astype(np.float64) @ centroid  # times the centroid's length, which is the same for all
+        return np.arange(len(members))  # ids are hashes: their order is as good as drawn
+    parts = np.array_split(members, -(-len(members) // _COMPARED))
+    # times the centroid's length, which is the same for all
+    cosine = np.concatenate([rows[part].astype(np.float64) @ centroid for part in parts])
     return np.argsort(cosine if keep_from == "edge" else -cosine, kind="stable")
 
 

@@ -4,17 +4,24 @@ Notable choices:
 - plain k-means on vectors of length 1, not the spherical kind: their squared Euclidean distances are twice
   their cosine distances, so that only the length of a centroid differs;
 - the centroids are fitted to at most 256 samples each, drawn at random; more move them little and cost most.
-  These samples are what stands in memory: all, where there are fewer than 256 for a group.
+  These samples are what stands in memory: all, where there are fewer than 256 for a group;
+- more groups than 1,024 are found in two levels: the samples are divided into the square root of as many, and
+  each of these into its part of them. Comparing every sample with every centroid would be quadratic work
+  where the groups are to be of one size. A sample then goes to the nearest centroid of its first group, which
+  need not be the nearest of all (figures in benchmarks/README.md).
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from scorers.selection.vectors import blocks
+from scorers.selection.vectors import Some, blocks
 from scorers.signals.columns import Floats, Ints, Vectors
 
 _SAMPLES_PER_CENTROID = 256
+_AT_ONCE = 1024
 
 
 def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, Floats]:
@@ -23,8 +30,31 @@ def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, Floats]:
     rows: (N, D) of length 1. count >= 1 groups are looked for, at most N; some may end up empty, and the
     centroid of an empty one is NaN. The same rows in the same order and the same seed give the same groups.
     """
-    n, width = rows.shape
-    count = min(count, n)
+    group = _grouped(rows, min(count, rows.shape[0]), seed)
+    return group, _means(rows, group, min(count, rows.shape[0]))
+
+
+def _grouped(rows: Vectors, count: int, seed: int) -> Ints:
+    """The group of each row."""
+    n = rows.shape[0]
+    if count <= _AT_ONCE:
+        return _nearest(rows, count, seed)
+    wide = _nearest(rows, math.isqrt(count), seed)
+    sizes = np.bincount(wide, minlength=math.isqrt(count))
+    ends = np.cumsum(sizes) * count // n  # as many groups as rows allow: each gets its part of them
+    group = np.empty(n, dtype=np.int64)
+    order, bounds = np.argsort(wide, kind="stable"), np.cumsum(sizes) - sizes
+    for g in np.flatnonzero(sizes):
+        members = order[bounds[g] : bounds[g] + sizes[g]]
+        first = int(ends[g - 1]) if g else 0
+        inside = max(1, int(ends[g]) - first)
+        group[members] = min(first, count - 1) + _nearest(Some(rows, members), min(inside, _AT_ONCE), seed)
+    return group
+
+
+def _nearest(rows: Vectors, count: int, seed: int) -> Ints:
+    """The group of each row, whichever centroid is nearest."""
+    n = rows.shape[0]
     group = np.zeros(n, dtype=np.int64)
     if count > 1:
         from sklearn.cluster import MiniBatchKMeans
@@ -39,7 +69,12 @@ def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, Floats]:
         model.fit(rows[fitted])
         for at, block in blocks(rows):
             group[at] = model.predict(block)
-    sums = np.zeros((count, width))
+    return group
+
+
+def _means(rows: Vectors, group: Ints, count: int) -> Floats:
+    """(count, D): the mean of each group, NaN of an empty one."""
+    sums = np.zeros((count, rows.shape[1]))
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group, minlength=count)
     bounds = np.concatenate([[0], np.cumsum(sizes)])
@@ -48,4 +83,4 @@ def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, Floats]:
         for _, block in blocks(rows, members):
             sums[g] += block.sum(axis=0, dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        return group, sums / sizes[:, None]
+        return sums / sizes[:, None]

@@ -85,6 +85,7 @@ def gradients(signals: Signals) -> Iterator[tuple[Ints, Floats]]:
     Raises ValueError when they were not measured, naming the sample when they are not finite.
     """
     phi, order = _measured(signals), np.argsort(signals.ids, kind="stable")
+    signals.let_go()
     for start in range(0, len(order), _CHUNK):
         rows = order[start : start + _CHUNK]
         block = phi[rows].astype(np.float64)

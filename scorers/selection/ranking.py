@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from scorers.method import Selection
 from scorers.shares import count_to_keep
-from scorers.signals.columns import Bools, Floats, Signals
+from scorers.signals.columns import Bools, Floats, Signals, let_go
+
+_DRAWN_AT_ONCE = 1 << 16
 
 
 def keep_highest(values: Floats, ids: NDArray[np.str_], count: int) -> Bools:
@@ -84,4 +86,9 @@ def draws(ids: NDArray[np.str_], seed: int) -> Floats:
         # 53 bits, all that a float64 holds: the quotient is exact and below 1
         return (int.from_bytes(state.digest(), "big") >> 11) / 2.0**53
 
-    return np.fromiter((draw(sample_id) for sample_id in ids), dtype=np.float64, count=len(ids))
+    found = np.empty(len(ids))
+    for start in range(0, len(ids), _DRAWN_AT_ONCE):
+        some = ids[start : start + _DRAWN_AT_ONCE]
+        found[start : start + len(some)] = [draw(sample_id) for sample_id in some]
+        let_go(ids)
+    return found

@@ -37,6 +37,7 @@ class UnitVectors:
             raise ValueError(f"vector signal {name} was not measured; measured are {measured}")
         self._vectors = signals.vectors[name]
         self.order: Ints = np.argsort(signals.ids, kind="stable")
+        signals.let_go()
         self._norms: Floats = np.empty(len(self.order))
         for at, exact in blocks(self._vectors, self.order):
             norms = np.linalg.norm(exact.astype(np.float64), axis=1)
@@ -54,7 +55,10 @@ class UnitVectors:
         return self._vectors.shape
 
     def __getitem__(self, rows: Ints) -> Rows:
-        return self.exact(rows).astype(np.float32)
+        found = np.empty((len(rows), self.shape[1]), dtype=np.float32)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            found[start : start + ROWS_AT_ONCE] = self.exact(rows[start : start + ROWS_AT_ONCE])
+        return found
 
     def exact(self, rows: Ints) -> Floats:
         """The same in double precision."""
@@ -68,3 +72,17 @@ def blocks(vectors: Vectors, rows: Ints | None = None) -> Iterator[tuple[Ints, R
     for start in range(0, count, ROWS_AT_ONCE):
         at = np.arange(start, min(start + ROWS_AT_ONCE, count))
         yield at, vectors[at if rows is None else rows[at]]
+
+
+class Some:
+    """Some of the vectors, by their place among these members."""
+
+    def __init__(self, vectors: Vectors, members: Ints) -> None:
+        self._vectors, self._members = vectors, members
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._members), self._vectors.shape[1])
+
+    def __getitem__(self, rows: Ints) -> Rows:
+        return self._vectors[self._members[rows]]

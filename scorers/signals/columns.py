@@ -13,8 +13,8 @@ Notable choices:
   `corpus_need`, with its settings; so it does for what others than the proxy model say of samples;
 - vectors are most of what is measured, gigabytes for a million samples: they stay on disk, and a method takes
   as many at a time as it works on;
-- token columns of a large corpus are arrays on disk (`np.memmap`). A method that reads them in `blocks` has
-  in memory what it works on; one that takes a column as a whole works, too, with as much memory.
+- token columns and ids of a large corpus are arrays on disk (`np.memmap`). A method that reads them in
+  `blocks` has in memory what it works on; one that takes a column as a whole works, too, with as much memory.
 """
 
 from __future__ import annotations
@@ -276,13 +276,9 @@ class Signals:
             self.let_go()
 
     def let_go(self) -> None:
-        """Give back the memory of what was read of token columns on disk, those of views among them."""
-        for column in self.tokens.values():
-            held: object = column.base
-            while isinstance(held, np.ndarray):  # of a part of a column, or of a part of that
-                held = held.base
-            if isinstance(held, mmap.mmap) and sys.platform != "win32":
-                held.madvise(mmap.MADV_DONTNEED)
+        """Give back the memory of what was read of columns on disk, those of views among them."""
+        for column in (self.ids, *self.tokens.values()):
+            let_go(column)
         for view in self.others.values():
             view.let_go()
 
@@ -296,3 +292,12 @@ class Signals:
                 begins = self.offsets[part] - first
                 count[part] = np.add.reduceat(tokens[first:last], begins, dtype=np.int64)
         return count
+
+
+def let_go(column: NDArray[np.generic]) -> None:
+    """Give back the memory of an array on disk, or a part of one: it is read again from its file."""
+    held: object = column
+    while isinstance(held, np.ndarray):
+        held = held.base
+    if isinstance(held, mmap.mmap) and sys.platform != "win32":
+        held.madvise(mmap.MADV_DONTNEED)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datapruner.measuring import spool as module
-from datapruner.measuring.spool import Spool, numbers
+from datapruner.measuring.spool import Spool, column
 from datapruner.system.space import NoSpaceError
 from scorers.signals.columns import Signals
 
@@ -49,20 +49,20 @@ def test_nothing_of_it_has_a_name_nor_stays_in_the_memory_of_the_process(tmp_pat
 
 def test_token_columns_that_are_long_leave_memory_block_by_block(tmp_path: Path) -> None:
     samples, each = 50_000, 400
-    column = numbers(tmp_path, samples * each, np.float32)
-    signals = Signals(np.arange(samples).astype(np.str_), {}, {"nll": column}, np.arange(samples + 1) * each)
+    losses = column(tmp_path, samples * each, np.float32)
+    signals = Signals(np.arange(samples).astype(np.str_), {}, {"nll": losses}, np.arange(samples + 1) * each)
     before, most = resident(), 0
     for _ in range(2):
         for rows, tokens in signals.blocks():
-            column[tokens] = np.repeat(np.arange(rows.start, rows.stop), each)
+            losses[tokens] = np.repeat(np.arange(rows.start, rows.stop), each)
             most = max(most, resident() - before)
     assert most < 70 << 20  # of 80 MB, a block of 26 MB and what fills it
-    assert column[-1] == samples - 1
+    assert losses[-1] == samples - 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_few_numbers_stay_in_memory(tmp_path: Path) -> None:
-    assert not isinstance(numbers(tmp_path / "nowhere", 100, np.float32), np.memmap)
+    assert not isinstance(column(tmp_path / "nowhere", 100, np.float32), np.memmap)
 
 
 def test_no_samples_need_no_file(tmp_path: Path) -> None:

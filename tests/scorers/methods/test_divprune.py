@@ -177,13 +177,74 @@ def test_an_outermost_start_is_the_sample_least_like_the_mean() -> None:
 
 
 @pytest.mark.parametrize(("n", "parts", "share"), [(100, 7, 0.33), (10, 20, 0.5), (5, 5, 0.2), (1, 3, 1.0)])
-def test_parts_keep_exactly_the_count_and_pick_within_themselves(n: int, parts: int, share: float) -> None:
+def test_parts_keep_exactly_the_count(n: int, parts: int, share: float) -> None:
     signals = with_vectors(blobs(n, 6, seed=4))
-    one, other = (run(signals, share, DivPruneOptions(parts=parts), seed) for seed in (1, 2))
-    assert one.keep.sum() == other.keep.sum() == max(1, np.ceil(share * n - 1e-9))
-    if n == 100:
-        assert not np.array_equal(one.keep, other.keep)
-        assert np.bincount(one.columns["divprune_pick"][one.keep]).tolist()[0] == 7
+    selection = run(signals, share, DivPruneOptions(parts=parts))
+    assert selection.keep.sum() == max(1, np.ceil(share * n - 1e-9))
+    assert (
+        selection.thresholds["divprune_distance"]
+        == selection.columns["divprune_distance"][selection.keep].min()
+    )
+
+
+def far_apart(clusters: int, each: int, width: int = 24) -> np.ndarray:
+    """Clusters on axes of their own, of different widths: no sample of one is near one of another."""
+    rng = np.random.default_rng(7)
+    spread = np.repeat(np.linspace(0.02, 0.3, clusters), each)[:, None]
+    return np.repeat(np.eye(width)[:clusters], each, axis=0) + spread * rng.random((clusters * each, width))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_of_the_picks_of_all_parts_those_farthest_from_the_ones_before_them_count(share: float) -> None:
+    vectors, picked = far_apart(4, 60), list[tuple[float, int]]()
+    distance = slow_distances(vectors)
+    for part in np.arange(240).reshape(4, 60):  # samples of one cluster are far from all others
+        inside = distance[np.ix_(part, part)]
+        picks = slow_picks(inside, 60, slow_first(inside))
+        picked += [(2.0, int(part[picks[0]]))]
+        picked += [(inside[p, picks[:at]].min(), int(part[p])) for at, p in enumerate(picks) if at]
+    count = round(share * 240)
+    selection = run(with_vectors(vectors), share, DivPruneOptions(parts=4))
+    assert set(np.flatnonzero(selection.keep)) == {p for _, p in sorted(picked, reverse=True)[:count]}
+
+
+def test_more_samples_than_are_compared_at_once_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = with_vectors(blobs(200, 6, seed=5))
+    whole, parts = (run(signals, 0.5, DivPruneOptions(parts=parts)).keep.tolist() for parts in (1, 10))
+    assert run(signals, 0.5).keep.tolist() == whole != parts
+    for name, value in (("_EXACT", 199), ("_PICKS_OF_PART", 10), ("_ROWS_OF_PART", 60)):
+        monkeypatch.setattr(scorers.methods.divprune, name, value)
+    assert run(signals, 0.5).keep.tolist() == parts
+    assert run(signals, 0.5, DivPruneOptions(parts=1)).keep.tolist() == whole
+
+
+def test_what_parts_cost_is_bounded_and_far_less_than_a_random_draw_costs() -> None:
+    vectors = blobs(600, 8, seed=2)
+    signals = with_vectors(vectors)
+    distance = slow_distances(vectors)
+    exact, parts, random = (
+        distance[:, keep].min(axis=1).max()
+        for keep in (
+            run(signals, 0.25, DivPruneOptions(parts=1)).keep,
+            run(signals, 0.25, DivPruneOptions(parts=6)).keep,
+            np.random.default_rng(0).permutation(600) < 150,
+        )
+    )
+    assert parts <= 1.35 * exact
+    assert random > 2 * parts
+
+
+def test_a_part_far_larger_than_others_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counted(rows: Any, count: int, first: int) -> Any:
+        seen.append(len(rows))
+        return farthest_first(rows, count, first)
+
+    monkeypatch.setattr(scorers.methods.divprune, "farthest_first", counted)
+    vectors = np.concatenate([far_apart(1, 580), far_apart(20, 1)])
+    assert run(with_vectors(vectors), 0.2, DivPruneOptions(parts=20)).keep.sum() == 120
+    assert max(seen) <= 4 * 30
 
 
 def test_no_samples_give_no_picks() -> None:

@@ -63,6 +63,20 @@ def test_scores_are_the_largest_similarity_to_a_sample_taken_before(
     )
 
 
+@pytest.mark.parametrize("keep_from", ["edge", "centre", "random"])
+def test_a_huge_group_is_compared_in_runs_of_the_order_in_which_samples_are_taken(
+    keep_from: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals, options = with_vectors(near_copies(90)[0]), SemDeDupOptions(clusters=1, keep_from=keep_from)
+    exact = np.asarray(SemDeDup().scores(signals, options, 0)["semdedup"], dtype=float)
+    monkeypatch.setattr(scorers.methods.semdedup, "_COMPARED", 30)
+    runs = np.asarray(SemDeDup().scores(signals, options, 0)["semdedup"], dtype=float)
+    assert (runs <= exact + 1e-6).all()  # less is compared, and what is, alike
+    assert (runs == -1).sum() == 3
+    if keep_from == "edge":  # copies stand beside each other but where a run ends
+        assert (runs > 0.95).sum() >= 0.8 * (exact > 0.95).sum()
+
+
 def test_one_of_each_set_of_near_copies_is_kept() -> None:
     vectors, original = near_copies(120, seed=2)
     signals = with_vectors(vectors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scorers.selection import clusters
 from scorers.selection.clusters import kmeans
 
 
@@ -36,6 +37,28 @@ def test_the_same_seed_gives_the_same_groups() -> None:
     one, again, other = (kmeans(rows, 7, seed)[0] for seed in (5, 5, 6 + 2**40))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+def test_many_groups_are_found_in_two_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, truth = directions([30, 60, 90, 30, 60, 30], width=24)
+    monkeypatch.setattr(clusters, "_AT_ONCE", 5)
+    found, centroids = kmeans(rows, 30, seed=1)
+    assert len(centroids) == 30
+    assert set(found.tolist()) <= set(range(30))
+    assert len(set(found.tolist())) > 15  # as in one level, some stay empty
+    pairs = {(a, b) for a, b in zip(found.tolist(), truth.tolist(), strict=True)}
+    assert len(pairs) == len(set(found.tolist()))  # no group is of two directions
+    for g in set(found.tolist()):
+        np.testing.assert_allclose(centroids[g], rows[found == g].astype(float).mean(axis=0), rtol=1e-12)
+    again, _ = kmeans(rows, 30, seed=1)
+    assert np.array_equal(found, again)
+
+
+def test_two_levels_come_to_an_end_where_all_rows_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "_AT_ONCE", 5)
+    found, _ = kmeans(np.repeat(directions([1])[0], 100, axis=0), 30, seed=0)
+    assert found.shape == (100,)
+    assert (found < 30).all()
 
 
 @pytest.mark.parametrize(("n", "count"), [(0, 3), (1, 3), (5, 1), (3, 9)])
