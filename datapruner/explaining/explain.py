@@ -6,6 +6,7 @@ ids and masks of the samples in it, and the text is decoded from them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,8 +19,10 @@ import pyarrow.parquet as pq
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError
 from datapruner.explaining.explanation import (
+    Change,
     Column,
     Explanation,
+    NearDuplicate,
     Piece,
     ShownStep,
     ShownToken,
@@ -30,13 +33,14 @@ from datapruner.explaining.explanation import (
     in_corpus,
     pieces_of,
 )
-from datapruner.explaining.prompts import prompt_of, tokenizer_of
-from datapruner.explaining.reasoning import about_reasoning, shown_steps, with_rewriting
+from datapruner.explaining.prompts import prompt_of, reading_of, tokenizer_of
+from datapruner.explaining.reasoning import about_reasoning, changes, shown_steps, with_rewriting
 from datapruner.request.config import RunConfig
 from datapruner.rewriting.reasoning import last_assistant
 from datapruner.rows.sql_text import identifier
 from datapruner.runs import named, published
 from datapruner.runs.columns import COUNTS
+from datapruner.runs.reasons import NEAR
 from scorers.conversations.conversation import Conversation
 
 Spans = Mapping[int, Sequence[Span]]
@@ -69,7 +73,7 @@ def explain(target: str, sample: str, home: Path) -> Explanation:
 
 def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Path, home: Path) -> Explanation:
     """Explain a sample of a published run whose corpus is `corpus_file`. `sample` is as for `explain`;
-    `signals` and `home` as for `prompts.prompt_of`.
+    `signals` and `home` as for `prompts`.
 
     Raises NotFoundError when `sample` names nothing, UsageError when it names more than one. Without the
     corpus the text is left out and a note says so.
@@ -81,6 +85,7 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         lists = _token_lists(connection, run.tokens, scores)
         ranked, ranks = (0, {}) if lists is None else _ranks(connection, scores)
         rewrite = None if run.config.rewrite is None else _rewrite(connection, scores["row"])
+        near = _near(connection, scores)
     notes: list[str] = []
     if rewrite is not None and run.config.methods:  # else the row's own reason says it
         notes.append(f"its reasoning: {rewrite['status']}, {rewrite['reason']}")
@@ -93,11 +98,14 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
     prompt: str | None = None
     if lists is not None:
         try:
-            prompt = prompt_of(run, scores["sample_id"], signals, home)
+            reading = reading_of(run, scores["sample_id"], signals)
+            lists["el2n"] = reading.el2n or lists["el2n"]
+            prompt = prompt_of(run, reading, home)
         except InputError as error:
             notes.append(f"the prompt as the model reads it cannot be shown: {error}")
     turns: list[ShownTurn] = []
     steps: tuple[ShownStep, ...] = ()
+    changed: tuple[Change, ...] = ()
     if conversation is not None:
         turns = _turns(
             conversation, _spans(lists) if run.config.methods else _whole(conversation, run, scores)
@@ -105,6 +113,7 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         if rewrite is not None:
             steps = tuple(shown_steps(conversation, rewrite))
             turns = list(with_rewriting(turns, conversation, rewrite))
+            changed = tuple(changes(conversation, rewrite))
     return Explanation(
         run=run.run_id,
         row=scores["row"],
@@ -123,6 +132,8 @@ def explain_run(run: published.Run, corpus_file: Path, sample: str, signals: Pat
         ranked=ranked,
         steps=steps,
         prompt=prompt,
+        changes=changed,
+        near=near,
     )
 
 
@@ -139,6 +150,20 @@ def _records(connection: duckdb.DuckDBPyConnection, column: Column, value: Any) 
     return found
 
 
+def _near(connection: duckdb.DuckDBPyConnection, scores: Mapping[str, Any]) -> tuple[NearDuplicate, ...]:
+    """The near duplicates of a row, as the reasons tell of them, the most alike first."""
+    own = re.search(NEAR, scores["reason"] or "")
+    if own is not None:
+        return (NearDuplicate(int(own["row"]), float(own["jaccard"])),)
+    begins = f"duplicate of row {scores['row']} at "
+    found = connection.execute(
+        "SELECT row, reason FROM sample_scores WHERE starts_with(reason, ?)", [begins]
+    ).fetchall()
+    told = ((row, re.search(NEAR, reason)) for row, reason in found)
+    near = [NearDuplicate(row, float(match["jaccard"])) for row, match in told if match is not None]
+    return tuple(sorted(near, key=lambda each: (-each.jaccard, each.row)))
+
+
 def _token_lists(
     connection: duckdb.DuckDBPyConnection, tokens: Path, scores: Mapping[str, Any]
 ) -> dict[str, list[Any]] | None:
@@ -151,6 +176,7 @@ def _token_lists(
     # By its row: for that, most of the file need not be read.
     table = pl.scan_parquet(tokens, glob=False).filter(pl.col("row") == row).collect()
     lists = table.drop("sample_id", "row").to_dict(as_series=False)
+    lists["el2n"] = [None] * len(table)
     if row != scores["row"]:
         lists["keep"] = [False] * len(table)
         lists["token_weight"] = [None if each is None else 0.0 for each in lists["token_weight"]]
@@ -222,6 +248,7 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
         "char_end",
         "nll",
         "entropy",
+        "el2n",
         "is_end",
         "keep",
         "token_weight",
@@ -235,11 +262,12 @@ def _tokens(conversation: Conversation | None, lists: Mapping[str, Any] | None) 
             conversation.turns[turn].content[start:end],
             nll,
             entropy,
+            el2n,
             is_end,
             keep,
             weight,
         )
-        for (position, turn, start, end, nll, entropy, is_end, keep, weight) in zip(
+        for (position, turn, start, end, nll, entropy, el2n, is_end, keep, weight) in zip(
             *(lists[name] for name in columns), strict=True
         )
     )

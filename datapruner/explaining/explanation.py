@@ -51,9 +51,10 @@ class ShownTurn:
 class ShownToken:
     """One response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `text` is empty for template text. `nll` and `entropy` are null in a run for which no model read the
-    samples, `keep` in one that selected nothing, and where the text was rewritten. `weight` is the factor of
-    its loss, 0 where it is not trained on; null in a run that weights no tokens.
+    `text` is empty for template text. `nll`, `entropy` and `el2n` are null in a run for which no model read
+    the samples, `el2n` also where its signals are not at hand; `keep` in one that selected nothing, and where
+    the text was rewritten. `weight` is the factor of its loss, 0 where it is not trained on; null in a run
+    that weights no tokens.
     """
 
     position: int
@@ -63,6 +64,7 @@ class ShownToken:
     text: str
     nll: float | None
     entropy: float | None
+    el2n: float | None
     is_end: bool
     keep: bool | None
     weight: float | None
@@ -79,11 +81,30 @@ class ShownStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A stretch of a response that was rewritten: in the original and in the new text, or in one of them."""
+
+    text: str
+    kind: Literal["same", "removed", "added"]
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """A row that repeats the explained one, or that it repeats, almost: at this Jaccard similarity."""
+
+    row: int
+    jaccard: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What `explain` found. `notes` say what could not be shown, and why.
 
     `prompt` is all that the model reads before the first response token, with what the chat template
     adds: a system prompt of its own, the list of tools. `steps` are there for rows whose reasoning was cut.
+    `changes` are the original and the new response of a row that was rewritten, in one. `copies` are the
+    other rows with the same conversation, `near` those that the run found to be near duplicates: the row that
+    this one was dropped for, or the rows that were dropped for this one.
     `ranks` are those of the numeric scores among the `ranked` samples that were measured: 1 is the
     highest value, and equal ones share a rank.
     """
@@ -105,6 +126,8 @@ class Explanation:
     ranked: int = 0
     steps: tuple[ShownStep, ...] = ()
     prompt: str | None = None
+    changes: tuple[Change, ...] = ()
+    near: tuple[NearDuplicate, ...] = ()
 
     def hardest(self, count: int) -> list[ShownToken]:
         """The response tokens that the proxy model expected least, the worst first; none if it read none."""
@@ -129,7 +152,9 @@ def find(
             raise NotFoundError(
                 f"there is no row {int(row)} in {place}", remedy="rows count from 0, over the whole input"
             )
-        return found[0], ()
+        sample_id = found[0]["sample_id"]
+        alike = [] if sample_id is None else records("sample_id", sample_id)
+        return found[0], tuple(each["row"] for each in alike if each["row"] != found[0]["row"])
     found = records("sample_id", sample) if sample else []
     ids = list(dict.fromkeys(record["sample_id"] for record in found))
     if len(ids) != 1:

@@ -1,14 +1,21 @@
-"""What rewriting made of a row: its reasoning with what was cut, or in new words, and each step's fate."""
+"""What rewriting made of a row: its reasoning with what was cut, or in new words, and each step's fate.
+
+Notable choice: a response in new words is compared with the original word by word, by difflib; past
+`_MOST_WORDS` all of one is removed and all of the other added, as its time grows with their product.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from typing import Any
 
-from datapruner.explaining.explanation import Piece, ShownStep, ShownTurn
+from datapruner.explaining.explanation import Change, Piece, ShownStep, ShownTurn
 from scorers.conversations.conversation import Conversation
 
+_MOST_WORDS = 10_000
 _SHOWN = (
     "level",
     "budget",
@@ -55,6 +62,34 @@ def _cut_pieces(content: str, record: Mapping[str, Any]) -> Iterator[Piece]:
         at = end
     if at < len(content):
         yield Piece(content[at:], "kept")
+
+
+def changes(conversation: Conversation, record: Mapping[str, Any]) -> Iterator[Change]:
+    """The response before and after, in one: "same" and "removed" are the original, "same" and "added" the
+    new one. None of a row that was not rewritten."""
+    if record["status"] != "rewritten":
+        return
+    original, new = conversation.turns[record["reasoning_turn"]].content, record["text"]
+    cut = [(piece.text, piece.state == "pruned") for piece in _cut_pieces(original, record)]
+    if "".join(text for text, is_gone in cut if not is_gone) == new:
+        yield from (Change(text, "removed" if is_gone else "same") for text, is_gone in cut)
+    else:
+        yield from _compared(original, new)
+
+
+def _compared(original: str, new: str) -> Iterator[Change]:
+    before, after = (re.findall(r"\S+\s*|\s+", text) for text in (original, new))
+    if len(before) + len(after) > _MOST_WORDS:
+        yield from (Change(original, "removed"), Change(new, "added"))
+        return
+    for what, a, b, c, d in SequenceMatcher(None, before, after).get_opcodes():
+        if what == "equal":
+            yield Change("".join(before[a:b]), "same")
+            continue
+        if a < b:
+            yield Change("".join(before[a:b]), "removed")
+        if c < d:
+            yield Change("".join(after[c:d]), "added")
 
 
 def shown_steps(conversation: Conversation, record: Mapping[str, Any]) -> Iterator[ShownStep]:

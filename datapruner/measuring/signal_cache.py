@@ -145,8 +145,10 @@ class SignalCache:
         """
         return self.places(ids).columns(["sample_id", *names])
 
-    def tokens(self, sample_id: str) -> tuple[list[int], int] | None:
-        """The token ids of a sample, and where its first response token stands; None when it is not here."""
+    def sample(self, sample_id: str) -> dict[str, list[Any]] | None:
+        """Lists of one sample: `input_ids`, and of each response token its `position` and, where a model has
+        read it, its `el2n`. None when it is not here."""
+        names = ["input_ids", "position", *(["el2n"] if self.key.has_signals else [])]
         shards = self.shards()
         if not shards:
             return None
@@ -155,8 +157,9 @@ class SignalCache:
         scan = pl.scan_parquet(shards, glob=False, include_file_paths="shard").filter(measured)
         holders = scan.select("shard").head(1).collect().to_series().to_list()
         for shard in holders:
-            found = pl.scan_parquet(shard, glob=False).filter(measured)
-            return found.select("input_ids", pl.col("position").list.first()).collect().row(0)
+            return (
+                pl.scan_parquet(shard, glob=False).filter(measured).select(names).collect().row(0, named=True)
+            )
         return None
 
     def signals(self, ids: Sequence[str] | pl.Series, needs: frozenset[str]) -> Signals:

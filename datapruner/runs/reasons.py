@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COPY = r"^exact duplicate of row \d+$"
-NEAR = r"^duplicate of row \d+ at Jaccard [\d.]+$"
+NEAR = r"^duplicate of row (?P<row>\d+) at Jaccard (?P<jaccard>[\d.]+)$"
 DEFECT = r"(?s)^(defect: [^:]+): .*$"
 CONTAMINATED = r"(?s)^(holds text of .*?) row \d+: \".*$"
 DEFECTIVE, FILTERED, CALIBRATED = "defect: ", "left out by the filter: ", "calibration: "

@@ -112,9 +112,10 @@ class TurnAnswer(Answer):
 class TokenAnswer(Answer):
     """A response token: characters `start` to `end` of its turn's content, which are `text`.
 
-    `position` is the index into input_ids. `nll` and `entropy` are null in a run for which no model read the
-    samples. `keep` is null in a run that pruned nothing, and in a sample that was rewritten. `weight` is the
-    factor of the token's loss, 0 where it is not trained on; null where the run weights no tokens.
+    `position` is the index into input_ids. `nll`, `entropy` and `el2n` are null in a run for which no model
+    read the samples, `el2n` also once its signals are deleted. `keep` is null in a run that pruned nothing,
+    and in a sample that was rewritten. `weight` is the factor of the token's loss, 0 where it is not trained
+    on; null where the run weights no tokens.
     """
 
     position: int
@@ -124,6 +125,7 @@ class TokenAnswer(Answer):
     text: str
     nll: float | None
     entropy: float | None
+    el2n: float | None
     is_end: bool
     keep: bool | None
     weight: float | None
@@ -138,13 +140,29 @@ class StepAnswer(Answer):
     why: str
 
 
+class ChangeAnswer(Answer):
+    """A stretch of a response that was rewritten: in the original and in the new text, or in one of them."""
+
+    text: str
+    kind: Literal["same", "removed", "added"]
+
+
+class NearDuplicateAnswer(Answer):
+    """A near duplicate, and how alike the two are: the Jaccard similarity of their words."""
+
+    row: int
+    jaccard: float
+
+
 class SampleAnswer(Answer):
     """Why a row of the input was kept, pruned or refused: everything that is known of it.
 
-    `ranks`: of each numeric score among the `ranked` samples measured, 1 for the highest. `copies`: rows
-    with the same conversation. `source`: where a rejected row stood. `notes`: what cannot be shown, and why.
-    `steps`: of runs that rewrite. `prompt`: all that the model reads before the first response token, what
-    the chat template adds included, such as a system prompt of its own or the list of tools.
+    `ranks`: of each numeric score among the `ranked` samples measured, 1 for the highest. `copies`: other
+    rows with the same conversation. `near`: near duplicates that the run found, the row that this one was
+    dropped for or the rows that were dropped for it. `source`: where a rejected row stood. `notes`: what
+    cannot be shown, and why. `steps`: of runs that rewrite. `changes`: the response before and after it was
+    rewritten. `prompt`: all that the model reads before the first response token, what the chat template adds
+    included, such as a system prompt of its own or the list of tools.
     """
 
     run: str
@@ -164,6 +182,8 @@ class SampleAnswer(Answer):
     notes: list[str]
     steps: list[StepAnswer]
     prompt: str | None
+    changes: list[ChangeAnswer]
+    near: list[NearDuplicateAnswer]
 
 
 class ScoreCorrelation(Answer):

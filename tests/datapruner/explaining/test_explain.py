@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -99,6 +100,10 @@ def test_tokens_name_their_characters_and_scores_their_ranks(pruned_home: Pruned
     assert (found[4].ranks, found[4].ranked) == ({}, 0)  # rejected, so never measured
     assert found[3].ranks == found[0].ranks  # a copy
     measured = [each for row, each in found.items() if row in (0, 1, 6)]
+    for each in measured:
+        el2n = [token.el2n for token in each.tokens if token.el2n is not None]
+        assert len(el2n) == len(each.tokens)
+        assert fmean(el2n) == pytest.approx(each.scores["el2n"], rel=1e-6)
     by_score = sorted(measured, key=lambda each: -each.scores["ppl"])
     assert by_score == sorted(measured, key=lambda each: each.ranks["ppl"])
     assert all(1 <= rank <= each.ranked for each in measured for rank in each.ranks.values())
@@ -128,6 +133,7 @@ def test_a_copy_is_pruned_whole_and_the_first_names_its_copies(pruned_home: Prun
     assert copy.sample_id is not None
     first = explain(pruned_home.run, copy.sample_id[:12], pruned_home.home)
     assert (first.row, first.copies) == (0, (3,))
+    assert copy.copies == (0,)
 
 
 @pytest.mark.slow

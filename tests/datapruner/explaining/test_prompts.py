@@ -10,7 +10,7 @@ import pytest
 import transformers as tf
 
 from datapruner.errors import InputError
-from datapruner.explaining.prompts import prompt_of
+from datapruner.explaining.prompts import prompt_of, reading_of
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import Measuring, MethodChoice, RunConfig
 from datapruner.runs.published import Report, Run
@@ -25,6 +25,9 @@ ADDING = """\
 {{- '<|im_end|>\\n' -}}""" + CHATML.lstrip()
 TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]'
 TURNS = (Turn("user", "Rain?"), Turn("assistant", "No."), Turn("user", "Snow?"), Turn("assistant", "Yes."))
+
+
+EL2N = [n / 16 for n in range(16)]
 
 
 @pytest.fixture
@@ -56,6 +59,7 @@ def run(model: Path, key: ProxyKey, tmp_path: Path) -> Run:
         "error": [None, "too long"],
         "input_ids": [encoded.input_ids.tolist(), None],
         "position": [encoded.position.tolist(), None],
+        "el2n": [EL2N[: len(encoded.position)], None],
     }
     pl.DataFrame(shard).write_parquet(cache.folder / "shard.parquet")
     report = Report(2, 1, 0, 0, 1, 0, 0, 0, 0, {}, {}, {}, {})
@@ -65,7 +69,9 @@ def run(model: Path, key: ProxyKey, tmp_path: Path) -> Run:
 
 
 def test_the_system_prompt_of_the_template_and_the_tools_are_in_the_prompt(run: Run, tmp_path: Path) -> None:
-    prompt = prompt_of(run, "told", tmp_path, tmp_path)
+    reading = reading_of(run, "told", tmp_path)
+    assert reading.el2n == EL2N[: len(reading.el2n or [])] != []
+    prompt = prompt_of(run, reading, tmp_path)
     assert prompt.startswith("<|im_start|>system\nYou are helpful.\nTools: ")
     assert '"weather"' in prompt
     assert "Rain?" in prompt
@@ -76,12 +82,12 @@ def test_the_system_prompt_of_the_template_and_the_tools_are_in_the_prompt(run: 
 @pytest.mark.parametrize("sample", ["broken", "unknown"])
 def test_a_sample_without_signals_says_so(run: Run, tmp_path: Path, sample: str) -> None:
     with pytest.raises(InputError, match="its signals are not on this machine"):
-        prompt_of(run, sample, tmp_path, tmp_path)
+        reading_of(run, sample, tmp_path)
     with pytest.raises(InputError, match="its signals are not on this machine"):
-        prompt_of(run, "told", tmp_path / "elsewhere", tmp_path)
+        reading_of(run, "told", tmp_path / "elsewhere")
 
 
 def test_without_the_tokenizer_the_ids_are_no_text(run: Run, model: Path, tmp_path: Path) -> None:
     (model / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="has no tokenizer"):
-        prompt_of(run, "told", tmp_path, tmp_path)
+        prompt_of(run, reading_of(run, "told", tmp_path), tmp_path)

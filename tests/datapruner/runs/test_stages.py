@@ -20,6 +20,7 @@ from datapruner.commands.ending import stages
 from datapruner.curation import gate
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.explaining.explain import explain
+from datapruner.explaining.explanation import NearDuplicate
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import RunConfig
 from datapruner.result import Result
@@ -405,12 +406,18 @@ def test_explain_tells_of_every_stage(whole: Result, folder: Path) -> None:
     home = folder / "home"
     rewritten = explain(whole.run.run_id, "row:8", home)
     assert len(rewritten.steps) == 3
+    new = "".join(each.text for each in rewritten.changes if each.kind != "removed")
+    assert new == whole.rewrites.filter(row=8)["text"].item()
+    assert {each.kind for each in rewritten.changes} == {"same", "removed"}
     assert rewritten.notes[0].startswith("its reasoning: rewritten")
     alone = explain(str(folder / "out.parquet"), "row:8", folder / "another home")
     assert alone.turns[-1].pieces[0].text == whole.rewrites.filter(row=8)["text"].item()
     dropped = explain(whole.run.run_id, "row:11", home)
     assert dropped.reason == "duplicate of row 4 at Jaccard 0.867"
     assert dropped.tokens == ()
+    assert dropped.near == (NearDuplicate(4, 0.867),)
+    assert explain(whole.run.run_id, "row:4", home).near == (NearDuplicate(11, 0.867),)
+    assert rewritten.near == ()
 
 
 def test_a_recipe_is_stored_with_its_run_and_replays_to_the_same_bytes(whole: Result, folder: Path) -> None:
