@@ -15,6 +15,7 @@ ROUTERS = (
     runs.router,
     runs.data,
     rows.router,
+    rows.data,
     comparing.router,
     sql.router,
     assets.router,

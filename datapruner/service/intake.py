@@ -60,7 +60,7 @@ def bring_in(
             rows,
             out=raw,
             mapping=dataset.mapping,
-            limits=Limits(max_row_bytes=context.settings.max_row_bytes),
+            limits=Limits(max_turns=context.settings.max_turns, max_row_bytes=context.settings.max_row_bytes),
             max_rows=room,
             progress=lambda rows, done, total: progress.at(done, total, f"{rows:,} rows"),
         )

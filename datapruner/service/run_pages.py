@@ -17,6 +17,7 @@ from datapruner.catalog import evaluations, runs
 from datapruner.catalog.models import Version
 from datapruner.corpora.corpus import Corpus
 from datapruner.runs import published
+from datapruner.schemas.neighbours import NearestRows
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
 from datapruner.service import results
 from datapruner.service.instance import Service
@@ -26,6 +27,7 @@ from datapruner.service.tokens import Caller
 T = TypeVar("T")
 MOST_CHARACTERS = 10_000
 """Of a column of a row that is shown."""
+_NEAREST = 8
 _KEPT = 16
 _bodies: OrderedDict[tuple[str, ...], str] = OrderedDict()
 _lock = Lock()
@@ -70,6 +72,19 @@ def rows(service: Service, caller: Caller, run: str, asked: Outline) -> FoundRow
     from datapruner.reporting import looking
 
     return _looked(service, caller, run, lambda found, corpus: looking.rows(found, corpus, asked))
+
+
+def nearest(service: Service, caller: Caller, run: str, sample_id: str) -> NearestRows:
+    """The samples most like one of a run, as `explaining.neighbours.nearest`."""
+    from datapruner.explaining import neighbours
+
+    signals = service.storage.folder(f"projects/{caller.project_id}")
+    return _looked(
+        service,
+        caller,
+        run,
+        lambda found, corpus: neighbours.nearest(found, corpus, signals, sample_id, _NEAREST),
+    )
 
 
 def original(service: Service, caller: Caller, run: str, row: int) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 // The samples of a run over two of its columns: points or cells on a canvas under plotly's axes, and the rows
 // inside of a line that is drawn around them.
 import { ask } from "./service.js";
+import { plain } from "./texts.js";
 
 const count = new Intl.NumberFormat("en");
 const short = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toLocaleString("en"));
@@ -304,14 +305,14 @@ class Plane {
     const link = cell("a", count.format(found.row), { href: `/runs/${this.run}/rows/${found.row}` });
     const head = Object.assign(document.createElement("th"), { scope: "row" });
     head.append(link);
-    const plain = (text) => {
+    const excerpt = (text) => {
       const place = document.createElement("td");
-      place.append(Object.assign(document.createElement("bdi"), { textContent: text ?? "" }));
+      place.append(Object.assign(document.createElement("bdi"), { textContent: plain(text ?? "") }));
       place.className = "excerpt";
       return place;
     };
     line.append(head, cell("td", found.status), cell("td", short(found.x)), cell("td", short(found.y)));
-    line.append(plain(found.prompt), plain(found.response), plain(found.reason));
+    line.append(excerpt(found.prompt), excerpt(found.response), excerpt(found.reason));
     return line;
   }
 }

@@ -1,4 +1,6 @@
 // A row's tokens in colours, by one of their numbers, in the place of the text that the page came with.
+import { findNearest } from "./nearest.js";
+
 const parts = JSON.parse(document.getElementById("parts").textContent);
 const tokens = parts.filter((part) => part.numbers);
 const form = document.getElementById("colours");
@@ -43,11 +45,47 @@ const paint = () => {
   document.getElementById("scale").textContent = `from 0, without colour, to ${short(high)} and more`;
 };
 
+const numbers = document.createElement("output");
+numbers.className = "numbers";
+let current = null;
+
+/** Tell the numbers of a token below its turn. */
+const choose = (token, turn) => {
+  current?.element.classList.remove("chosen");
+  current = token;
+  token.element.classList.add("chosen");
+  token.element.scrollIntoView({ block: "nearest" });
+  turn.after(numbers);
+  numbers.textContent = `“${token.text}”: ${said(token)}`;
+};
+
+/** The tokens of a turn by touch, and one after another by the arrow keys. */
+const choosable = (turn, found) => {
+  const own = found.filter((part) => part.numbers);
+  turn.addEventListener("click", ({ target }) => {
+    const token = own.find(({ element }) => element === target);
+    if (token) choose(token, turn);
+  });
+  turn.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const at = own.indexOf(current);
+    const next = own[at < 0 ? 0 : Math.min(own.length - 1, Math.max(0, at + step))];
+    if (next) choose(next, turn);
+  });
+};
+
 const byTurn = new Map();
 for (const part of parts) byTurn.has(part.turn) ? byTurn.get(part.turn).push(part) : byTurn.set(part.turn, [part]);
-for (const [turn, found] of byTurn) document.querySelector(`[data-turn="${turn}"]`).replaceChildren(made(found));
+for (const [number, found] of byTurn) {
+  const turn = document.querySelector(`[data-turn="${number}"]`);
+  turn.replaceChildren(made(found));
+  choosable(turn, found);
+}
 if (form) {
   form.hidden = false;
   form.addEventListener("change", paint);
   paint();
 }
+findNearest(document.getElementById("nearest"));

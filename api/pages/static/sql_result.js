@@ -1,7 +1,8 @@
 // The rows of an answer: a table of the first, and a plot of two columns.
+import { plain } from "./texts.js";
+
 const SHOWN = 1000; // rows in the table
 const LONGEST = 500; // characters of a cell
-const STEERING = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 const count = new Intl.NumberFormat("en");
 const styled = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -15,14 +16,14 @@ const number = (type) => /^(U?(TINY|SMALL|BIG|HUGE)?INT|DOUBLE|FLOAT|REAL|DECIMA
 const moment = (type) => /^(DATE|TIMESTAMP)/.test(type) && !type.endsWith("]");
 
 /** A value as text that cannot steer the page. */
-const plain = (value) => {
+const shown = (value) => {
   const text = typeof value === "string" ? value : JSON.stringify(value);
   const short = text.length > LONGEST ? `${text.slice(0, LONGEST)} … (${count.format(text.length)} characters)` : text;
-  return short.replace(STEERING, (found) => `⟨U+${found.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+  return plain(short);
 };
 
 /** The same where plotly takes text for markup. */
-const inert = (value) => plain(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const inert = (value) => shown(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 export class Result {
   constructor(place, said) {
@@ -42,7 +43,7 @@ export class Result {
     const part = rows.length > SHOWN ? `; ${count.format(SHOWN)} are shown` : "";
     this.said.textContent = `${of}${part}, in ${seconds.toFixed(2)} s.`;
     this.place.querySelector("#rows").replaceChildren(this.table());
-    const names = (chosen) => columns.map(({ name }, at) => new Option(plain(name), at, false, at === chosen));
+    const names = (chosen) => columns.map(({ name }, at) => new Option(shown(name), at, false, at === chosen));
     const numbers = columns.flatMap(({ type }, at) => (number(type) ? [at] : []));
     this.controls.x.replaceChildren(...names(numbers.length > 1 ? numbers[0] : 0));
     this.controls.y.replaceChildren(...names(numbers[1] ?? numbers[0] ?? 0));
@@ -56,7 +57,7 @@ export class Result {
     const head = table.createTHead().insertRow();
     for (const { name, type } of columns) {
       const cell = Object.assign(document.createElement("th"), { scope: "col", className: number(type) ? "n" : "", title: type });
-      cell.append(Object.assign(document.createElement("bdi"), { textContent: plain(name) }));
+      cell.append(Object.assign(document.createElement("bdi"), { textContent: shown(name) }));
       head.append(cell);
     }
     const body = table.createTBody();
@@ -65,7 +66,7 @@ export class Result {
       row.forEach((value, at) => {
         const cell = line.insertCell();
         cell.className = value === null ? "dim" : number(columns[at].type) ? "n" : "";
-        cell.append(Object.assign(document.createElement("bdi"), { textContent: plain(value) }));
+        cell.append(Object.assign(document.createElement("bdi"), { textContent: shown(value) }));
       });
     }
     return table;

@@ -74,7 +74,7 @@ def too_large(size: int, limits: Limits) -> Rejection:
         "row_too_large",
         None,
         f"the row has at least {size:,} bytes, the limit is {limits.max_row_bytes:,}",
-        "shorten the row or raise max_row_bytes",
+        "shorten the row; a service can allow more (DATAPRUNER_MAX_ROW_BYTES)",
     )
 
 
@@ -145,4 +145,5 @@ def response_text(value: object, field: str) -> str:
 def too_many_turns(count: int, field: str | None, limits: Limits) -> NoReturn:
     """Reject a conversation that exceeds `limits.max_turns`."""
     reason = f"{count:,} turns, the limit is {limits.max_turns:,}"
-    reject("too_many_turns", field, reason, "split the conversation or raise max_turns")
+    remedy = "split the conversation; a service can allow more (DATAPRUNER_MAX_TURNS)"
+    reject("too_many_turns", field, reason, remedy)
