@@ -1,7 +1,9 @@
 """Sending requests and reading their answers, with the one retry layer of the client.
 
 A POST carries an Idempotency-Key, the same for all its attempts, so that the service does once what was
-asked once. A broken body of a streamed answer is its reader's to take up again: see `_streams`.
+asked once. A service that dies holds the key for a while, so whoever is told that the first attempt is still
+at work waits for it longer than for one that fails. A broken body of a streamed answer is its reader's to
+take up again: see `_streams`.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class Session:
         if request.upload is not None:
             digest = await self.wire.apart(_sha256, request.upload)
             request = replace(request, form={**request.form, "sha256": digest})
-        failures = 0
+        failures, waited = 0, 0.0
         while True:
             failures += 1
             try:
@@ -79,9 +81,12 @@ class Session:
                 problem = await self._failure(response)
                 pause = None
                 if refused_for_now(response):
+                    if response.status_code == httpx.codes.CONFLICT and waited < self.retries.patience:
+                        failures = 1
                     pause = self.retries.pause(failures, retry_after(response))
                 if pause is None:
                     raise problem
+            waited += pause
             await self.wire.pause(pause)
 
     async def _attempt(self, request: Request[T], key: str, stream: bool) -> httpx.Response:

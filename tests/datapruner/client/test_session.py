@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_whoever_is_told_to_come_again_does(unruly: Unruly, kind: str, status: i
         client._session.retries = QUICK
         start_run(client)
     assert len(unruly.seen) == 2
+
+
+def test_a_request_that_is_at_work_elsewhere_is_waited_for_longer_than_one_that_fails(
+    unruly: Unruly, through: Through
+) -> None:
+    busy = problem("request-in-progress", 409, Retry_After="0")
+    unruly.will(*[busy] * (3 * QUICK.count), answers(JOB, 202))
+    through(unruly.url, start_run)
+    unruly.will(busy)
+    with pytest.raises(errors.RepeatedKeyError):
+        through(unruly.url, start_run, retries=replace(QUICK, patience=0.001))
 
 
 def test_a_retry_after_may_be_a_date(unruly: Unruly, through: Through) -> None:
