@@ -32,6 +32,9 @@ class Settings(BaseSettings):
         "", repr=False, description="metadata database; default: SQLite in the home folder"
     )
     storage: str = Field("", description="folder or object-store URL of published files; default: home/files")
+    cache_bytes: int = Field(
+        100 << 30, ge=0, description="most that copies of files in an object store take here"
+    )
     secret: SecretStr = Field(SecretStr(""), description="key of token hashes; default: a file made in home")
     host: str = Field("127.0.0.1", description="address that the API listens on")
     port: int = Field(8000, ge=0, le=65535, description="port that the API listens on; 0: any free one")

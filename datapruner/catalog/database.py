@@ -17,13 +17,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from datapruner.catalog import clock
 from datapruner.errors import UsageError
 
 _BUSY_SECONDS = 60
 _CONNECT_SECONDS = 10
+_KEPT = 10  # connections
+_MORE_ON_SQLITE = 40  # one for each thread that answers requests
+_MORE_ON_POSTGRES = 10  # its server has a hundred for all hosts; who gets none waits a moment
 _ENGINE: dict[str, Any] = {
-    "pool_size": 10,
-    "max_overflow": 40,  # one for each thread that answers requests
+    "pool_size": _KEPT,
     "hide_parameters": True,  # errors are logged, and some parameters are secrets
 }
 _REMEDY = "give sqlite:///… or postgresql://…"
@@ -46,18 +49,25 @@ class Database:
                 remedy=_REMEDY,
             )
         if self.is_sqlite:
-            self.engine = create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS}, **_ENGINE)
+            self.engine = create_engine(
+                parsed, connect_args={"timeout": _BUSY_SECONDS}, max_overflow=_MORE_ON_SQLITE, **_ENGINE
+            )
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             try:
                 self.engine = create_engine(
-                    parsed, connect_args={"connect_timeout": _CONNECT_SECONDS}, pool_pre_ping=True, **_ENGINE
+                    parsed,
+                    connect_args={"connect_timeout": _CONNECT_SECONDS},
+                    pool_pre_ping=True,
+                    max_overflow=_MORE_ON_POSTGRES,
+                    **_ENGINE,
                 )
             except ModuleNotFoundError as error:
                 raise UsageError(
                     "PostgreSQL needs the psycopg package", remedy="pip install 'datapruner[postgres]'"
                 ) from error
+            event.listen(self.engine, "checkout", clock.follow)
         self._writing = self.engine.execution_options(immediate=True)
 
     @contextmanager

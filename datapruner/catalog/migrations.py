@@ -22,6 +22,7 @@ from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
 
 from datapruner.catalog.database import Database
 from datapruner.errors import UsageError
@@ -59,11 +60,18 @@ def ensure_current(db: Database) -> None:
     if db.is_sqlite:
         upgrade(db)
         return
-    found, wanted = current(db), newest()
+    with db.read() as session:
+        check(session, newest())
+
+
+def check(session: Session, wanted: str | None) -> None:
+    """Raise UsageError unless the database is at the revision `wanted`, which is what `newest` gives."""
+    context = MigrationContext.configure(session.connection())
+    found = context.get_current_revision()
     if found != wanted:
         raise UsageError(
             f"the database is at {found or 'no revision'}, this version of datapruner works with {wanted}",
-            remedy="run `datapruner db upgrade`",
+            remedy="run `datapruner db upgrade`, or the version of datapruner that it was upgraded for",
         )
 
 

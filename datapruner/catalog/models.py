@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from datapruner.catalog import clock
 from datapruner.schemas.datasets import MADE_UP
 
 JobState = str
@@ -27,6 +27,7 @@ STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 FINISHED = ("succeeded", "failed", "cancelled")
 OPEN = ("queued", "running")
 DEFAULT_PROJECT = "default"
+_EPOCH = datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
 
 _NAMES = {
     "ix": "ix_%(column_0_label)s",
@@ -38,8 +39,8 @@ _NAMES = {
 
 
 def utcnow() -> datetime:
-    """Now, in UTC, without a zone: what every time column holds."""
-    return datetime.now(UTC).replace(tzinfo=None)
+    """Now, in UTC, without a zone, by the clock that all hosts share: what every time column holds."""
+    return _EPOCH + timedelta(microseconds=clock.microseconds())
 
 
 _drawing = threading.Lock()
@@ -52,7 +53,7 @@ def new_id(prefix: str) -> str:
     So do those that a process draws within one millisecond, or while its clock goes back.
     """
     global _drawn
-    number = time.time_ns() // 1_000_000 << 40 | secrets.randbits(40)
+    number = clock.microseconds() // 1_000 << 40 | secrets.randbits(40)
     with _drawing:
         _drawn = max(number, _drawn + 1 + secrets.randbits(20))
         return f"{prefix}_{_drawn:022x}"
@@ -100,6 +101,15 @@ class Token(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class InCommon(Base):
+    """What all hosts of a service have in common, by name: the first one says it, later ones compare."""
+
+    __tablename__ = "in_common"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
 
 
 class SignIn(Base):

@@ -204,4 +204,4 @@ def _files_of_service() -> Iterator[tuple[Database, Storage]]:
     settings = load()
     with commands_of_service.database() as db:
         migrations.ensure_current(db)
-        yield db, open_storage(settings.files, settings.home / "cache")
+        yield db, open_storage(settings.files, settings.home / "cache", settings.cache_bytes)

@@ -47,7 +47,7 @@ class Service:
         return cls(
             settings=settings,
             db=db,
-            storage=open_storage(settings.files, settings.home / "cache"),
+            storage=open_storage(settings.files, settings.home / "cache", settings.cache_bytes),
             sql=SandboxPool(settings.sql_warm, settings.sql_concurrent),
             key=load_key(settings),
             metrics=Metrics(db),

@@ -13,8 +13,8 @@ Notable choices:
   could both see the last place under a quota. SQLite has one writer at a time anyway;
 - a job's end and the job that tells its schedule's webhook of it are one transaction, so no end goes untold;
 - a lease that runs out counts as a failure, so that a job that kills its workers is not tried for ever;
-- times come from each process's own clock. Clocks that disagree cost time, never correctness: that rests on
-  the attempt alone.
+- times come from the database server's clock (`catalog.clock`). Clocks that disagree all the same cost time,
+  never correctness: that rests on the attempt alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from datapruner.catalog import migrations
 from datapruner.catalog.changes import wake
 from datapruner.catalog.database import Database
 from datapruner.catalog.models import Job, Project, Schedule, Token, new_id, utcnow
@@ -191,11 +192,13 @@ def submit(
     return job
 
 
-def claim(db: Database, worker: str, lease_seconds: float) -> Lease | None:
+def claim(db: Database, worker: str, lease_seconds: float, revision: str | None = None) -> Lease | None:
     """Take the best job that may run now: the highest priority, then the oldest. None when there is none.
 
     Jobs of a project with `quota_jobs` running ones wait, and so do those of a token with `max_jobs`. A
     running job whose lease has run out is taken with a new attempt, or ends when it was tried often enough.
+    Raises UsageError when the tables are no longer at `revision`, if one is given: a worker goes on while
+    another host upgrades them.
     """
     with db.read() as session:  # so that idle workers do not take turns at SQLite's write lock
         if session.scalar(_ANY, {"now": utcnow()}) is None:
@@ -206,6 +209,8 @@ def claim(db: Database, worker: str, lease_seconds: float) -> Lease | None:
         else:
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CLAIM_LOCK})
         now = utcnow()  # after the wait, else the lease would be shorter by it
+        if revision is not None:
+            migrations.check(session, revision)
         lease = {"now": now, "taken_until": now + timedelta(seconds=lease_seconds), "taken_by": worker}
         _end_vanished(session, now)
         job = session.scalars(_TAKE, lease).one_or_none()

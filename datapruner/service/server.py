@@ -165,7 +165,7 @@ def _sweep(db: Database, settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(pause):
         pause = _SWEEP
         try:
-            storage = open_storage(settings.files, settings.home / "cache")
+            storage = open_storage(settings.files, settings.home / "cache", settings.cache_bytes)
             with contained():
                 swept = retention.sweep(db, storage, _UNUSED_FOR)
             _log.info("swept", files=swept.files, uploads=swept.uploads)

@@ -8,7 +8,8 @@ Notable choices:
   object store, one upload, which stores show only once it is complete;
 - DuckDB and pyarrow read local files only, so that one code path serves both: `local` fetches when it must;
 - copies that nobody asked for in a week leave the cache: nothing else would, as files are deleted from
-  storage by other machines;
+  storage by other machines. Where they take more than they may, those that nobody asked for lately go first;
+  what was asked for within hours stays, as a job may be reading it;
 - objects are deleted by a request each, several at a time: fsspec's recursive removal takes a key with `*`
   or `[` for a pattern, and a bulk delete does not say what it left behind.
 """
@@ -34,9 +35,15 @@ import fsspec
 from datapruner.errors import StorageError
 from datapruner.system.files import clear_unfinished, unfinished
 
+CACHE_BYTES = 100 << 30
 CACHE_SECONDS = 7 * 24 * 3600.0
 """How long a copy stays in the cache after it was last asked for."""
+SPARED_SECONDS = 6 * 3600.0
+"""How long a copy stays however large the cache is. Jobs ask again for what they go on reading."""
+_ASKED_AGAIN_SECONDS = 600.0
 _SWEEP_SECONDS = 3600.0
+_SWEEP_SHARE = 0.1
+"""Of what the cache may take: when so much was added, it is looked at sooner."""
 _REQUESTS = 16
 """At the same time, when many files are concerned."""
 _REMEDY = "free or enlarge the storage, or check its permissions"
@@ -93,8 +100,9 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(url: str, cache: Path) -> Storage:
-    """The storage at a path or URL. `cache` is a local folder for copies of remote files.
+def open_storage(url: str, cache: Path, cache_bytes: int = CACHE_BYTES) -> Storage:
+    """The storage at a path or URL. `cache` is a local folder for copies of remote files, which take no more
+    than `cache_bytes`.
 
     An object store's address and credentials come from the environment, as its client reads them
     (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …). Raises StorageError for a URL that no installed package knows.
@@ -103,7 +111,7 @@ def open_storage(url: str, cache: Path) -> Storage:
         return FolderStorage(Path(unquote(url.removeprefix("file://"))))
     if "://" not in url:
         return FolderStorage(Path(url))
-    return ObjectStorage(url, cache)
+    return ObjectStorage(url, cache, cache_bytes)
 
 
 class FolderStorage:
@@ -184,7 +192,7 @@ class FolderStorage:
 class ObjectStorage:
     """Objects below a URL that fsspec understands, with a read cache on this machine."""
 
-    def __init__(self, url: str, cache: Path) -> None:
+    def __init__(self, url: str, cache: Path, cache_bytes: int) -> None:
         protocol, _, place = url.partition("://")
         if ":" in place.partition("/")[0].rpartition("@")[0]:  # errors name the place, and are logged
             raise StorageError(
@@ -202,7 +210,8 @@ class ObjectStorage:
             raise StorageError(f"{url}: names no bucket", remedy=f"write {protocol}://bucket/prefix")
         self._root = str(root).rstrip("/")
         self._cache = cache.absolute()
-        self._swept = -_SWEEP_SECONDS
+        self._cache_bytes = cache_bytes
+        self._swept, self._added = -_SWEEP_SECONDS, 0
 
     def local(self, key: str) -> Path:
         path = self._cached(key)
@@ -211,7 +220,7 @@ class ObjectStorage:
                 os.utime(path)
             except FileNotFoundError:
                 self._fetch(key, path)
-                self._sweep()
+                self._sweep(path.stat().st_size)
         return path
 
     def publish(self, path: Path, key: str) -> int:
@@ -222,6 +231,7 @@ class ObjectStorage:
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             _move(path, cached)
+            self._sweep(size)
         except OSError:  # published all the same: whoever wants to read it here fetches it
             _discard(path)
         return size
@@ -257,7 +267,9 @@ class ObjectStorage:
 
     def push(self, prefix: str) -> None:
         known = {stored.key for stored in self.listing(prefix)}
-        held = (path for path in sorted(self.folder(prefix).rglob("[!.]*")) if path.is_file())
+        held = [path for path in sorted(self.folder(prefix).rglob("[!.]*")) if path.is_file()]
+        for path in held:
+            _asked_again(path)
         keys = (path.relative_to(self._cache).as_posix() for path in held)
         _for_each(lambda key: self._send(self._cached(key), key), (key for key in keys if key not in known))
 
@@ -290,17 +302,28 @@ class ObjectStorage:
             key = name.removeprefix(f"{self._root}/")
             yield Stored(key, modified.astimezone(UTC).replace(tzinfo=None), int(about.get("size") or 0))
 
-    def _sweep(self) -> None:
-        """Drop copies that nobody has asked for lately, and what broken downloads left."""
-        if time.monotonic() - self._swept < _SWEEP_SECONDS:
+    def _sweep(self, added: int) -> None:
+        """Drop copies that nobody has asked for lately, and what broken downloads left; more where the cache
+        is too large. `added` are the bytes that came just now."""
+        self._added += added
+        soon = self._added > _SWEEP_SHARE * self._cache_bytes
+        if time.monotonic() - self._swept < _SWEEP_SECONDS and not soon:
             return
-        self._swept = time.monotonic()
-        limit = time.time() - CACHE_SECONDS
+        self._swept, self._added = time.monotonic(), 0
+        now, held = time.time(), []
         for folder, _, names in os.walk(self._cache):
             for path in (Path(folder, name) for name in names):
                 with contextlib.suppress(OSError):  # another process sweeps as well
-                    if path.stat().st_mtime < limit:
-                        path.unlink()
+                    about = path.stat()
+                    held.append((about.st_mtime, about.st_size, path))
+        left = sum(size for _, size, _ in held)
+        for asked, size, path in sorted(held):
+            age = now - asked
+            if age < CACHE_SECONDS and (left <= self._cache_bytes or age < SPARED_SECONDS):
+                break
+            with contextlib.suppress(OSError):
+                path.unlink()
+            left -= size
 
     def _cached(self, key: str) -> Path:
         return self._cache / _checked(key)
@@ -372,6 +395,13 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _asked_again(path: Path) -> None:
+    """Keep a copy that is in use in the cache."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _ASKED_AGAIN_SECONDS:
+            os.utime(path)
 
 
 def _remove(path: Path) -> None:

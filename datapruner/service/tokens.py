@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from datapruner.catalog import projects
 from datapruner.catalog.database import Database
-from datapruner.catalog.models import DEFAULT_PROJECT, Project, Token, utcnow
+from datapruner.catalog.models import DEFAULT_PROJECT, InCommon, Project, Token, utcnow
+from datapruner.errors import UsageError
 from datapruner.schemas.projects import NewToken, NewTokenAnswer, TokenAnswer
 from datapruner.service.instance import Service
 from datapruner.service.token_key import write_private
@@ -29,6 +30,8 @@ from datapruner.settings import Settings
 PREFIX = "dpr_"
 SCOPES = ("read", "write", "sql", "admin")
 _USED_EVERY = timedelta(minutes=1)
+_FIRST_LOCK = 0x66697273  # any number that nothing else locks
+_KEY_ITSELF = "key of tokens"
 
 
 def issue() -> str:
@@ -112,9 +115,22 @@ def revoke(service: Service, token_id: str) -> TokenAnswer:
 def bootstrap(db: Database, settings: Settings, key: bytes) -> Path | None:
     """In an empty database: make the default project and an admin token, kept in home/admin-token.
 
-    That file, or None when there are projects already.
+    That file, or None when there are projects already. Of services that start at once, one makes them. Raises
+    UsageError when the tokens that there are were made with another key: none of them would be known here.
     """
+    mark = digest(_KEY_ITSELF, key)
     with db.write() as session:
+        if not db.is_sqlite:  # which has one writer at a time
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _FIRST_LOCK})
+        known = session.get(InCommon, _KEY_ITSELF)
+        if known is None:
+            session.add(InCommon(name=_KEY_ITSELF, value=mark))
+        elif known.value != mark:
+            raise UsageError(
+                "the tokens in the database were made with another key, so that none is known here",
+                remedy="give every service the DATAPRUNER_SECRET of the first, or its file home/secret",
+                field="DATAPRUNER_SECRET",
+            )
         if session.scalar(select(Project.id).limit(1)) is not None:
             return None
         return _first_token(session, settings, key)

@@ -74,7 +74,7 @@ def run_worker(
 
     The job at hand is then given back at its next report of progress; a second signal ends the process at
     once. With `once`, return when there is nothing to do. Raises UsageError when the database is not of this
-    version of datapruner.
+    version of datapruner, or is brought to another one meanwhile; then the job at hand is done first.
     """
     stop = stop or threading.Event()
     db = Database(settings.database)
@@ -88,7 +88,7 @@ def run_worker(
             context = Context(
                 settings=settings,
                 db=db,
-                storage=open_storage(settings.files, settings.home / "cache"),
+                storage=open_storage(settings.files, settings.home / "cache", settings.cache_bytes),
                 devices=find_devices(settings.devices),
                 idle=idle,
             )
@@ -106,6 +106,7 @@ class _Worker:
         self._perform = perform
         self._stop = stop
         self._lease_seconds = context.settings.lease_seconds
+        self._revision = migrations.newest()
 
     def run(self, once: bool) -> None:
         log.info("worker started", worker=self.name, devices=self._context.devices)
@@ -119,7 +120,8 @@ class _Worker:
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 self._sweep()
                 swept = time.monotonic()
-            lease = self._insist("claiming", partial(queue.claim, self._db, self.name, self._lease_seconds))
+            claim = partial(queue.claim, self._db, self.name, self._lease_seconds, self._revision)
+            lease = self._insist("claiming", claim)
             if lease is not None:
                 with structlog.contextvars.bound_contextvars(
                     job_id=lease.job_id, attempt=lease.attempt, request_id=lease.job.request_id

@@ -27,8 +27,8 @@ _NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade():
@@ -117,7 +117,7 @@ def test_an_upgrade_leaves_the_rows_of_an_upgraded_database_alone(db: Database) 
     before = _fill(db)
     migrations.upgrade(db)
     assert _content(db) == before
-    assert migrations.current(db) == migrations.newest() == "0007"
+    assert migrations.current(db) == migrations.newest() == "0008"
 
 
 def test_a_database_with_rows_goes_down_to_nothing_and_up_again(db: Database) -> None:
@@ -156,7 +156,7 @@ def test_a_later_step_keeps_all_rows_up_and_down(db: Database, later_version: Ca
         )
     migrations.downgrade(db, "-1")
     assert _content(db) == before
-    assert migrations.current(db) == "0007"
+    assert migrations.current(db) == "0008"
     with pytest.raises(IntegrityError), db.write() as session:  # rows are checked again
         session.execute(text("DELETE FROM projects"))
 
@@ -169,7 +169,7 @@ def test_a_step_that_breaks_off_leaves_everything_as_it_was(
     later_version(_BROKEN)
     with pytest.raises(Exception, match="nothing"):
         migrations.upgrade(db)
-    assert migrations.current(db) == "0007"
+    assert migrations.current(db) == "0008"
     assert _content(db) == before
 
 
@@ -180,7 +180,7 @@ def test_a_database_of_a_newer_version_is_refused(
     later_version(_NEXT)
     migrations.upgrade(db)
     monkeypatch.setattr(migrations, "SCRIPTS", here)
-    with pytest.raises(UsageError, match="0007"):
+    with pytest.raises(UsageError, match="0008"):
         migrations.ensure_current(db)
 
 

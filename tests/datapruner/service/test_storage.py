@@ -318,6 +318,28 @@ class TestCache:
         assert cached["used"].exists()
         assert there.local("a/old").read_bytes() == b"x"
 
+    def test_a_cache_that_is_too_large_loses_what_was_not_asked_for_in_hours_the_oldest_first(
+        self, s3_url, tmp_path, made
+    ):
+        here = open_storage(s3_url, tmp_path / "here")
+        for number in range(6):
+            here.publish(made(bytes(100)), f"a/{number}")
+        there = open_storage(s3_url, tmp_path / "c", cache_bytes=450)
+        hours = {0: 20, 1: 40, 2: 30, 3: 1, 4: 1}
+        cached = {number: there.local(f"a/{number}") for number in hours}
+        for number, path in cached.items():
+            ago = time.time() - hours[number] * 3600
+            os.utime(path, (ago, ago))
+        there.push("a")  # as a job does while it works: it still needs them
+        assert [path.exists() for path in cached.values()] == [True] * 5
+        for number in (0, 1, 2):
+            ago = time.time() - hours[number] * 3600
+            os.utime(cached[number], (ago, ago))
+        there.local("a/5")
+        assert [path.exists() for path in cached.values()] == [True, False, False, True, True]
+        open_storage(s3_url, tmp_path / "c", cache_bytes=0).local("a/1")
+        assert [path.exists() for path in cached.values()] == [False, True, False, True, True]
+
     def test_a_download_into_a_full_cache_fails_and_leaves_no_torn_copy(
         self, s3_url, tmp_path, made, small_disk
     ):

@@ -274,6 +274,21 @@ def test_a_postgresql_that_was_not_upgraded_stops_the_worker(postgres_url: str, 
         run_worker(settings, once=True)
 
 
+def test_a_worker_that_an_upgrade_overtakes_ends_the_job_at_hand_and_takes_no_other(
+    settings: Settings, db: Database
+) -> None:
+    jobs = [submit(db, project(db)).id for _ in range(2)]
+
+    def perform(context: Context, lease: Lease, _: JobProgress) -> JobResult:
+        with context.db.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
+        return JobResult()
+
+    with pytest.raises(UsageError, match="the database is at newer"):
+        run_worker(settings, perform=perform, once=True)
+    assert [job(db, each).state for each in jobs] == ["succeeded", "queued"]
+
+
 def test_a_worker_outlasts_a_database_that_goes_away(
     postgres_url: str, postgres_server: Any, tmp_path: Path
 ) -> None:
