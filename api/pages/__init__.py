@@ -12,6 +12,7 @@ ROUTERS = (
     signing.router,
     home.router,
     datasets.router,
+    datasets.data,
     runs.router,
     runs.data,
     rows.router,

@@ -26,6 +26,8 @@ from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 from datapruner.request.config import RunConfig
 
+_LAST_RUNS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -143,6 +145,19 @@ def published(
     run.published_at = utcnow()
     session.flush()
     return run
+
+
+def dtypes_read_in(session: Session, project_id: str, model: str) -> list[str]:
+    """The dtypes of a proxy model's signals, as the lineages of the project's last published runs with it
+    say, the newest first."""
+    query = select(Run.config, Run.lineage).where(Run.project_id == project_id)
+    query = query.where(Run.published_at.is_not(None)).order_by(Run.id.desc()).limit(_LAST_RUNS)
+    found = session.execute(query).tuples()
+    return [
+        lineage["proxy"]["dtype"]
+        for config, lineage in found
+        if lineage is not None and config["measuring"]["model"] == model
+    ]
 
 
 def dependents(session: Session, run: Run) -> dict[str, int]:

@@ -51,7 +51,7 @@ def serve(
         at = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{at}:{listening.getsockname()[1]}"
         output.document({"url": url, "admin_token_file": None if token_file is None else str(token_file)})
-        output.show(Text(f"datapruner listens on {url}  (documentation: /docs)"))
+        output.show(Text(f"datapruner listens on {url} : open it in a browser and sign in with a token"))
         if settings.host not in _LOOPBACK:
             output.note(
                 f"warning: {settings.host} can be reached from other machines, and the connection is not "
@@ -61,8 +61,8 @@ def serve(
     try:
         migrations.ensure_current(db)
         token_file = tokens.bootstrap(db, settings, token_key.load_key(settings))
-        if token_file is not None:
-            output.show(Text(f"the admin token is in {token_file}, readable by you only"))
+        if (first := tokens.first_token_file(settings)).is_file():
+            output.show(Text(f"the admin token is in {first}, readable by you only"))
         server.run(create_app(settings, stopping), settings, db, stopping, listening, announce)
     finally:
         listening.close()

@@ -28,7 +28,7 @@ from datapruner.measuring.workers.spec import WorkerSpec, wire
 from datapruner.progress import Count, Progress
 from datapruner.request.config import Reading
 from scorers.conversations.conversation import Conversation
-from scorers.models.sources import ModelSourceError, ProxyFolder, resolve
+from scorers.models.sources import ALIASES, ModelSourceError, ProxyFolder, pull, resolve
 from scorers.signals.columns import SIGNAL_VERSION
 
 WINDOW_ROWS = 4096
@@ -134,6 +134,16 @@ def proxy_for(
         lora="lora_effort" in needs,
     )
     return Pass(folder, key)
+
+
+def find_model(measuring: Reading, home: Path, progress: Progress) -> None:
+    """Fetch the proxy model if it is an alias that is not there, and say so. Raises ModelError."""
+    progress.stage("finding the proxy model", None, "steps")
+    if measuring.model in ALIASES:
+        try:
+            pull(measuring.model, home, lambda said: progress.stage(said, None, "steps"))
+        except ModelSourceError as error:
+            raise ModelError(str(error)) from error
 
 
 def dtype_of(measuring: Reading, devices: Sequence[str]) -> str:

@@ -24,7 +24,16 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
 from datapruner.measuring import derived, embeddings, lissa, rewards
 from datapruner.measuring.embeddings import Embedded
-from datapruner.measuring.measure import Machine, Measurement, Pass, Plan, measure, proxy_for, sharing
+from datapruner.measuring.measure import (
+    Machine,
+    Measurement,
+    Pass,
+    Plan,
+    find_model,
+    measure,
+    proxy_for,
+    sharing,
+)
 from datapruner.measuring.rewards import Rewarded
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.targets import TargetRows, TargetSet, check_column, target_rows
@@ -71,20 +80,23 @@ def passes(
     *,
     reads_model: bool = True,
     tuned: Tuned | None = None,
+    fetch: bool = True,
 ) -> dict[str, Pass]:
     """What has to be measured for the methods, by view, the corpus itself ("") first.
 
-    `models` is the folder that models are fetched into. `reads_model`: whether the run reads anything of the
-    proxy model besides its tokens. `tuned`: as `tuned_for` gives it. Raises ModelError.
+    `models` is the folder that models are fetched into, if that is allowed. `reads_model`: whether the run
+    reads anything of the proxy model besides its tokens. `tuned`: as `tuned_for` gives it. Raises ModelError.
     """
     wanted = needs_by_view(needs(config.methods, config.combine))
     found: dict[str, Pass] = {}
     for view in sorted(wanted):
         if view == "reference":
-            found[view] = _reference(config, found[""], models, devices, wanted[view], tuned)
+            found[view] = _reference(config, found[""], models, devices, wanted[view], tuned, fetch)
         else:
             context = _CONTEXTS.get(view, "full")
-            found[view] = proxy_for(config.measuring, models, devices, needs=wanted[view], context=context)
+            found[view] = proxy_for(
+                config.measuring, models, devices, needs=wanted[view], context=context, fetch=fetch
+            )
     return found if reads_model else {"": found[""].tokens_only()}
 
 
@@ -122,11 +134,12 @@ def _reference(
     devices: Sequence[str],
     wanted: frozenset[str],
     tuned: Tuned | None,
+    fetch: bool,
 ) -> Pass:
     assert config.measuring.reference is not None, "see check_views()"
     model = config.measuring.reference if tuned is None else str(tuned.path)
     measuring = config.measuring.model_copy(update={"model": model})
-    found = proxy_for(measuring, models, devices, needs=wanted)
+    found = proxy_for(measuring, models, devices, needs=wanted, fetch=fetch)
     if tuned is not None:  # which is told as what it is, wherever it lies
         proxy, key = replace(found.proxy, source=tuned.source), replace(found.key, model=TUNED)
         return replace(found, proxy=proxy, key=key)
@@ -242,9 +255,10 @@ def measure_views(
     without: Collection[str] = (),
     *,
     reads_model: bool = True,
+    fetch: bool = True,
 ) -> Views:
     """Measure what the methods of a run read and the caches lack, but the samples `without`, by their ids.
-    `reads_model` is as for `passes`.
+    `reads_model` and `fetch` are as for `passes`.
 
     Raises UsageError as `check_views` and `target_rows` do, ModelError, WorkerError, and NothingSurvivedError
     when nothing of a task of the target set can be measured.
@@ -253,13 +267,14 @@ def measure_views(
     if config.task_column is not None:
         for each in targets:
             check_column(each, config.task_column)
-    progress.stage("finding the proxy model", None, "steps")
+    models = machine.models or home
+    if fetch:
+        find_model(config.measuring, models, progress)
     made: dict[str, Measurement] = {}
     tuned = tuned_for(config, [each.corpus for each in targets], home, machine, progress)
     if tuned is not None:
         progress.note(tuned.text)
-    models = machine.models or home
-    found = passes(config, models, machine.devices, reads_model=reads_model, tuned=tuned)
+    found = passes(config, models, machine.devices, reads_model=reads_model, tuned=tuned, fetch=fetch)
     with sharing(machine) as shared:
         aims: list[Measurement] = []
         for name, view in planned(found, len(targets)).items():

@@ -1,23 +1,25 @@
-"""What a run would keep at another ratio, from what is measured: nothing is written, and nothing is measured.
+"""What a run would keep, from what is measured: nothing is written, nothing is measured, no model is fetched.
 
-The samples that a run selects from are held, so that each further ratio costs the scoring alone.
+It may be a published one at another ratio, or one that is not started yet. The samples that it selects from
+are held, so that each further ratio costs the scoring alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import polars as pl
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError
 from datapruner.measuring.measure import Machine
-from datapruner.measuring.passes import measure_views
+from datapruner.measuring.passes import Views, measure_views
 from datapruner.measuring.targets import TargetSet
 from datapruner.progress import Silent
 from datapruner.request.config import TUNED, MethodChoice, RunConfig
@@ -32,6 +34,16 @@ from scorers.signals.columns import SENTENCE_EMBEDDING, Signals, corpus_settings
 MOST_TOKENS = 20_000_000
 """Response tokens of the samples that are held, of which each takes up to about 20 bytes."""
 _START = "start a run with the other ratio"
+_BEFORE_AND_AFTER = ("gate", "dedup", "contamination", "filter", "rewrite", "calibrate")
+"""Stages that say more of the rows than the methods do."""
+
+
+class UnmeasuredError(ConflictError):
+    """`samples` are to be measured first."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__(f"{samples:,} samples are not measured any more", remedy=_START)
+        self.samples = samples
 
 
 class _NothingToMeasure:
@@ -41,7 +53,7 @@ class _NothingToMeasure:
         return None
 
     def keep(self, rows: list[int]) -> None:
-        raise ConflictError(f"{len(rows):,} samples are not measured any more", remedy=_START)
+        raise UnmeasuredError(len(rows))
 
 
 def _nothing_to_measure(_: str) -> _NothingToMeasure:
@@ -50,7 +62,7 @@ def _nothing_to_measure(_: str) -> _NothingToMeasure:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The measured samples that a published run selects from."""
+    """The measured samples that a run selects from."""
 
     config: RunConfig
     signals: Signals
@@ -65,7 +77,11 @@ class Trial:
         a ratio cannot be tried: for runs that select nothing by a method, need more than cached signals,
         or are too large.
         """
-        wanted = _checked(run)
+        if run.report.response_tokens > MOST_TOKENS:
+            raise _too_many(run.report.response_tokens)
+        wanted = _wanted(run.config)
+        if run.config.rewrite is not None or run.config.calibrate is not None:
+            raise ConflictError("the run changes what it keeps afterwards", remedy=_START)
         with duckdb.connect(str(run.database), read_only=True) as connection:
             chosen = connection.sql(
                 "SELECT sample_id FROM sample_scores SEMI JOIN scored USING (row) ORDER BY row"
@@ -78,36 +94,59 @@ class Trial:
         # The signals of the run are of this type, whatever this machine would measure in.
         measuring = run.config.measuring.model_copy(update={"dtype": run.lineage["proxy"]["dtype"]})
         config = run.config.model_copy(update={"measuring": measuring})
-        with ExitStack() as stack:
-            corpus = stack.enter_context(Corpus(corpus_file))
-            sets = [TargetSet(task, stack.enter_context(Corpus(file))) for task, file in targets.items()]
-            views = measure_views(
-                corpus,
-                sets,
-                config,
-                home,
-                machine,
-                Silent(),
-                plans=_nothing_to_measure,
-                without=others.to_list(),
-                reads_model=stages.reads_model(config),
-            )
-        return cls(config, views.signals(chosen, wanted))
+        without = others.to_list()
+        with _measured(config, corpus_file, targets, home, machine, without) as (_, views):
+            return cls(config, views.signals(chosen, wanted))
+
+    @classmethod
+    def before(
+        cls,
+        config: RunConfig,
+        corpus_file: Path,
+        targets: Mapping[str, Path],
+        home: Path,
+        machine: Machine,
+    ) -> Trial:
+        """Likewise, of a run that is not started, without stages before or after its method.
+
+        Raises UnmeasuredError while any sample of the corpus or of the target sets is not measured,
+        ModelError when a model is not there, and ConflictError as `of`.
+        """
+        wanted = _wanted(config)
+        if any(getattr(config, stage) is not None for stage in _BEFORE_AND_AFTER):
+            raise ConflictError("the run has stages that drop or change rows besides", remedy="start it")
+        with _measured(config, corpus_file, targets, home, machine, ()) as (corpus, views):
+            index = corpus.sample_index()
+            chosen = index.filter(
+                pl.col("duplicate_of").is_null() & ~pl.col("sample_id").is_in(list(views.errors))
+            )["sample_id"]
+            tokens = int(views.signals(chosen, frozenset()).lengths.sum())
+            if tokens > MOST_TOKENS:
+                raise _too_many(tokens)
+            return cls(config, views.signals(chosen, wanted))
 
     def at(self, share: float, options: Mapping[str, Any]) -> Tried:
         """What would be kept of the samples. options: of the method that selects, beside those of the run.
 
         Raises UsageError as the method does.
         """
-        config, signals = self.config, self.signals
-        methods = config.methods
+        config = self.config.model_copy(update={"keep": Keep(share=share)})
         if options:
-            [choice] = methods
+            [choice] = config.methods
             methods = [MethodChoice.of(choice.name, {**choice.options, **options})[0]]
+            config = config.model_copy(update={"methods": methods})
+        return self.by(config)
+
+    def by(self, config: RunConfig) -> Tried:
+        """What would be kept of the samples by a configuration that reads the same signals of them.
+
+        Raises UsageError as its method does.
+        """
+        signals = self.signals
         scored = score(
             signals,
-            methods,
-            Keep(share=share),
+            config.methods,
+            config.keep,
             config.seed,
             combine=config.combine,
             coverage=config.coverage,
@@ -130,22 +169,48 @@ class Trial:
         )
 
 
-def _checked(run: Run) -> frozenset[str]:
-    """What the run's methods need. Raises ConflictError where a ratio cannot be tried."""
-    config = run.config
-    if config.keep is None or not config.methods:
-        raise ConflictError(f"run {run.run_id} selected nothing by a method", remedy="start one that does")
-    if config.rewrite is not None or config.calibrate is not None:
-        raise ConflictError(f"run {run.run_id} changes what it keeps afterwards", remedy=_START)
-    if run.report.response_tokens > MOST_TOKENS:
-        raise ConflictError(
-            f"run {run.run_id} has {run.report.response_tokens:,} response tokens, over the {MOST_TOKENS:,} "
-            "that are tried at once",
-            remedy=_START,
+@contextmanager
+def _measured(
+    config: RunConfig,
+    corpus_file: Path,
+    targets: Mapping[str, Path],
+    home: Path,
+    machine: Machine,
+    without: Collection[str],
+) -> Iterator[tuple[Corpus, Views]]:
+    """A corpus, but the samples `without`, and what is measured of it. Raises UnmeasuredError, ModelError."""
+    with ExitStack() as stack:
+        corpus = stack.enter_context(Corpus(corpus_file))
+        sets = [TargetSet(task, stack.enter_context(Corpus(file))) for task, file in targets.items()]
+        views = measure_views(
+            corpus,
+            sets,
+            config,
+            home,
+            machine,
+            Silent(),
+            plans=_nothing_to_measure,
+            without=without,
+            reads_model=stages.reads_model(config),
+            fetch=False,
         )
+        yield corpus, views
+
+
+def _wanted(config: RunConfig) -> frozenset[str]:
+    """What the methods need. Raises ConflictError where that is nothing, or more than cached signals."""
+    if config.keep is None or not config.methods:
+        raise ConflictError("the run selects nothing by a method", remedy="start one that does")
     if config.measuring.reference == TUNED:
-        raise ConflictError(f"run {run.run_id} compares with a model tuned for it", remedy=_START)
+        raise ConflictError("the run compares with a model tuned for it", remedy=_START)
     wanted = needs(config.methods, config.combine)
     if SENTENCE_EMBEDDING in wanted or any(corpus_settings(need) is not None for need in wanted):
-        raise ConflictError(f"run {run.run_id} needs more than the signals of the proxy model", remedy=_START)
+        raise ConflictError("the run needs more than the signals of the proxy model", remedy=_START)
     return wanted
+
+
+def _too_many(tokens: int) -> ConflictError:
+    return ConflictError(
+        f"the run has {tokens:,} response tokens, over the {MOST_TOKENS:,} that are tried at once",
+        remedy=_START,
+    )

@@ -1,4 +1,4 @@
-"""Another keep ratio of a run, tried."""
+"""What a run would keep: one at another ratio, or one that is not started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Try(Request):
 
 
 class Tried(Answer):
-    """What would be kept of the run's measured `samples`, which have so many response `tokens`.
+    """What would be kept of a run's measured `samples`, which have so many response `tokens`.
 
     `quadrants`: kept samples of each, where the method has them.
     """
@@ -27,3 +27,13 @@ class Tried(Answer):
     thresholds: dict[str, float]
     quadrants: dict[str, int]
     warnings: list[str]
+
+
+class Foreseen(Answer):
+    """What a run would keep of a version's `samples`: `found`, from cached signals; where these do not say,
+    `why`, and `about` how many, null where not even that is known."""
+
+    samples: int
+    found: Tried | None
+    about: int | None
+    why: str | None

@@ -91,7 +91,7 @@ def full_report(storage: Storage, run: Run, corpus_key: str, evaluated: list[Eva
 
     assert run.published_at is not None, run.id
     of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
-    with _turn():
+    with turn():
         return report_of(of_run, corpus, run.published_at, evaluated)
 
 
@@ -101,7 +101,7 @@ def looked_into(storage: Storage, run: Run, corpus_key: str, look: Callable[[pub
     Raises BusyError when too much of this kind is at work, StorageError, and as `look` does.
     """
     of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
-    with _turn():
+    with turn():
         return look(of_run, corpus)
 
 
@@ -114,12 +114,12 @@ def comparison(storage: Storage, first: Run, second: Run) -> Comparison:
         Compared(run.id, _database(storage, run), (run.report or {}).get("scores", ()))
         for run in (first, second)
     )
-    with _turn():
+    with turn():
         return compare(one, other)
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
+def turn() -> Iterator[None]:
     """One of the few places for work that takes memory. Raises BusyError when none becomes free, at once when
     many wait already."""
     if not _queue.acquire(blocking=False):

@@ -130,7 +130,7 @@ def run(service: Service, caller: Caller, wanted: NewRun) -> Submitted:
         found = datasets.find(session, caller.project_id, wanted.dataset, lock=True)
         config = config.model_copy(update={"mapping": dict(found.mapping or {})})
         config = comparison_sets.pinned(session, caller.project_id, config)
-        version_id = _version(session, found, wanted.version).id
+        version_id = version_of(session, found, wanted.version).id
         payload = {"run": _run(found, version_id, config)}
         payload |= _evaluate(session, caller, evaluation)
         job = _submit(session, service, caller, "run", payload)
@@ -255,7 +255,8 @@ def _readable(service: Service, source: HubSource | PathSource | UrlSource) -> d
     return source.model_dump(mode="json")
 
 
-def _version(session: Session, dataset: Dataset, number: int | None) -> Version:
+def version_of(session: Session, dataset: Dataset, number: int | None) -> Version:
+    """The version of this number, or the latest. Raises NotFoundError, ConflictError while there is none."""
     if number is not None:
         return datasets.version(session, dataset, number)
     latest = datasets.latest(session, dataset.id)

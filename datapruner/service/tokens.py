@@ -136,9 +136,14 @@ def bootstrap(db: Database, settings: Settings, key: bytes) -> Path | None:
         return _first_token(session, settings, key)
 
 
+def first_token_file(settings: Settings) -> Path:
+    """Where `bootstrap` puts the admin token, and where it is as long as nobody takes it away."""
+    return settings.home / "admin-token"
+
+
 def _first_token(session: Session, settings: Settings, key: bytes) -> Path:
     project = projects.create_project(session, DEFAULT_PROJECT)
-    secret, path = issue(), settings.home / "admin-token"
+    secret, path = issue(), first_token_file(settings)
     projects.create_token(session, project.id, "first admin", digest(secret, key), list(SCOPES))
     settings.home.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".admin-token.{secrets.token_hex(4)}")

@@ -1,28 +1,40 @@
-"""Other keep ratios of published runs, tried while a page waits: the samples of the last runs are held."""
+"""What runs would keep, tried while a page waits: published ones at another ratio, and one not started yet.
+
+The samples of the last ones are held.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from datapruner.catalog import runs
+from datapruner.catalog import datasets, runs
 from datapruner.catalog.models import Run, Version
+from datapruner.errors import ConflictError, ModelError, UsageError, without_paths
+from datapruner.measuring import passes
 from datapruner.measuring.measure import Machine
+from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.request.config import RunConfig
-from datapruner.runs import published
-from datapruner.runs.trying import Trial
-from datapruner.schemas.runs import RunAnswer
-from datapruner.schemas.trying import Tried, Try
-from datapruner.service import comparison_sets, results
+from datapruner.request.needs import needs
+from datapruner.request.settings import check_prunes
+from datapruner.runs import published, recipes, stages
+from datapruner.runs.trying import Trial, UnmeasuredError
+from datapruner.schemas.runs import NewRun, RunAnswer
+from datapruner.schemas.trying import Foreseen, Tried, Try
+from datapruner.service import comparison_sets, results, submission
+from datapruner.service.allowed_models import check_models
 from datapruner.service.instance import Service
+from datapruner.service.sharing import signals_prefix
 from datapruner.service.tokens import Caller
+from scorers.shares import count_to_keep
 
 _HELD = 2
+_NOTHING = "nothing is measured yet"
 _OF_RECIPES = ("gate", "dedup", "contamination", "filter", "combine", "coverage", "calibrate", "rewrite")
-_trials: OrderedDict[tuple[Path, str], Trial] = OrderedDict()
+_trials: OrderedDict[Hashable, Trial] = OrderedDict()
 _lock = Lock()
 
 
@@ -36,18 +48,55 @@ def tried(service: Service, caller: Caller, run: str, asked: Try) -> Tried:
         corpus = session.get_one(Version, row.version_id).key
         aims = comparison_sets.target_versions(session, caller.project_id, RunConfig(**row.config))
         targets = {task: aim.key for task, aim in aims.items()}
-    key = service.settings.home, row.id
-    with _lock:
-        trial = _trials.get(key)
-        if trial is not None:
-            _trials.move_to_end(key)
-    if trial is None:
-        trial = _read(service, row, corpus, targets)
-        with _lock:
-            _trials[key] = trial
-            while len(_trials) > _HELD:
-                _trials.popitem(last=False)
+    trial = _held((service.settings.home, row.id), lambda: _read(service, row, corpus, targets))
     return trial.at(asked.share, {} if asked.token_keep is None else {"token_keep": asked.token_keep})
+
+
+def foreseen(service: Service, caller: Caller, wanted: NewRun) -> Foreseen:
+    """What a run would keep if it were started now: exactly, where all that it reads is measured.
+
+    What is wrong with the request is a reason as well: it may not be complete yet. Raises NotFoundError and
+    ConflictError for the version, BusyError, StorageError.
+    """
+    with service.db.read() as session:
+        dataset = datasets.find(session, caller.project_id, wanted.dataset)
+        version = submission.version_of(session, dataset, wanted.version)
+        corpus, samples = version.key, version.accepted - version.duplicates
+    about = None
+    try:
+        config = recipes.of_request(wanted, {}, service.sql.run)
+        check_models(service.settings, config.measuring)
+        check_prunes(config)
+        about = _about(config, samples)
+        found = _foreseen(service, caller, config, corpus)
+        return Foreseen(samples=samples, found=found, about=None, why=None)
+    except UnmeasuredError as error:
+        some = error.samples < samples
+        why = f"{error.samples:,} samples are not measured yet" if some else _NOTHING
+    except ModelError:
+        why = _NOTHING
+    except UsageError as error:
+        why = without_paths(error.message if isinstance(error, ConflictError) else str(error))
+    return Foreseen(samples=samples, found=None, about=about, why=why)
+
+
+def _about(config: RunConfig, samples: int) -> int | None:
+    keep = config.keep
+    assert keep is not None, "see check_prunes()"
+    if keep.share is not None:
+        return count_to_keep(keep.share, samples)
+    return None if keep.count is None else min(keep.count, samples)
+
+
+def _foreseen(service: Service, caller: Caller, config: RunConfig, corpus: str) -> Tried:
+    """Raises as `Trial.before` and `Trial.by` do, and as `comparison_sets.pinned`."""
+    with service.db.read() as session:
+        config = comparison_sets.pinned(session, caller.project_id, config)
+        aims = comparison_sets.target_versions(session, caller.project_id, config)
+        targets = {task: aim.key for task, aim in aims.items()}
+    reads = config.measuring.model_dump_json(), config.task_column, needs(config.methods, config.combine)
+    key = service.settings.home, corpus, tuple(sorted(targets.items())), *reads
+    return _held(key, lambda: _ahead(service, caller, config, corpus, targets)).by(config)
 
 
 def offered(run: RunAnswer) -> bool:
@@ -89,3 +138,44 @@ def _read(service: Service, row: Run, corpus: str, targets: Mapping[str, str]) -
         return Trial.of(found, corpus_file, files, home, machine)
 
     return results.looked_into(storage, row, corpus, look)
+
+
+def _held(key: Hashable, read: Callable[[], Trial]) -> Trial:
+    """The trial of this key, read if it is none of the last ones."""
+    with _lock:
+        trial = _trials.get(key)
+        if trial is not None:
+            _trials.move_to_end(key)
+    if trial is None:
+        trial = read()
+        with _lock:
+            _trials[key] = trial
+            while len(_trials) > _HELD:
+                _trials.popitem(last=False)
+    return trial
+
+
+def _ahead(
+    service: Service, caller: Caller, config: RunConfig, corpus: str, targets: Mapping[str, str]
+) -> Trial:
+    """Of a run that is not started. Raises as `Trial.before` does."""
+    storage, models = service.storage, service.settings.home
+    with service.db.read() as session:
+        dtypes = runs.dtypes_read_in(session, caller.project_id, config.measuring.model)
+    if not dtypes:
+        raise ModelError(f"no run has read rows with {config.measuring.model} yet")
+    if config.measuring.dtype == "auto":
+        # What workers measured in, whatever this machine would.
+        dtype = next((each for each in dtypes if each != NO_MODEL), "auto")
+        measuring = config.measuring.model_copy(update={"dtype": dtype})
+        config = config.model_copy(update={"measuring": measuring})
+    home, machine = storage.folder(f"projects/{caller.project_id}"), Machine(("cpu",), models=models)
+    with results.turn():
+        found = passes.passes(
+            config, models, machine.devices, reads_model=stages.reads_model(config), fetch=False
+        )
+        for each in found.values():
+            for key in filter(None, (each.key, each.fuller)):
+                storage.pull(signals_prefix(caller.project_id, key))
+        files = {task: storage.local(aim) for task, aim in targets.items()}
+        return Trial.before(config, storage.local(corpus), files, home, machine)

