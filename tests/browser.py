@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.served import Server
 from tests.waiting import PATIENCE
@@ -62,6 +62,19 @@ class Visit:
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(f"{self.url}/")
         return self.page
+
+    def outline(self) -> None:
+        """Draw a line around all that the plane of a run's page shows."""
+        expect(self.page.locator("#plane-said")).to_contain_text("samples")
+        box = self.page.locator("#plane .plot-container .bglayer rect, #plane .nsewdrag").first.bounding_box()
+        assert box is not None
+        left, right = box["x"] + 2, box["x"] + box["width"] - 2
+        top, bottom = box["y"] + 2, box["y"] + box["height"] - 2
+        self.page.mouse.move(left, top)
+        self.page.mouse.down()
+        for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+            self.page.mouse.move(x, y, steps=5)
+        self.page.mouse.up()
 
     def usable(self) -> None:
         """Assert that axe finds nothing in what the tab shows; by dark, in its colours."""

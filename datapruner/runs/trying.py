@@ -120,7 +120,8 @@ class Trial:
             chosen = index.filter(
                 pl.col("duplicate_of").is_null() & ~pl.col("sample_id").is_in(list(views.errors))
             )["sample_id"]
-            tokens = int(views.signals(chosen, frozenset()).lengths.sum())
+            counts = views.base.cache.columns(chosen.to_list(), ["n_response_tokens"])
+            tokens = int(counts["n_response_tokens"].sum())
             if tokens > MOST_TOKENS:
                 raise _too_many(tokens)
             return cls(config, views.signals(chosen, wanted))

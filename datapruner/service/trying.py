@@ -71,8 +71,8 @@ def foreseen(service: Service, caller: Caller, wanted: NewRun) -> Foreseen:
         found = _foreseen(service, caller, config, corpus)
         return Foreseen(samples=samples, found=found, about=None, why=None)
     except UnmeasuredError as error:
-        some = error.samples < samples
-        why = f"{error.samples:,} samples are not measured yet" if some else _NOTHING
+        some = f"{error.samples:,} sample{'s are' if error.samples > 1 else ' is'} not measured yet"
+        why = some if error.samples < samples else _NOTHING
     except ModelError:
         why = _NOTHING
     except UsageError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser import Visit
 from tests.served import SELDOM, WAIT, Server
@@ -16,27 +18,91 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_newcomer_goes_from_a_file_to_the_plane_of_its_run(
-    admin: Visit, server: Server, tmp_path: Path
+def test_a_newcomer_goes_from_what_serve_says_to_a_line_around_rows_of_their_file(
+    visit: Visit, server: Server, tmp_path: Path
 ) -> None:
     file = tmp_path / "Dropped Rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, {"no": "sample"}]))
-    page = admin.page
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, ROWS[0], {"no": "sample"}]))
+    [address], [token_file] = (
+        re.findall(pattern, server.said) for pattern in (r"listens on (\S+)", r"token is in ([^,\n]+)")
+    )
+    page = visit.page
+    page.goto(address)
+    page.get_by_label("Token").fill(Path(token_file).read_text())
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{address}/")
     page.get_by_label("Drop a file here").set_input_files(file)
     assert page.get_by_label("Name").input_value() == "dropped_rows"
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/datasets/*")
+    dataset = page.url
     assert page.get_by_role("heading", level=1).inner_text().startswith("dropped_rows")
     expect(page.get_by_role("table", name="The first 1 of 1")).to_contain_text("no")
-    admin.usable()
-    page.get_by_role("radio", name="length").check()
-    expect(page.locator("#options")).to_have_text("It has none.")
-    page.get_by_label("share of the samples").fill("50")
-    expect(page.locator("#keep-said")).to_have_text("about 3 of 6 samples")
-    page.get_by_label("proxy model").fill(server.model)
+    expect(page.locator("#foreseen")).to_have_text("about 3 of 6 samples: nothing is measured yet")
+    visit.usable()
+    page.locator("[name=model]").fill(server.model)
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/runs/*")
-    expect(page.get_by_role("heading", name="From 7 rows to 3")).to_be_visible()
+    expect(page.get_by_role("heading", name="From 8 rows to 3")).to_be_visible()
+    visit.outline()
+    expect(page.get_by_role("heading", name="6 samples, 3 of them kept")).to_be_visible()
+    expect(page.locator("#found tbody tr")).to_have_count(6)
+    _another_ratio_is_counted_exactly(page, server, dataset)
+
+
+def _another_ratio_is_counted_exactly(page: Page, server: Server, dataset: str) -> None:
+    page.goto(dataset)
+    page.locator("[name=model]").fill(server.model)
+    page.get_by_role("radio", name="el2n EL2N").check()
+    page.locator("#keep").fill("34")
+    expect(page.locator("#foreseen")).to_contain_text("keeps 3 of 6 (50.0 %) samples, ")
+    said = page.locator("#foreseen").inner_text()
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/runs/*")
+    run = server.client.get(f"/v1{urlsplit(page.url).path}").raise_for_status().json()
+    assert (run["measured"], run["report"]["kept"]) == (0, 3)
+    assert f"samples, {run['report']['kept_tokens']} of " in said
+
+
+def test_the_form_takes_what_a_method_compares_with(admin: Visit, server: Server) -> None:
+    dataset, _ = (
+        server.client.post("/v1/datasets", json={"name": name, "rows": ROWS}, headers=WAIT).json()["id"]
+        for name in ("guided_rows", "guided_aims")
+    )
+    page = admin.open(f"/datasets/{dataset}")
+    page.locator("[name=model]").fill(server.model)
+    towards, reference = page.get_by_label("towards the rows of"), page.get_by_label("compared with")
+    expect(towards).to_be_hidden()
+    page.get_by_role("radio", name="rho").check()
+    expect(towards).to_be_visible()
+    reference.select_option("another model")
+    expect(towards).to_be_hidden()
+    expect(page.locator("#foreseen")).to_contain_text("rho needs a reference")
+    page.get_by_role("radio", name="reward").check()
+    expect(page.get_by_label("rated by the reward model")).to_be_visible()
+    page.get_by_role("radio", name="judge").check()
+    expect(page.get_by_text("DATAPRUNER_TEACHER_MODEL")).to_be_visible()
+    page.get_by_role("radio", name="dealrec").check()
+    expect(towards).to_be_hidden()
+    page.locator("[name=risk]").select_option("target")
+    expect(towards).to_be_visible()
+    page.get_by_role("radio", name="target-cosine").check()
+    towards.select_option("guided_aims")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/runs/*")
+    run = server.client.get(f"/v1{urlsplit(page.url).path}").raise_for_status().json()
+    assert run["config"]["target"] == "guided_aims@1"
+
+
+def test_what_a_run_would_keep_is_not_said_of_another_projects_rows(server: Server) -> None:
+    rows = {"name": "not_foreseen", "rows": ROWS}
+    made = server.client.post("/v1/datasets", json=rows, headers=WAIT).raise_for_status()
+    with server.as_token(None) as client:
+        client.post("/sign-in", data={"token": server.new_token("read", project="foreigners")})
+        asked = {"dataset": made.json()["id"], "method": "ppl", "keep": 0.5}
+        answer = client.post("/foreseen.json", json=asked)
+    assert answer.status_code == 404
+    assert "6" not in answer.json()["detail"]
 
 
 def test_a_name_in_use_is_refused_on_the_page(admin: Visit, server: Server, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser import Visit
 from tests.served import Server
@@ -28,14 +28,6 @@ def run(server: Server) -> str:
     return str(job["result"]["run_id"])
 
 
-def _plane(page: Page) -> dict[str, float]:
-    """Where the plane is drawn between its axes, in pixels of the page."""
-    expect(page.locator("#plane-said")).to_contain_text("samples")
-    box = page.locator("#plane .plot-container .bglayer rect, #plane .nsewdrag").first.bounding_box()
-    assert box is not None
-    return {**box}
-
-
 def test_a_run_shows_its_counts_reasons_and_plane(admin: Visit, run: str) -> None:
     page = admin.open(f"/runs/{run}")
     assert page.get_by_role("heading", level=1).inner_text().startswith("looked_into")
@@ -49,14 +41,7 @@ def test_a_run_shows_its_counts_reasons_and_plane(admin: Visit, run: str) -> Non
 
 def test_a_line_around_samples_lists_their_rows(admin: Visit, run: str) -> None:
     page = admin.open(f"/runs/{run}")
-    place = _plane(page)
-    left, right = place["x"] + 2, place["x"] + place["width"] - 2
-    top, bottom = place["y"] + 2, place["y"] + place["height"] - 2
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
-        page.mouse.move(x, y, steps=5)
-    page.mouse.up()
+    admin.outline()
     expect(page.get_by_role("heading", name="24 samples, 12 of them kept")).to_be_visible()
     found = page.locator("#found tbody tr")
     expect(found).to_have_count(24)

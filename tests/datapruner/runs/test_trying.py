@@ -1,4 +1,4 @@
-"""Another ratio, tried: what a run at that ratio really keeps, without measuring anything."""
+"""What runs would keep, tried: what they really keep once they are started, without measuring anything."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import pytest
 import yaml
 
 import datapruner
-from datapruner.errors import ConflictError, UsageError
+from datapruner.corpora.store import ingest_to
+from datapruner.errors import ConflictError, ModelError, UsageError
 from datapruner.measuring.measure import Machine
+from datapruner.progress import Silent
+from datapruner.request.config import MethodChoice, RunConfig
+from datapruner.request.keep import Keep
+from datapruner.request.parts import Dedup
 from datapruner.runs.published import Run, corpus_path
-from datapruner.runs.trying import Trial
+from datapruner.runs.trying import Trial, UnmeasuredError
 
 ROWS: list[dict[str, Any]] = [
     {"instruction": f"Count to {n}", "output": " ".join(map(str, range(n % 17 + 1)))} for n in range(40)
@@ -61,9 +66,11 @@ def test_an_option_out_of_its_range_is_refused(tiny_folder: Path, home: Path) ->
 def test_a_method_towards_a_target_set_is_tried_too(tiny_folder: Path, home: Path) -> None:
     made = _run(home, tiny_folder, 0.25, "target-cosine", target=TOWARDS)
     aim = home / "corpora" / f"{made.lineage['target'][0]['corpus']}.duckdb"
-    found = Trial.of(made, corpus_path(made, home), {"": aim}, home, Machine(("cpu",))).at(0.25, {})
-    assert found.kept == made.report.kept
-    assert found.thresholds == pytest.approx(made.report.thresholds)
+    given = corpus_path(made, home), {"": aim}, home, Machine(("cpu",))
+    for trial in (Trial.of(made, *given), Trial.before(made.config, *given)):
+        found = trial.at(0.25, {})
+        assert found.kept == made.report.kept
+        assert found.thresholds == pytest.approx(made.report.thresholds)
 
 
 def test_samples_that_a_filter_left_out_are_not_selected_from(
@@ -98,3 +105,55 @@ def test_no_model_is_tuned_while_a_page_waits(tiny_folder: Path, home: Path) -> 
     compares = replace(made, config=made.config.model_copy(update={"measuring": measuring}))
     with pytest.raises(ConflictError, match="a model tuned for it"):
         _trial(compares, home)
+
+
+def _not_started(run: Run, home: Path, method: str, keep: float) -> RunConfig:
+    """A configuration as the run's, of another method and ratio."""
+    methods, measuring = [MethodChoice(name=method)], run.config.measuring
+    return run.config.model_copy(
+        update={"methods": methods, "keep": Keep(share=keep), "measuring": measuring}
+    )
+
+
+def test_a_run_that_is_not_started_keeps_what_is_said_of_it(tiny_folder: Path, home: Path) -> None:
+    first = _run(home, tiny_folder, 0.5, "qtuning")
+    machine = Machine(("cpu",))
+    for method, keep in (("el2n", 0.3), ("qtuning", 0.6), ("random", 0.5)):
+        config = _not_started(first, home, method, keep)
+        found = Trial.before(config, corpus_path(first, home), {}, home, machine).by(config)
+        wanted = _run(home, tiny_folder, keep, method)
+        assert wanted.measured == 0
+        assert (found.samples, found.kept) == (40, wanted.report.kept)
+        assert found.kept_tokens == wanted.report.kept_tokens
+
+
+def test_what_is_not_measured_is_counted_and_stays_so(tiny_folder: Path, tmp_path: Path) -> None:
+    half = datapruner.prune(ROWS[:15], method="ppl", keep=0.5, model=str(tiny_folder), home=tmp_path).run
+    config = _not_started(half, tmp_path, "ppl", 0.5)
+    corpus = ingest_to(ROWS, {}, tmp_path, Silent())
+    shards = sorted((tmp_path / "signals").rglob("*.parquet"))
+    with pytest.raises(UnmeasuredError) as refused:
+        Trial.before(config, corpus, {}, tmp_path, Machine(("cpu",)))
+    assert refused.value.samples == 25
+    assert sorted((tmp_path / "signals").rglob("*.parquet")) == shards
+
+
+def test_no_model_is_fetched_for_it(tiny_folder: Path, home: Path, tmp_path: Path) -> None:
+    made = _run(home, tiny_folder, 0.5, "ppl")
+    measuring = made.config.measuring.model_copy(update={"model": "smollm2-135m"})
+    config = made.config.model_copy(update={"measuring": measuring})
+    machine = Machine(("cpu",), models=tmp_path)
+    with pytest.raises(ModelError, match="datapruner models pull smollm2-135m"):
+        Trial.before(config, corpus_path(made, home), {}, home, machine)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [{"dedup": Dedup()}, {"filter": "n_turns > 1"}])
+def test_a_run_with_further_stages_is_not_foreseen(
+    tiny_folder: Path, home: Path, stage: dict[str, Any]
+) -> None:
+    made = _run(home, tiny_folder, 0.5, "ppl")
+    with pytest.raises(ConflictError, match="stages"):
+        Trial.before(
+            made.config.model_copy(update=stage), corpus_path(made, home), {}, home, Machine(("cpu",))
+        )
