@@ -3,6 +3,7 @@ that was worth it: `evaluate`, and all that came of it: `report`."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -24,6 +25,7 @@ from datapruner.result import Result
 from datapruner.runs import evaluations, folders, judged, named, pipeline, published
 from datapruner.system.files import check_file
 from datapruner.system.panics import contained
+from datapruner.tracking import following
 
 if TYPE_CHECKING:
     from datapruner.runs.recommend import Recommendation
@@ -50,6 +52,7 @@ def prune(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    log_to: Sequence[str] = (),
     teacher: Any = None,
     **measuring: Unpack[MeasuringSettings],
 ) -> Result:
@@ -64,8 +67,10 @@ def prune(
     `source`, their columns recognised), for methods that read them, or a mapping of several such sets by the
     names of their tasks; `task_column` is a column of theirs that names each row's task. `device` is "auto",
     "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens). `home` is where models,
-    signals and runs are kept. `teacher` is as for `rewrite`, for methods that ask one. `measuring`: `model`,
-    `max_length` and the other fields of `datapruner.request.config.Measuring`.
+    signals and runs are kept. `log_to`: trackers to log the run to, of "mlflow", "wandb", "trackio" and
+    "openlineage", each by its own settings; one that fails is warned of, and the run stands. `teacher` is as
+    for `rewrite`, for methods that ask one. `measuring`: `model`, `max_length` and the other fields of
+    `datapruner.request.config.Measuring`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
     """
@@ -90,6 +95,7 @@ def prune(
         token_budget=token_budget,
         home=home,
         progress=progress,
+        log_to=log_to,
         teacher=teacher,
     )
 
@@ -108,6 +114,7 @@ def score(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    log_to: Sequence[str] = (),
     teacher: Any = None,
     **measuring: Unpack[MeasuringSettings],
 ) -> Result:
@@ -132,6 +139,7 @@ def score(
         token_budget=token_budget,
         home=home,
         progress=progress,
+        log_to=log_to,
         teacher=teacher,
     )
 
@@ -284,8 +292,8 @@ def run_recipe(
     home: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Do what a recipe says (`datapruner.runs.recipes`), write the files that its `export` names, and do what
-    it says under `evaluate`, as `evaluate` does.
+    """Do what a recipe says (`datapruner.runs.recipes`), write the files that its `export` names, log to what
+    `log_to` names, and do what it says under `evaluate`, as `evaluate` does.
 
     `source`: rows to use instead of those it names, as for `prune`; the other arguments are those of `prune`.
     A teacher is that of the environment. Raises UsageError naming line and column of what is wrong with the
@@ -298,13 +306,25 @@ def run_recipe(
     if rows is None:
         raise UsageError("the recipe names no data", remedy="add data: FILE, or give the rows", field="data")
     config = wanted.config.model_copy(update={"source": name_of(rows)})
-    result = run(
-        config, rows, config.target, device=device, token_budget=token_budget, home=home, progress=progress
-    )
-    result.write(wanted.export.files())
+    listener = progress or Silent()
+    with following.following(wanted.log_to, config, listener, _warn) as followed:
+        result = run(
+            config,
+            rows,
+            config.target,
+            device=device,
+            token_budget=token_budget,
+            home=home,
+            progress=followed.progress,
+        )
+        files = wanted.export.files()
+        counts = result.write(files)
+        written = [(files[what], count) for what, count in counts.items()]
+        followed.done(result.run, result.corpus_file, written)
     if wanted.evaluate is not None:
         asked = wanted.evaluate.model_dump()
-        evaluate(result, **asked, device=device, token_budget=token_budget, home=home, progress=progress)
+        asked |= {"device": device, "token_budget": token_budget, "home": home, "progress": progress}
+        evaluate(result, **asked, log_to=wanted.log_to)
     return result
 
 
@@ -353,6 +373,7 @@ def evaluate(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    log_to: Sequence[str] = (),
 ) -> list[Evaluation]:
     """Whether what runs kept is worth training on: models are trained on it and on other rows of the corpus,
     as many tokens of each, and read on held-out rows. One document a run, in their order; each is stored with
@@ -368,6 +389,7 @@ def evaluate(
     """
     from datapruner.evaluation.evaluate import evaluate as train_and_read  # which needs torch
 
+    following.check(log_to)
     place, listener = made_home(home), progress or Silent()
     named_runs = [runs] if isinstance(runs, Result | str | Path) else list(runs)
     found = [each.run if isinstance(each, Result) else named.find(str(each), place) for each in named_runs]
@@ -390,6 +412,7 @@ def evaluate(
     made = train_and_read(found, corpus, corpora, settings, place, machine, listener, lm_eval)
     for run, evaluation in zip(found, made, strict=True):
         evaluations.write(run.folder, evaluation)
+    following.log_evaluations(log_to, made, _warn)
     return made
 
 
@@ -428,10 +451,18 @@ def run(
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
+    log_to: Sequence[str] = (),
     teacher: Any = None,
 ) -> Result:
     """Do what a configuration says to these rows, and towards these; the arguments are those of `prune` and
     `rewrite`."""
     place = made_home(home)
     machine = Machine(find_devices(device), token_budget)
-    return Result(pipeline.run(config, source, place, machine, progress or Silent(), target, teacher), place)
+    with following.following(log_to, config, progress or Silent(), _warn) as followed:
+        made = pipeline.run(config, source, place, machine, followed.progress, target, teacher)
+        followed.done(made, published.corpus_path(made, place))
+    return Result(made, place)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)

@@ -57,6 +57,11 @@ class Result:
         rejected + errored."""
         return self.run.report
 
+    @property
+    def corpus_file(self) -> Path:
+        """The corpus that the run read."""
+        return published.corpus_path(self.run, self.home)
+
     @cached_property
     def scores(self) -> pl.DataFrame:
         """One line per ingested row: scores, keep, reason, status (`datapruner.runs.columns.COLUMNS`)."""
@@ -203,7 +208,7 @@ class Result:
             raise UsageError("this run scored and did not prune", remedy="use its scores, or prune")
 
     def _corpus(self) -> Corpus:
-        return Corpus(published.corpus_path(self.run, self.home))
+        return Corpus(self.corpus_file)
 
     def _table(self, query: str) -> pl.DataFrame:
         with duckdb.connect(str(self.run.database), read_only=True) as connection:

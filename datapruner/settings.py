@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     webhook_hosts: Annotated[list[str], NoDecode] = Field(
         [], description="hosts that webhooks may reach at private addresses, separated by spaces"
     )
+    log_to: Annotated[list[str], NoDecode] = Field(
+        [], description="where workers log runs: mlflow, wandb, trackio, openlineage, separated by spaces"
+    )
     sql_warm: int = Field(2, ge=0, description="SQL processes kept ready")
     sql_concurrent: int = Field(4, ge=1, description="SQL statements that run at the same time")
     sql_seconds: float = Field(10.0, gt=0, description="longest SQL statement")
@@ -85,7 +88,7 @@ class Settings(BaseSettings):
     def _by_colons(cls, value: Any) -> Any:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("import_urls", "webhook_hosts", mode="before")
+    @field_validator("import_urls", "webhook_hosts", "log_to", mode="before")
     @classmethod
     def _by_spaces(cls, value: Any) -> Any:
         return value.split() if isinstance(value, str) else value

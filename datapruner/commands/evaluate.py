@@ -44,6 +44,7 @@ def evaluate(
         typer.Option(metavar="TASK", help="A task of lm-eval to do besides: its name or YAML; repeatable."),
     ] = None,
     device: given.Device = "auto",
+    log_to: given.LogTo = None,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -59,7 +60,7 @@ def evaluate(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", lm_eval=bool(lm_eval))
+        remote.only_here(device=device != "auto", lm_eval=bool(lm_eval), log_to=bool(log_to))
         tuning: Literal["lora", "full"] = "full" if full else "lora"
         remote.evaluate(
             url,
@@ -74,7 +75,9 @@ def evaluate(
         )
         return
     from datapruner import library
+    from datapruner.tracking import following
 
+    following.check(log_to or ())
     with output.progress() as progress:
         found = library.evaluate(
             runs,
@@ -88,4 +91,5 @@ def evaluate(
             device=device,
             progress=progress,
         )
+    following.log_evaluations(log_to or (), found, output.note)
     verdicts.show(output, found)

@@ -46,6 +46,13 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Ask no teacher: print how many questions, tokens and money it takes."),
 ]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Log it there: mlflow, wandb, trackio or openlineage, by their own settings; repeatable.",
+    ),
+]
 Limit = Annotated[int, typer.Option(min=1, help="How many, the newest first.")]
 SubsetFile = Annotated[
     Path | None,

@@ -31,6 +31,7 @@ def prune(
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
     dry_run: given.DryRun = False,
+    log_to: given.LogTo = None,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -52,17 +53,23 @@ def prune(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", dry_run=dry_run)
+        remote.only_here(device=device != "auto", dry_run=dry_run, log_to=bool(log_to))
         remote.prune(url, source, mapping, cast("RunOptions", beside(asked)), out, plain, output)
         return
     if dry_run:
         _rehearse(config, source, output)
         return
     from datapruner import library
+    from datapruner.tracking.following import following
 
-    with output.progress() as progress:
-        result = library.run(config, source, config.target, device=device, progress=progress)
-    finish(output, result, export(result, out, plain))
+    with (
+        output.progress() as progress,
+        following(log_to or (), config, progress, output.note) as followed,
+    ):
+        result = library.run(config, source, config.target, device=device, progress=followed.progress)
+        written = export(result, out, plain)
+        followed.done(result.run, result.corpus_file, written.values())
+    finish(output, result, written)
 
 
 def score(
@@ -84,6 +91,7 @@ def score(
         Path | None, typer.Option(metavar="FILE", help=f"Write the scores: {listed(FILES)}.")
     ] = None,
     dry_run: given.DryRun = False,
+    log_to: given.LogTo = None,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
@@ -104,18 +112,29 @@ def score(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", out=out is not None, map=bool(mapping), dry_run=dry_run)
+        remote.only_here(
+            device=device != "auto",
+            out=out is not None,
+            map=bool(mapping),
+            dry_run=dry_run,
+            log_to=bool(log_to),
+        )
         remote.score(url, source, cast("RunOptions", beside(asked)), output)
         return
     if dry_run:
         _rehearse(config, source, output)
         return
-    from datapruner import library
-
     given.check_targets(out=out)
-    with output.progress() as progress:
-        result = library.run(config, source, config.target, device=device, progress=progress)
-    written = {"scores": (out, result.export_scores(out))} if out is not None else {}
+    from datapruner import library
+    from datapruner.tracking.following import following
+
+    with (
+        output.progress() as progress,
+        following(log_to or (), config, progress, output.note) as followed,
+    ):
+        result = library.run(config, source, config.target, device=device, progress=followed.progress)
+        written = {"scores": (out, result.export_scores(out))} if out is not None else {}
+        followed.done(result.run, result.corpus_file, written.values())
     finish(output, result, written)
 
 

@@ -57,19 +57,21 @@ def run(
     device: given.Device = "auto",
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
+    log_to: given.LogTo = None,
     url: given.Url = None,
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Do what a recipe says: dedup, filter, methods, combine, coverage, rewrite, export, evaluate.
+    """Do what a recipe says: dedup, filter, methods, combine, coverage, rewrite, export, evaluate, log_to.
 
-    All of it is checked, with line numbers, before any data is read. --out and --plain go before the files
-    that it names. With --url, DATA is a file to send to the service or one of its datasets, as are the sets
+    All of it is checked, with line numbers, before any data is read. --out, --plain and --log-to go before
+    what it names. With --url, DATA is a file to send to the service or one of its datasets, as are the sets
     to compare with.
     """
     given.check_targets(out=out, plain=plain)
     from datapruner import library
     from datapruner.runs import recipes
+    from datapruner.tracking.following import following, log_evaluations
 
     output = Output(as_json=as_json, quiet=quiet)
     wanted = recipes.read(recipe, source)
@@ -81,26 +83,31 @@ def run(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto")
+        remote.only_here(device=device != "auto", log_to=bool(log_to or wanted.log_to))
         asked = recipes.as_request(wanted.config, wanted.evaluate)
         mapping = wanted.config.mapping
         remote.prune(
             url, wanted.data, mapping, {"recipe": asked}, files.get("subset"), files.get("plain"), output
         )
         return
+    trackers = log_to or wanted.log_to
+    evaluation = None
     with output.progress() as progress:
-        result = library.run(
-            wanted.config, wanted.data, wanted.config.target, device=device, progress=progress
-        )
-        rows = result.write(files)
-        evaluation = None
+        with following(trackers, wanted.config, progress, output.note) as followed:
+            result = library.run(
+                wanted.config,
+                wanted.data,
+                wanted.config.target,
+                device=device,
+                progress=followed.progress,
+            )
+            rows = result.write(files)
+            written = {
+                {"plain": "plain rows"}.get(what, what): (files[what], count) for what, count in rows.items()
+            }
+            followed.done(result.run, result.corpus_file, written.values())
         if wanted.evaluate is not None:
             asked = wanted.evaluate.model_dump()
             [evaluation] = library.evaluate(result, **asked, device=device, progress=progress)
-    named = {"plain": "plain rows"}
-    finish(
-        output,
-        result,
-        {named.get(what, what): (files[what], count) for what, count in rows.items()},
-        evaluation,
-    )
+            log_evaluations(trackers, [evaluation], output.note)
+    finish(output, result, written, evaluation)

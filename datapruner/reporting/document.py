@@ -13,7 +13,7 @@ from datapruner.reporting.examples import examples
 from datapruner.reporting.plane import plane
 from datapruner.reporting.rewriting import rewriting
 from datapruner.reporting.tables import opened
-from datapruner.runs import evaluations, named, published
+from datapruner.runs import evaluations, folders, named, published
 from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.reports import RunReport
 
@@ -22,14 +22,20 @@ def report(target: str, home: Path) -> RunReport:
     """The report of a run in `home`, named as in `runs.named.find`, which raises as this does; besides,
     InputError when an evaluation of it cannot be read."""
     run = named.find(target, home)
-    file = run.folder / "run.json"
+    return of_published(run, published.corpus_path(run, home))
+
+
+def of_published(run: published.Run, corpus_file: Path) -> RunReport:
+    """The report of a published run with all that lies beside it. Raises InputError as `report_of`, and when
+    an evaluation cannot be read."""
+    file = run.folder / folders.DOCUMENT
     moment = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     missing = "" if run.config.source is not None else " SOURCE"
     if "target" in run.lineage and run.config.target is None:
         missing += " --target DATA"
     replay = f"datapruner replay {shlex.quote(str(file))}{missing}"
     found = evaluations.of(run.folder)
-    return report_of(run, published.corpus_path(run, home), moment, found, replay)
+    return report_of(run, corpus_file, moment, found, replay)
 
 
 def report_of(

@@ -12,6 +12,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Place = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 LARGEST = 2**63 - 1  # of counts and seeds: what files and databases hold
 Seed = Annotated[int, Field(ge=0, le=LARGEST, description="seed of whatever is drawn")]
+Tracker = Literal["mlflow", "wandb", "trackio", "openlineage"]
+"""What runs are logged to, each the name of an extra and of its module (`datapruner.tracking`)."""
 
 
 class Part(BaseModel):

@@ -6,10 +6,11 @@
     methods, combine, coverage, keep                scores, one out of several, and what is kept by it
     calibrate, rewrite, export                      what becomes of the kept samples
     evaluate                                        whether they are better to train on than others
+    log_to                                          where the run is logged
 
-Stages run in this order, whatever the order in the file. A recipe without `data`, `export` and `evaluate` is
-a run's configuration (`config.RunConfig`), and is stored as such with the run; a service is given it like
-that, and what to evaluate by.
+Stages run in this order, whatever the order in the file. A recipe without `data`, `export`, `evaluate` and
+`log_to` is a run's configuration (`config.RunConfig`), and is stored as such with the run; a service is given
+it like that, and what to evaluate by.
 
 Notable choices:
 - a problem is told with line and column, all of them at once, before any data is touched;
@@ -36,7 +37,7 @@ from datapruner.query.sandbox import run_sql
 from datapruner.request.config import TUNED, Measuring, RunConfig
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.request.keep import DESCRIPTION, Amount
-from datapruner.request.parts import Name, Part, Place, Seed, Stages
+from datapruner.request.parts import Name, Part, Place, Seed, Stages, Tracker
 from datapruner.request.settings import MOST_METHODS, Asked, RefusedError, assembled, run_config
 from datapruner.request.targets import Targets
 from datapruner.rows import row_files
@@ -97,6 +98,7 @@ class Document(Stages):
     keep: Amount | None = Field(None, description=DESCRIPTION)
     export: Export = Export()
     evaluate: EvaluationSettings | None = None
+    log_to: list[Tracker] = Field([], description="where the run is logged, by the trackers' own settings")
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:
@@ -110,12 +112,13 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A recipe that was read and checked. `data`: where its rows are, None when it does not say. `evaluate`:
-    how the run is to be evaluated, if it is."""
+    how the run is to be evaluated, if it is. `log_to`: trackers."""
 
     config: RunConfig
     data: str | None
     export: Export
     evaluate: EvaluationSettings | None
+    log_to: list[Tracker]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ def read(path: str | Path, data: str | Path | None = None) -> Recipe:
         if any(target == files[other] for other in list(files)[: list(files).index(what)]):
             problems.append(Problem(f"export.{what}", "another of the files has this name (name two)"))
     config = _config(found, lines, problems, run_sql)
-    return Recipe(config, found.data, found.export, found.evaluate)
+    return Recipe(config, found.data, found.export, found.evaluate, found.log_to)
 
 
 def of_request(request: RunRequest, mapping: Mapping[str, str], ask: Ask | None = None) -> RunConfig:
@@ -219,6 +222,10 @@ def of_recipe(
         for name in ("data", "mapping", "export")
         if name in document
     ]
+    if "log_to" in document:
+        refused.append(
+            Problem("log_to", "a service logs where its own settings say (leave it out)", key=True)
+        )
     if refused:
         raise lines.refusal(refused)
     found, lines = _document(document, lines)

@@ -16,10 +16,11 @@ from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.runs import published
 from datapruner.schemas.evaluations import Evaluation as Document
-from datapruner.service import comparison_sets, queue
+from datapruner.service import comparison_sets, queue, tracked
 from datapruner.service.allowed_models import check_model
 from datapruner.service.context import Context
 from datapruner.service.sharing import Sharing, signals_prefix
+from datapruner.tracking import following
 
 
 def perform(
@@ -40,7 +41,9 @@ def perform(
     document = _evaluated(context, of_run, corpus, held_out, settings, progress)
     with context.db.write() as session:
         queue.guard(session, lease)
-        return evaluations.published(session, session.get_one(Evaluation, evaluation.id), document)
+        made = evaluations.published(session, session.get_one(Evaluation, evaluation.id), document)
+    following.log_evaluations(context.settings.log_to, [document], tracked.warn)
+    return made
 
 
 def _of_job(

@@ -74,7 +74,7 @@ def explanation(storage: Storage, run: Run, corpus_key: str, sample: str, home: 
     NotFoundError, UsageError when several ids start so, StorageError.
     """
     is_row = sample.isascii() and sample.isdecimal() and len(sample) <= _LONGEST_ROW
-    of_run = _of_files(storage, run)
+    of_run = of_files(storage, run)
     storage.local(f"{run.key}/token_scores.parquet")
     wanted = f"row:{sample}" if is_row else sample
     signals = storage.folder(f"projects/{run.project_id}")
@@ -90,7 +90,7 @@ def full_report(storage: Storage, run: Run, corpus_key: str, evaluated: list[Eva
     from datapruner.reporting.document import report_of  # with libraries that few requests need
 
     assert run.published_at is not None, run.id
-    of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
+    of_run, corpus = of_files(storage, run), storage.local(corpus_key)
     with turn():
         return report_of(of_run, corpus, run.published_at, evaluated)
 
@@ -100,7 +100,7 @@ def looked_into(storage: Storage, run: Run, corpus_key: str, look: Callable[[pub
 
     Raises BusyError when too much of this kind is at work, StorageError, and as `look` does.
     """
-    of_run, corpus = _of_files(storage, run), storage.local(corpus_key)
+    of_run, corpus = of_files(storage, run), storage.local(corpus_key)
     with turn():
         return look(of_run, corpus)
 
@@ -139,7 +139,7 @@ def _busy() -> BusyError:
     return BusyError("too many runs are being compared or reported on", remedy="try again in a while")
 
 
-def _of_files(storage: Storage, run: Run) -> published.Run:
+def of_files(storage: Storage, run: Run) -> published.Run:
     """A published run as the library knows it, its database at hand."""
     assert run.lineage is not None, run.id
     assert run.report is not None, run.id

@@ -51,6 +51,7 @@ from datapruner.service.allowed_models import check_models
 from datapruner.service.context import Context
 from datapruner.service.scratch import working
 from datapruner.service.sharing import Sharing, signals_prefix
+from datapruner.service.tracked import done, tracked
 from scorers.signals.columns import SENTENCE_EMBEDDING
 
 
@@ -119,6 +120,16 @@ def _run_of(context: Context, lease: queue.Lease, payload: dict[str, Any], resul
 
 
 def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress: Progress) -> Run:
+    folder = f"projects/{run.project_id}/runs/{run.id}/{lease.attempt}"
+    with tracked(context, run, folder, progress) as followed:
+        row = _made(context, lease, run, folder, scratch, followed.progress)
+        done(context, followed, row)
+    return row
+
+
+def _made(
+    context: Context, lease: queue.Lease, run: Run, folder: str, scratch: Path, progress: Progress
+) -> Run:
     config = RunConfig(**run.config)
     check_models(context.settings, config.measuring)
     with context.db.read() as session:
@@ -176,7 +187,6 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
                 context.storage.push(prefix)
     if made.measured:
         small_shards.merge(context.storage, signals)
-    folder = f"projects/{run.project_id}/runs/{run.id}/{lease.attempt}"
     progress.stage("publishing", None, "files")
     files = (folders.DATABASE, folders.TOKENS, folders.DOCUMENT)
     size = sum((made.folder / name).stat().st_size for name in files)
@@ -190,7 +200,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
         raise
     with context.db.write() as session:
         queue.guard(session, lease)
-        published = runs.published(
+        row = runs.published(
             session,
             session.get_one(Run, run.id),
             version_id=version.id,
@@ -204,7 +214,7 @@ def _run(context: Context, lease: queue.Lease, run: Run, scratch: Path, progress
         )
     for plan in plans.values():
         plan.forget()
-    return published
+    return row
 
 
 def _tuned(

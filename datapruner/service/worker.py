@@ -47,6 +47,7 @@ from datapruner.settings import Settings
 from datapruner.system import space
 from datapruner.system.panics import contained
 from datapruner.system.space import NoSpaceError
+from datapruner.tracking.following import check as check_trackers
 
 PARENT = "DATAPRUNER_PARENT"
 POLL_SECONDS = 0.25
@@ -74,9 +75,11 @@ def run_worker(
 
     The job at hand is then given back at its next report of progress; a second signal ends the process at
     once. With `once`, return when there is nothing to do. Raises UsageError when the database is not of this
-    version of datapruner, or is brought to another one meanwhile; then the job at hand is done first.
+    version of datapruner, or is brought to another one meanwhile; then the job at hand is done first. Or when
+    a tracker that the settings name is not there.
     """
     stop = stop or threading.Event()
+    check_trackers(settings.log_to)
     db = Database(settings.database)
     idle = IdleWorkers()
     try:
