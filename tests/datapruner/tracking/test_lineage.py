@@ -163,7 +163,9 @@ def test_a_run_that_fails_and_one_that_is_stopped_say_so(
     start, failed = events
     assert (failed["eventType"], failed["run"]["runId"]) == ("FAIL", start["run"]["runId"])
     assert failed["run"]["facets"]["errorMessage"]["message"]
-    wanted = config_for("hf_owner/rows", {"method": "target-cosine", "keep": "0.5"}, mapping={}, target="aim.jsonl")
+    wanted = config_for(
+        "hf_owner/rows", {"method": "target-cosine", "keep": "0.5"}, mapping={}, target="aim.jsonl"
+    )
     with (
         pytest.raises(KeyboardInterrupt),
         following(["openlineage"], wanted, datapruner.progress.Silent(), pytest.fail),
