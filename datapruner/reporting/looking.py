@@ -55,17 +55,19 @@ _CORPUS = {
 def columns(run: Run, corpus_file: Path) -> PlaneColumns:
     """What can be drawn of a run. Raises ConflictError when fewer than two columns of numbers have any."""
     with opened(run, corpus_file) as (tables, _):
-        numbers, names = _columns(tables)
-        measured = [name for name in numbers if name not in _CORPUS]
-        any_finite = ", ".join(f"bool_or(isfinite(({_sql(name)})::DOUBLE))" for name in measured)
-        there = dict(zip(measured, tables.row(f"SELECT {any_finite} FROM samples"), strict=True))  # noqa: S608
-        some = [name for name in numbers if there.get(name, True)]
-        if len(some) < 2:
-            raise ConflictError(f"run {run.run_id} measured nothing that could be drawn", remedy="score it")
-        first = next((pair for pair in _PREFERRED if set(pair) <= set(some)), (some[0], some[1]))
-        return PlaneColumns(
-            numbers={name: numbers[name] for name in some}, names=names, x=first[0], y=first[1]
-        )
+        return _drawable(tables, run)
+
+
+def _drawable(tables: Tables, run: Run) -> PlaneColumns:
+    numbers, names = _columns(tables)
+    measured = [name for name in numbers if name not in _CORPUS]
+    any_finite = ", ".join(f"bool_or(isfinite(({_sql(name)})::DOUBLE))" for name in measured)
+    there = dict(zip(measured, tables.row(f"SELECT {any_finite} FROM samples"), strict=True))  # noqa: S608
+    some = [name for name in numbers if there.get(name, True)]
+    if len(some) < 2:
+        raise ConflictError(f"run {run.run_id} measured nothing that could be drawn", remedy="score it")
+    first = next((pair for pair in _PREFERRED if set(pair) <= set(some)), (some[0], some[1]))
+    return PlaneColumns(numbers={name: numbers[name] for name in some}, names=names, x=first[0], y=first[1])
 
 
 def view(run: Run, corpus_file: Path, asked: Look) -> PlaneView:
@@ -134,9 +136,11 @@ class _Plane:
     @classmethod
     def of(cls, tables: Tables, run: Run, asked: Look) -> _Plane:
         numbers, _ = _columns(tables)
-        x, y = (_axis(tables, run, numbers, name, field) for name, field in ((asked.x, "x"), (asked.y, "y")))
+        begin = _drawable(tables, run) if asked.x is None or asked.y is None else asked
+        sides = asked.x or begin.x or "", asked.y or begin.y or ""
+        x, y = (_axis(tables, run, numbers, name, field) for name, field in zip(sides, "xy", strict=True))
         axes = x, y
-        values = [f"({_sql(name)})::DOUBLE" for name in (asked.x, asked.y)]
+        values = [f"({_sql(axis.column)})::DOUBLE" for axis in axes]
         places = [
             f"log10(nullif(greatest({value}, 0), 0))" if axis.scale == "log" else value
             for axis, value in zip(axes, values, strict=True)
@@ -152,7 +156,7 @@ class _Plane:
             conditions += [] if low is None else [f"{place} >= {low!r}::DOUBLE"]
             conditions += [] if high is None else [f"{place} <= {high!r}::DOUBLE"]
         inside = " AND ".join(conditions)
-        source = _source(asked.x, asked.y, asked.colour)
+        source = _source(x.column, y.column, asked.colour)
         return cls(x, y, source, values[0], values[1], places[0], places[1], inside)
 
 

@@ -30,10 +30,11 @@ Place = Annotated[float, AfterValidator(_finite)]
 
 
 class Look(Request):
-    """Which part of a plane. x, y, colour: columns. From x0 to x1 and from y0 to y1; without them, all."""
+    """Which part of a plane. x, y, colour: columns; without x or y, those that `PlaneColumns` begins with.
+    From x0 to x1 and from y0 to y1; without them, all."""
 
-    x: str = Field(max_length=200)
-    y: str = Field(max_length=200)
+    x: str | None = Field(None, max_length=200)
+    y: str | None = Field(None, max_length=200)
     colour: str = Field("status", max_length=200)
     x0: Place | None = None
     x1: Place | None = None

@@ -7,10 +7,8 @@ published run does not change, but is evaluated again.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 from datapruner.catalog import evaluations, runs
@@ -20,6 +18,7 @@ from datapruner.runs import published
 from datapruner.schemas.neighbours import NearestRows
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
 from datapruner.service import results
+from datapruner.service.held import Held
 from datapruner.service.instance import Service
 from datapruner.service.runs import full_report
 from datapruner.service.tokens import Caller
@@ -28,9 +27,7 @@ T = TypeVar("T")
 MOST_CHARACTERS = 10_000
 """Of a column of a row that is shown."""
 _NEAREST = 8
-_KEPT = 16
-_bodies: OrderedDict[tuple[str, ...], str] = OrderedDict()
-_lock = Lock()
+_bodies: Held[str] = Held(16_000_000, len)
 
 
 def body(service: Service, caller: Caller, run: str) -> str:
@@ -41,16 +38,7 @@ def body(service: Service, caller: Caller, run: str) -> str:
         row = runs.find_published(session, caller.project_id, run)
         evaluated = evaluations.listing(session, row.id, limit=1)
         key = (str(service.settings.home), row.id, *(each.evaluation.id for each in evaluated))
-    with _lock:
-        if key in _bodies:
-            _bodies.move_to_end(key)
-            return _bodies[key]
-    made = page.body(full_report(service, caller, run))
-    with _lock:
-        _bodies[key] = made
-        while len(_bodies) > _KEPT:
-            _bodies.popitem(last=False)
-    return made
+    return _bodies.get(key, lambda: page.body(full_report(service, caller, run)))
 
 
 def columns(service: Service, caller: Caller, run: str) -> PlaneColumns:

@@ -5,10 +5,8 @@ The samples of the last ones are held.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from datapruner.catalog import datasets, runs
@@ -21,21 +19,20 @@ from datapruner.request.config import RunConfig
 from datapruner.request.needs import needs
 from datapruner.request.settings import check_prunes
 from datapruner.runs import published, recipes, stages
-from datapruner.runs.trying import Trial, UnmeasuredError
+from datapruner.runs.trying import MOST_TOKENS, Trial, UnmeasuredError
 from datapruner.schemas.runs import NewRun, RunAnswer
 from datapruner.schemas.trying import Foreseen, Tried, Try
 from datapruner.service import comparison_sets, results, submission
 from datapruner.service.allowed_models import check_models
+from datapruner.service.held import Held
 from datapruner.service.instance import Service
 from datapruner.service.sharing import signals_prefix
 from datapruner.service.tokens import Caller
 from scorers.shares import count_to_keep
 
-_HELD = 2
 _NOTHING = "nothing is measured yet"
 _OF_RECIPES = ("gate", "dedup", "contamination", "filter", "combine", "coverage", "calibrate", "rewrite")
-_trials: OrderedDict[Hashable, Trial] = OrderedDict()
-_lock = Lock()
+_trials: Held[Trial] = Held(MOST_TOKENS, lambda trial: int(trial.signals.lengths.sum()))
 
 
 def tried(service: Service, caller: Caller, run: str, asked: Try) -> Tried:
@@ -48,8 +45,11 @@ def tried(service: Service, caller: Caller, run: str, asked: Try) -> Tried:
         corpus = session.get_one(Version, row.version_id).key
         aims = comparison_sets.target_versions(session, caller.project_id, RunConfig(**row.config))
         targets = {task: aim.key for task, aim in aims.items()}
-    trial = _held((service.settings.home, row.id), lambda: _read(service, row, corpus, targets))
-    return trial.at(asked.share, {} if asked.token_keep is None else {"token_keep": asked.token_keep})
+    key = service.settings.home, row.id
+    trial = _trials.get(key, lambda: _read(service, row, corpus, targets))
+    options = {} if asked.token_keep is None else {"token_keep": asked.token_keep}
+    with results.turn():
+        return trial.at(asked.share, options)
 
 
 def foreseen(service: Service, caller: Caller, wanted: NewRun) -> Foreseen:
@@ -96,7 +96,9 @@ def _foreseen(service: Service, caller: Caller, config: RunConfig, corpus: str) 
         targets = {task: aim.key for task, aim in aims.items()}
     reads = config.measuring.model_dump_json(), config.task_column, needs(config.methods, config.combine)
     key = service.settings.home, corpus, tuple(sorted(targets.items())), *reads
-    return _held(key, lambda: _ahead(service, caller, config, corpus, targets)).by(config)
+    trial = _trials.get(key, lambda: _ahead(service, caller, config, corpus, targets))
+    with results.turn():
+        return trial.by(config)
 
 
 def offered(run: RunAnswer) -> bool:
@@ -138,21 +140,6 @@ def _read(service: Service, row: Run, corpus: str, targets: Mapping[str, str]) -
         return Trial.of(found, corpus_file, files, home, machine)
 
     return results.looked_into(storage, row, corpus, look)
-
-
-def _held(key: Hashable, read: Callable[[], Trial]) -> Trial:
-    """The trial of this key, read if it is none of the last ones."""
-    with _lock:
-        trial = _trials.get(key)
-        if trial is not None:
-            _trials.move_to_end(key)
-    if trial is None:
-        trial = read()
-        with _lock:
-            _trials[key] = trial
-            while len(_trials) > _HELD:
-                _trials.popitem(last=False)
-    return trial
 
 
 def _ahead(

@@ -2,6 +2,7 @@
 // inside of a line that is drawn around them.
 import { ask } from "./service.js";
 import { plain } from "./texts.js";
+import { nearest, under } from "./under.js";
 
 const count = new Intl.NumberFormat("en");
 const short = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toLocaleString("en"));
@@ -20,14 +21,38 @@ const mixed = (from, to, part) => {
   return `rgb(${a.map((each, i) => Math.round(each + (b[i] - each) * part)).join(",")})`;
 };
 
-/** Where the view ends, in the units that are drawn; a little more than what is in it. */
-const frame = (view, part) => {
+/** From where to where the samples and cells of the view lie, in the units that are drawn. */
+const edges = (view, part) => {
   const side = (axis, low, high) => {
     const ends = [low ?? drawn(axis, axis.low), high ?? drawn(axis, axis.high)];
-    const room = low === undefined ? 0.02 * (ends[1] - ends[0]) || 0.5 : 0;
-    return [ends[0] - room, ends[1] + room];
+    return ends[1] > ends[0] ? ends : [ends[0], ends[0] + 1];
   };
   return { x: side(view.x, part.x0, part.x1), y: side(view.y, part.y0, part.y1) };
+};
+
+/** Where the view ends: a little more than what is in it, where that is everything. */
+const frame = (view, part) => {
+  const { x, y } = edges(view, part);
+  const room = ([low, high]) => (part.x0 === undefined ? 0.02 * (high - low) : 0);
+  return { x: [x[0] - room(x), x[1] + room(x)], y: [y[0] - room(y), y[1] + room(y)] };
+};
+
+/** The quadrants that are in view, by their corners: beyond the thresholds of both axes. */
+const quadrants = (view, ends) => {
+  const found = [];
+  const cut = (axis, end) => axis.cuts[`${axis.column}_${end}`];
+  for (const [name, perplexity, entropy] of [["Q1", "high", "high"], ["Q2", "high", "low"], ["Q3", "low", "low"], ["Q4", "low", "high"]]) {
+    const side = (axis, range) => {
+      const end = { ppl: perplexity, entropy }[axis.column];
+      const at = end && cut(axis, end);
+      if (at === undefined) return null;
+      const inView = end === "high" ? range[1] > drawn(axis, at) : range[0] < drawn(axis, at);
+      return inView ? end : null;
+    };
+    const [x, y] = [side(view.x, ends.x), side(view.y, ends.y)];
+    if (x && y && view.x.column !== view.y.column) found.push({ name, x: x === "high" ? 1 : 0, y: y === "high" ? 1 : 0 });
+  }
+  return found;
 };
 
 const colouring = (view) => {
@@ -44,7 +69,7 @@ const colouring = (view) => {
 };
 
 /** The picture under the axes, of so many pixels, as the address of its bytes. */
-const picture = (view, ends, colours, size) => {
+const picture = (view, part, ends, colours, size) => {
   const canvas = Object.assign(document.createElement("canvas"), size);
   const pen = canvas.getContext("2d");
   const at = (value, [low, high], size) => ((value - low) / (high - low)) * size;
@@ -64,12 +89,14 @@ const picture = (view, ends, colours, size) => {
     const { samples } = view.cells;
     const most = Math.log1p(Math.max(...samples.map((row) => Math.max(...row))));
     const [up, across] = [samples.length, samples[0].length];
-    const [wide, high] = [size.width / across, size.height / up];
+    const { x, y } = edges(view, part);
+    const left = (i) => at(x[0] + (i / across) * (x[1] - x[0]), ends.x, size.width);
+    const top = (j) => size.height - at(y[0] + (j / up) * (y[1] - y[0]), ends.y, size.height);
     samples.forEach((row, j) =>
       row.forEach((n, i) => {
         if (!n) return;
         pen.fillStyle = mixed(styled("low"), styled("high"), Math.log1p(n) / most);
-        pen.fillRect(i * wide, size.height - (j + 1) * high, wide + 0.5, high + 0.5);
+        pen.fillRect(left(i), top(j + 1), left(i + 1) - left(i) + 0.5, top(j) - top(j + 1) + 0.5);
       }),
     );
   }
@@ -90,13 +117,12 @@ class Plane {
     this.asked = 0;
   }
 
-  async begin() {
-    let columns;
-    try {
-      columns = await ask(`/runs/${this.run}/columns.json`);
-    } catch {
-      return; // a run that measured nothing has no plane
-    }
+  /** The columns and the first view of them, both asked for at once. */
+  first() {
+    return Promise.all([ask(`/runs/${this.run}/columns.json`), ask(`/runs/${this.run}/plane.json`)]);
+  }
+
+  begin(columns, view) {
     this.place.hidden = false;
     const fillIn = (select, found, chosen) =>
       Object.entries(found).forEach(([name, text]) =>
@@ -112,7 +138,8 @@ class Plane {
       this.byNumbers(event.target.elements);
     });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    await this.whole();
+    under(this.plot, (place, unit) => this.told(place, unit));
+    this.show(view);
   }
 
   whole() {
@@ -130,12 +157,39 @@ class Plane {
     const asked = ++this.asked;
     try {
       const view = await ask(`/runs/${this.run}/plane.json?${this.query({})}`);
-      if (asked !== this.asked) return; // another was asked for meanwhile
-      this.view = view;
-      this.draw();
+      if (asked === this.asked) this.show(view); // else another was asked for meanwhile
     } catch (error) {
       this.said.textContent = error.message;
     }
+  }
+
+  show(view) {
+    this.view = view;
+    if (view.points) {
+      const placed = (axis, values) => Float64Array.from(values, (value) => drawn(axis, value));
+      this.at = { x: placed(view.x, view.points.x), y: placed(view.y, view.points.y) };
+    }
+    this.draw();
+  }
+
+  /** In words, what is at a place: the nearest sample, or how many are in a cell. */
+  told(place, unit) {
+    const { x, y, points, cells, names, colour } = this.view;
+    if (points) {
+      const i = nearest(this.at, place, unit);
+      if (i === null) return null;
+      const shade = names ? names[points.colour[i]] ?? "–" : short(points.colour[i]);
+      const said = [`row ${count.format(points.row[i])}`, `${x.column} ${short(points.x[i])}`, `${y.column} ${short(points.y[i])}`];
+      if (colour !== x.column && colour !== y.column) said.push(`${colour} ${shade}`);
+      return said.join(", ");
+    }
+    const ends = edges(this.view, this.part);
+    const at = (value, [low, high], size) => Math.floor(((value - low) / (high - low)) * size);
+    const [i, j] = [at(place.x, ends.x, cells.samples[0].length), at(place.y, ends.y, cells.samples.length)];
+    const n = cells.samples[j]?.[i];
+    if (!n) return null;
+    const kept = cells.kept ? `, ${count.format(cells.kept[j][i])} of them kept` : "";
+    return `${count.format(n)} samples${kept}, near ${x.column} ${short(meant(x, place.x))}, ${y.column} ${short(meant(y, place.y))}`;
   }
 
   /** Pixels of the part between the axes; before they are drawn, about so many. */
@@ -170,7 +224,7 @@ class Plane {
         line: { color: styled("cut"), width: 1.5, dash: "dot" },
       }));
     const image = {
-      source: picture(view, ends, colours, this.size()),
+      source: picture(view, this.part, ends, colours, this.size()),
       xref: "x domain",
       yref: "y domain",
       x: 0,
@@ -191,6 +245,17 @@ class Plane {
       yaxis: side(view.y, ends.y),
       shapes: [...cuts(view.x, "x"), ...cuts(view.y, "y")],
       images: [image],
+      annotations: quadrants(view, ends).map(({ name, x, y }) => ({
+        text: name,
+        showarrow: false,
+        xref: "x domain",
+        yref: "y domain",
+        x,
+        y,
+        xanchor: x ? "right" : "left",
+        yanchor: y ? "top" : "bottom",
+        font: { color: styled("cut"), size: 13 },
+      })),
       selections: [],
     };
     // One sample that is not seen: without any, plotly offers no lasso.
@@ -317,5 +382,9 @@ class Plane {
   }
 }
 
-/** Begin with the plane at `place`, which has the run's id. */
-export const look = (place) => new Plane(place).begin();
+/** The plane at `place`, which has the run's id: once what it begins with is there, a way to draw it. */
+export const look = async (place) => {
+  const plane = new Plane(place);
+  const first = await plane.first();
+  return () => plane.begin(...first);
+};

@@ -1,10 +1,17 @@
-// A run's page: its job while it goes on, then the report and the samples to look into.
+// A run's page: its job while it goes on, then the samples to look into, the report and sliders.
 import { follow } from "./progress.js";
 import { look } from "./plane.js";
 import { drawAll } from "./report.js";
 import { tryRatios } from "./try.js";
 
 const details = document.getElementById("details");
+const ratios = document.getElementById("try");
+const prepare = ratios && tryRatios(ratios);
+const open = document.querySelector("[data-job]");
+
+/** Once plotly is there, which is large and comes beside all else. */
+const plots = () =>
+  window.Plotly ? Promise.resolve() : new Promise((done) => document.getElementById("plotly").addEventListener("load", done));
 
 const fill = async () => {
   const answer = await fetch(details.dataset.from);
@@ -14,15 +21,21 @@ const fill = async () => {
     return;
   }
   details.innerHTML = html; // made by the service, which escapes whatever is of a row
+  await plots();
   drawAll(details);
 };
 
-const open = document.querySelector("[data-job]");
-if (open) follow(open.dataset.job, open).then(() => location.reload());
-if (details) {
-  fill();
-  look(document.getElementById("looking"));
-}
+/** The plane first, as it is at the top; then the report; and the sliders when both have what they asked for. */
+const show = async () => {
+  const plane = await look(document.getElementById("looking")).catch(() => null); // nothing measured, no plane
+  const filled = fill();
+  if (plane) {
+    await plots();
+    plane();
+  }
+  await filled;
+  prepare?.();
+};
 
-const ratios = document.getElementById("try");
-if (ratios) tryRatios(ratios);
+if (open) follow(open.dataset.job, open).then(() => location.reload());
+if (details) show();

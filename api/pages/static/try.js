@@ -13,7 +13,7 @@ export const words = (found) => {
   return [said.join("; "), ...found.warnings].join(". ");
 };
 
-/** Begin with the sliders at `place`. */
+/** Begin with the sliders at `place`; gives a way to have the service read what they need before they move. */
 export const tryRatios = (place) => {
   const form = place.querySelector("form");
   const said = place.querySelector("#try-said");
@@ -33,7 +33,7 @@ export const tryRatios = (place) => {
       try {
         const found = await ask(`/runs/${place.dataset.run}/tried.json?${new URLSearchParams(values())}`);
         said.textContent = words(found);
-        if (button) button.hidden = false;
+        if (button) button.hidden = asked === 0; // that run is there already
       } catch (error) {
         said.textContent = error.message;
         if (button) button.hidden = true;
@@ -63,4 +63,5 @@ export const tryRatios = (place) => {
     }
   });
   shown();
+  return () => asked || work();
 };

@@ -36,7 +36,41 @@ def test_a_run_shows_its_counts_reasons_and_plane(admin: Visit, run: str) -> Non
         "24 samples, each a point. Draw a line around some to list their rows."
     )
     assert page.title().startswith("looked_into")
+    expect(page.locator("#try-said")).to_contain_text("12 of 24 (50.0 %) samples")
     admin.usable()
+
+
+def test_numbers_stand_beside_the_pointer_and_thresholds_stay_when_zoomed(admin: Visit, run: str) -> None:
+    page = admin.open(f"/runs/{run}")
+    place = _plane(page)
+    tip = page.locator(".tip")
+    at = page.evaluate(
+        """async (address) => {
+          const view = await (await fetch(address)).json();
+          const { xaxis, yaxis } = document.getElementById("plane")._fullLayout;
+          const drawn = (axis, value) => (axis.scale === "log" ? Math.log10(value) : value);
+          const part = (axis, range, value) => (drawn(axis, value) - range[0]) / (range[1] - range[0]);
+          const [x, y] = [view.points.x[7], view.points.y[7]];
+          return [part(view.x, xaxis.range, x), part(view.y, yaxis.range, y), x, view.points.row[7]];
+        }""",
+        f"/runs/{run}/plane.json",
+    )
+    page.mouse.move(place["x"] + at[0] * place["width"], place["y"] + (1 - at[1]) * place["height"])
+    expect(tip).to_contain_text(f"entropy {at[2]:.4g}")
+    expect(tip).to_contain_text("status")
+    page.mouse.move(5, 5)
+    expect(tip).to_be_hidden()
+    lines = page.locator("#plane .shapelayer path")
+    expect(lines).to_have_count(4)
+    page.locator("#plane [data-attr=dragmode][data-val=zoom]").click()
+    page.mouse.move(place["x"] + 1, place["y"] + 1)
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] * 0.9, place["y"] + place["height"] * 0.9, steps=5)
+    page.mouse.up()
+    expect(page.locator("#plane-said")).not_to_contain_text("24 samples")
+    expect(lines).to_have_count(4)
+    page.get_by_role("button", name="Show all").click()
+    expect(page.locator("#plane-said")).to_contain_text("24 samples")
 
 
 def test_a_line_around_samples_lists_their_rows(admin: Visit, run: str) -> None:

@@ -61,6 +61,11 @@ def test_every_sample_is_a_point_once(made: tuple[Run, Path]) -> None:
     assert view.y.cuts.keys() == {"ppl"}
 
 
+def test_a_view_of_no_columns_begins_with_the_plane(made: tuple[Run, Path]) -> None:
+    known = looking.columns(*made)
+    assert looking.view(*made, Look()) == looking.view(*made, Look(x=known.x, y=known.y))
+
+
 def test_a_line_that_crosses_itself_holds_what_a_loop_finds(made: tuple[Run, Path]) -> None:
     view = looking.view(*made, Look(x="n_response_tokens", y="ppl"))
     assert (view.x.scale, view.y.scale) == ("linear", "linear")
