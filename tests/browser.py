@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request, expect, sync_playwright
 
 from tests.served import Server
 from tests.waiting import PATIENCE
@@ -63,11 +63,16 @@ class Visit:
         self.page.wait_for_url(f"{self.url}/")
         return self.page
 
-    def outline(self) -> None:
-        """Draw a line around all that the plane of a run's page shows."""
+    def plane(self) -> FloatRect:
+        """Where the plane of a run's page is drawn between its axes, in pixels."""
         expect(self.page.locator("#plane-said")).to_contain_text("samples")
         box = self.page.locator("#plane .plot-container .bglayer rect, #plane .nsewdrag").first.bounding_box()
         assert box is not None
+        return box
+
+    def outline(self) -> None:
+        """Draw a line around all that the plane of a run's page shows."""
+        box = self.plane()
         left, right = box["x"] + 2, box["x"] + box["width"] - 2
         top, bottom = box["y"] + 2, box["y"] + box["height"] - 2
         self.page.mouse.move(left, top)

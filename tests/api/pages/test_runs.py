@@ -42,7 +42,7 @@ def test_a_run_shows_its_counts_reasons_and_plane(admin: Visit, run: str) -> Non
 
 def test_numbers_stand_beside_the_pointer_and_thresholds_stay_when_zoomed(admin: Visit, run: str) -> None:
     page = admin.open(f"/runs/{run}")
-    place = _plane(page)
+    place = admin.plane()
     tip = page.locator(".tip")
     at = page.evaluate(
         """async (address) => {
