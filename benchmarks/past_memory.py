@@ -3,11 +3,12 @@
     python -m benchmarks.past_memory [--rows 10000000] [--tokens 63] [--only METHOD ...] [--folder FOLDER]
                                      [--loss-rows 100000]
 
-Each method scores and selects a quarter, with its defaults, in a process of its own: over a tenth of the
-rows and over all. Its processor seconds are compared with those of the tenth by N log N, its peak memory,
-libraries included, with 4 GB. Ids and token columns lie in files (17 bytes a token, 12 GB for ten million
-rows), as the signal cache has them for so many; vectors are made up each time they are read, which is part of
-the seconds, with as many dimensions as SmolLM2-135M's unless told otherwise.
+Each method, and the search for near duplicates of texts, is run on a tenth of the rows and on all, in a
+process of its own. A method scores and selects a quarter, with its defaults. Processor seconds are compared
+with those of the tenth by N log N, and peak memory, libraries included, with 4 GB. Ids and token columns lie
+in files (17 bytes a token, 12 GB for ten million rows), as the signal cache has them for so many; vectors are
+made up each time they are read, which is part of the seconds, with as many dimensions as SmolLM2-135M's
+unless told otherwise.
 
 What compares samples does so in parts where they are many. Over `--loss-rows` rows, of which one in ten has a
 near copy, the parts are compared with the exact result.
@@ -31,6 +32,9 @@ from numpy.typing import NDArray
 from benchmarks.figures import figure
 from benchmarks.processes import alone, peak_mib, timed
 from benchmarks.synthetic import PROMPT, TARGETS, VOCABULARY, WIDTH, signals_for
+from datapruner.corpora.texts import Ragged
+from datapruner.curation import duplicates
+from datapruner.measuring import spool
 from datapruner.request.config import MethodChoice
 from datapruner.request.keep import parse_keep
 from datapruner.runs.selection import score
@@ -51,6 +55,7 @@ from scorers.signals.columns import (
 SHARE, SEED, MIB_OF_4_GB = 0.25, 0, 4e9 / 2**20
 TOKENS_AT_ONCE, IDS_AT_ONCE = 1 << 22, 1 << 17
 LOOKED_AT = 5000
+NEAR_DUPLICATES, JACCARD, SHINGLES, TEXTS_AT_ONCE = "near-duplicates", 0.7, 40, 8192
 PARTS: tuple[tuple[str, float, tuple[tuple[ModuleType, str, int], ...]], ...] = (
     ("semdedup", 0.5, ((clusters, "_AT_ONCE", 16),)),
     ("semdedup", 0.9, ((clusters, "_AT_ONCE", 16),)),
@@ -182,6 +187,8 @@ def signals_of(folder: Path, needs: frozenset[str], rows: int, tokens: int, widt
 
 
 def needs_of(name: str) -> frozenset[str]:
+    if name == NEAR_DUPLICATES:
+        return frozenset()
     choice, _ = MethodChoice.of(name, {})
     return registry.get(name).needs(choice.parsed()) | SCALARS
 
@@ -211,6 +218,37 @@ def select(name: str, folder: Path, rows: int, tokens: int, width: int) -> None:
     )
 
 
+def made_up_texts(rows: int) -> Iterator[NDArray[np.uint64]]:
+    """The shingles of so many texts, some thousand at a time; copies with some of them replaced."""
+    for start in range(0, rows, TEXTS_AT_ONCE):
+        row = np.arange(start, min(start + TEXTS_AT_ONCE, rows), dtype=np.uint64)[:, None]
+        place = np.arange(SHINGLES, dtype=np.uint64)[None, :]
+        copied = (row % np.uint64(PAIRED) == 1) & (place >= replaced(row))
+        mixed = (row - copied) * np.uint64(SHINGLES) + place + np.uint64(1)
+        for shift in (31, 29):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(0x9E3779B97F4A7C15)
+        yield mixed.ravel()
+
+
+def replaced(row: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """How many shingles of a copy are others: a third of the copies is too different to be one."""
+    found: NDArray[np.uint64] = row // np.uint64(PAIRED) % np.uint64(12)
+    return found
+
+
+def deduplicate(folder: Path, rows: int) -> None:
+    """In a process of its own."""
+    values = spool.gathered(folder, made_up_texts(rows), np.uint64)
+    shingles = Ragged(values, np.arange(rows + 1) * SHINGLES)
+    with timed() as took:
+        found = duplicates.near_duplicates(shingles, JACCARD, folder)
+    row = np.arange(1, rows, PAIRED)
+    alike = SHINGLES - replaced(row.astype(np.uint64)).astype(np.int64)
+    copies = int((alike / (2 * SHINGLES - alike) >= JACCARD).sum())
+    told = {"cpu": took.processor, "wall": took.wall, "peak": peak_mib(), "copies": copies}
+    print(json.dumps(told | {"found": int((found.of >= 0).sum())}))
+
+
 def measured(name: str, folder: Path, rows: int, given: argparse.Namespace) -> Any:
     sizes = (f"--rows={rows}", f"--tokens={given.tokens}", f"--width={given.width}")
     return alone("past_memory", "--method", name, "--folder", str(folder / str(rows)), *sizes)
@@ -234,6 +272,8 @@ def report(folder: Path, given: argparse.Namespace) -> None:
         figure(f"{name}, processor", last["cpu"], against="a tenth of the rows, by N log N", baseline=grown)
         what = f"{name}, peak memory"
         figure(what, last["peak"], against="4 GB", baseline=MIB_OF_4_GB, unit="MiB", at_most=1)
+        if "copies" in last:
+            figure(f"{name}, found", last["found"], against="all", baseline=last["copies"], unit="rows")
 
 
 def pairs_kept(keep: NDArray[np.bool_]) -> int:
@@ -309,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = [method.name for method in registry.OWN]
+    every = [*(method.name for method in registry.OWN), NEAR_DUPLICATES]
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--tokens", type=int, default=63, help="response tokens of a row, on average")
     parser.add_argument("--width", type=int, default=WIDTH, help="dimensions of a vector")
@@ -318,6 +358,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="where token columns are made, and found again")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
+    if given.method == NEAR_DUPLICATES:
+        deduplicate(given.folder, given.rows)
+        return
     if given.method:
         select(given.method, given.folder, given.rows, given.tokens, given.width)
         return

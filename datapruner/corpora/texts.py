@@ -67,14 +67,6 @@ class Ragged:
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
-def joined(parts: Sequence[Ragged]) -> Ragged:
-    """The lists of all parts in order."""
-    if not parts:
-        return Ragged(np.empty(0, np.uint64), np.zeros(1, np.int64))
-    lengths = np.concatenate([part.lengths for part in parts])
-    return Ragged(np.concatenate([part.values for part in parts]), _offsets(lengths))
-
-
 def sample_texts(corpus: Corpus, part: Part) -> Iterator[tuple[list[int], list[str], list[str]]]:
     """Chunks of (rows, sample ids, texts) of the corpus's unique samples, in row order."""
     return corpus.texts(_ROLES[part], CHUNK_SAMPLES)

@@ -13,14 +13,15 @@ Notable choices:
 - a text shorter than a shingle is one shingle, of all its words; a text without any word has nothing to
   compare and is kept, unless it is an exact copy;
 - bands are as selective as a miss of at most 1 % of the pairs right at the threshold allows;
+- nothing that there are many of for a text is in memory: its shingles, its signature and what its bands are
+  lie on disk (`measuring.spool`);
 - a band of one template's thousands of variants is compared with its first 64 kept rows, which bounds the
   work by the number of rows; how many rows met such a band is reported.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -35,12 +36,14 @@ from numpy.typing import NDArray
 from datapruner import validation
 from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
-from datapruner.corpora.texts import Ints, Part, Ragged
+from datapruner.corpora.texts import Hashes, Ints, Part, Ragged
 from datapruner.curation.verdicts import Verdicts, settled
 from datapruner.home import home_folder
+from datapruner.measuring import spool
 from datapruner.progress import Progress, Silent
 from datapruner.request.parts import Dedup
 from datapruner.system.panics import contained
+from scorers.signals.columns import let_go
 
 _SLOTS, _SEED = 128, 1
 _MISSED = 0.01
@@ -48,7 +51,6 @@ _MISSED = 0.01
 _DOUBT = 3 * 0.5 / _SLOTS**0.5
 _CROWD = 64
 _SIGNED_ROWS = 8192
-_TELL_EVERY = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +95,26 @@ def find(
     index = corpus.sample_index()
     copies = index.filter(pl.col("duplicate_of").is_not_null())
     progress.stage("reading", len(index) - len(copies), "samples")
-    rows: list[int] = []
-    parts: list[Ragged] = []
-    for chunk, ids, chunk_texts in texts.sample_texts(corpus, about.part):
-        there = [at for at, sample_id in enumerate(ids) if sample_id not in without]
-        rows += [chunk[at] for at in there]
-        words = texts.hashed(texts.split([chunk_texts[at] for at in there], symbols=True))
-        parts.append(texts.ngrams(words, about.shingle, short=True))
-        progress.at(len(rows))
-    shingles = texts.joined(parts)
-    found = near_duplicates(shingles, about.threshold, progress)
+    rows, lengths = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
+
+    def read() -> Iterator[Hashes]:
+        done = 0
+        for chunk, ids, chunk_texts in texts.sample_texts(corpus, about.part):
+            there = [at for at, sample_id in enumerate(ids) if sample_id not in without]
+            words = texts.hashed(texts.split([chunk_texts[at] for at in there], symbols=True))
+            part = texts.ngrams(words, about.shingle, short=True)
+            rows.append(np.array(chunk, dtype=np.int64)[there])
+            lengths.append(part.lengths)
+            done += len(there)
+            progress.at(done)
+            yield part.values
+
+    folder = corpus.path.parent
+    values = spool.gathered(folder, read(), np.uint64)
+    shingles = Ragged(values, np.cumsum(np.concatenate(lengths)))
+    found = near_duplicates(shingles, about.threshold, folder, progress)
     at = np.flatnonzero(found.of >= 0)
-    numbers = np.array(rows, dtype=np.int64)
+    numbers = np.concatenate(rows)
     near = pl.DataFrame(
         {"row": numbers[at], "duplicate_of": numbers[found.of[at]], "jaccard": found.jaccard[at]}
     )
@@ -132,18 +142,20 @@ def find(
     )
 
 
-def near_duplicates(shingles: Ragged, threshold: float, progress: Progress | None = None) -> Near:
+def near_duplicates(
+    shingles: Ragged, threshold: float, folder: Path, progress: Progress | None = None
+) -> Near:
     """Go through the texts in order and find for each a kept one at Jaccard >= `threshold`, if there is one.
 
-    `shingles` are the hashed n-grams of N texts; a text without any is kept. Memory is linear in N.
+    `shingles` are the hashed n-grams of N texts; a text without any is kept. In memory are a few numbers of
+    each text; what is known of all its bands, some 1.5 kB, is on the disk of `folder` where that is much.
+    Raises NoSpaceError.
     """
     told = progress or Silent()
-    signatures = _signatures(shingles)
-    buckets, guess = _buckets(signatures, shingles.lengths > 0, *bands(threshold))
-    company = np.flatnonzero((buckets >= 0).any(axis=1))
-    told.stage("comparing", len(company), "samples")
+    signed = _signed(shingles, *bands(threshold), folder)
+    signatures, table, leaders, kept = signed.signatures, signed.buckets, signed.leaders, signed.kept
+    told.stage("comparing", len(shingles), "samples")
     of, jaccard = np.full(len(shingles), -1, dtype=np.int64), np.full(len(shingles), np.nan)
-    kept: defaultdict[int, list[int]] = defaultdict(list)
     crowded = 0
 
     @lru_cache(maxsize=4096)  # one text is the original of many
@@ -157,24 +169,25 @@ def near_duplicates(shingles: Ragged, threshold: float, progress: Progress | Non
             of[at], jaccard[at] = other, similarity
         return similarity >= threshold
 
-    for count, (at, first) in enumerate(zip(company.tolist(), guess[company].tolist(), strict=True)):
-        if count % _TELL_EVERY == 0:
-            told.at(count)
-        if first != at and of[first] < 0 and duplicates(at, first):
-            continue
-        mine = [bucket for bucket in buckets[at].tolist() if bucket >= 0]
-        proposed = {other for bucket in mine if bucket in kept for other in kept[bucket]}
-        if proposed and any(
-            duplicates(at, other) for other in _likeliest(at, proposed, signatures, threshold)
-        ):
-            continue
-        full = False
-        for bucket in mine:
-            others = kept[bucket]
-            full |= len(others) == _CROWD
-            if len(others) < _CROWD:
-                others.append(at)
-        crowded += full
+    for start in range(0, len(shingles), _SIGNED_ROWS):
+        stop = min(start + _SIGNED_ROWS, len(shingles))
+        buckets, guess = table[:, start:stop].T, _commonest(leaders[:, start:stop].T)
+        for at in (start + np.flatnonzero((buckets >= 0).any(axis=1))).tolist():
+            first = int(guess[at - start])
+            if first != at and of[first] < 0 and duplicates(at, first):
+                continue
+            mine = [bucket for bucket in buckets[at - start].tolist() if bucket >= 0]
+            proposed = {other for bucket in mine for other in kept[bucket]}
+            if proposed and any(
+                duplicates(at, other) for other in _likeliest(at, proposed, signatures, threshold)
+            ):
+                continue
+            full = [kept.add(bucket, at) for bucket in mine]
+            crowded += not all(full)
+        told.at(stop)
+        for array in (shingles.values, signatures, table, leaders):
+            let_go(array)
+        kept.let_go()
     return Near(of, jaccard, crowded)
 
 
@@ -197,41 +210,100 @@ def bands(threshold: float) -> tuple[int, int]:
     return _SLOTS // slots, slots
 
 
-def _signatures(shingles: Ragged) -> NDArray[np.uint32]:
-    """MinHash signatures, (N, slots)."""
-    parts = []
-    for start in range(0, len(shingles), _SIGNED_ROWS):  # the library gives lists of Python numbers
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What is known of N texts by their signatures, (N, slots), in bands.
+
+    buckets: (bands, N), which texts agree in a band, -1 where a text is alone in it or has no shingle.
+    leaders: (bands, N), the text that comes first in each text's bucket. kept: of each bucket.
+    """
+
+    signatures: NDArray[np.uint32]
+    buckets: Ints
+    leaders: NDArray[np.uint32]
+    kept: _Kept
+
+
+class _Kept:
+    """The first texts of each bucket that are kept, at most so many."""
+
+    def __init__(self, sizes: NDArray[np.uint8], folder: Path) -> None:
+        """sizes: most of each bucket."""
+        self._starts = spool.column(folder, len(sizes) + 1, np.int64)
+        self._starts[0] = 0
+        np.cumsum(sizes, out=self._starts[1:], dtype=np.int64)
+        self._texts = np.asarray(spool.column(folder, int(self._starts[-1]), np.uint32))
+        self._starts = np.asarray(self._starts)
+        self._counts = np.asarray(spool.column(folder, len(sizes), np.uint8))
+        self._counts[:] = 0
+
+    def __getitem__(self, bucket: int) -> list[int]:
+        start = int(self._starts[bucket])
+        found: list[int] = self._texts[start : start + int(self._counts[bucket])].tolist()
+        return found
+
+    def add(self, bucket: int, text: int) -> bool:
+        """Whether there was room."""
+        count = int(self._counts[bucket])
+        if count == _CROWD:
+            return False
+        self._texts[self._starts[bucket] + count] = text
+        self._counts[bucket] = count + 1
+        return True
+
+    def let_go(self) -> None:
+        for array in (self._starts, self._texts, self._counts):
+            let_go(array)
+
+
+def _signed(shingles: Ragged, count: int, slots: int, folder: Path) -> _Signed:
+    n = len(shingles)
+    signatures = spool.column(folder, n * _SLOTS, np.uint32).reshape(n, _SLOTS)
+    keys = spool.column(folder, count * n, np.uint64).reshape(count, n)
+    for start in range(0, n, _SIGNED_ROWS):  # the library gives lists of Python numbers
         offsets = shingles.offsets[start : start + _SIGNED_ROWS + 1]
-        values = shingles.values[offsets[0] : offsets[-1]]
+        values = np.asarray(shingles.values[offsets[0] : offsets[-1]])
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
             values, (offsets - offsets[0]).astype(np.uint64), _SLOTS, _SEED
         )
+        rows = slice(start, start + len(offsets) - 1)
         numbers = chain.from_iterable(matrix.to_rows())
-        parts.append(np.fromiter(numbers, np.uint32, (len(offsets) - 1) * _SLOTS).reshape(-1, _SLOTS))
-    return np.concatenate(parts) if parts else np.empty((0, _SLOTS), np.uint32)
+        signatures[rows] = np.fromiter(numbers, np.uint32, (len(offsets) - 1) * _SLOTS).reshape(-1, _SLOTS)
+        for band in range(count):
+            columns = signatures[rows, band * slots : (band + 1) * slots].astype(np.uint64)
+            key = texts.ngrams(Ragged(columns.ravel(), np.arange(len(columns) + 1) * slots), slots).values
+            keys[band, rows] = key
+        for array in (shingles.values, signatures, keys):
+            let_go(array)
+    return _bucketed(np.asarray(signatures), np.asarray(keys), shingles.lengths > 0, folder)
 
 
-def _buckets(
-    signatures: NDArray[np.uint32], usable: NDArray[np.bool_], count: int, slots: int
-) -> tuple[Ints, Ints]:
-    """Which texts agree in a band: (N, count) bucket numbers, -1 where a text is alone in its bucket or not
-    usable; and (N,) the text that comes first in most of a text's buckets, perhaps the text itself."""
-    n = len(signatures)
-    table, leaders = np.full((n, count), -1, dtype=np.int64), np.empty((n, count), dtype=np.int64)
+def _bucketed(
+    signatures: NDArray[np.uint32], keys: Hashes, usable: NDArray[np.bool_], folder: Path
+) -> _Signed:
+    """keys: (bands, N), of each text in each band; what its bucket is comes in their place."""
+    count, n = keys.shape
+    buckets, sizes = keys.view(np.int64), [np.empty(0, np.uint8)]
+    leaders = np.asarray(spool.column(folder, count * n, np.uint32)).reshape(count, n)
     numbers, begun = np.flatnonzero(usable), 0
-    leaders[:] = np.arange(n)[:, None]
     for band in range(count):
-        columns = signatures[numbers, band * slots : (band + 1) * slots].astype(np.uint64)
-        key = texts.ngrams(Ragged(columns.ravel(), np.arange(len(columns) + 1) * slots), slots).values
-        _, first, bucket, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        shared = sizes[bucket] > 1
-        table[numbers[shared], band] = bucket[shared] + begun
-        leaders[numbers, band] = numbers[first[bucket]]
-        begun += len(sizes)
-    return table, _commonest(leaders)
+        _, first, bucket, found = np.unique(
+            keys[band][numbers], return_index=True, return_inverse=True, return_counts=True
+        )
+        shared = found > 1
+        number = np.cumsum(shared) - 1 + begun
+        leaders[band] = np.arange(n)
+        leaders[band][numbers] = numbers[first[bucket]]
+        buckets[band] = -1
+        buckets[band][numbers] = np.where(shared[bucket], number[bucket], -1)
+        sizes.append(np.minimum(found[shared], _CROWD).astype(np.uint8))
+        begun += int(shared.sum())
+        let_go(keys)
+        let_go(leaders)
+    return _Signed(signatures, buckets, leaders, _Kept(np.concatenate(sizes), folder))
 
 
-def _commonest(table: Ints) -> Ints:
+def _commonest(table: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """The commonest value of each row of (N, k), the least of those that are equally common."""
     table = np.sort(table, axis=1)
     best, run, longest = table[:, 0].copy(), np.ones(len(table), np.int64), np.ones(len(table), np.int64)

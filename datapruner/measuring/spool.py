@@ -19,7 +19,7 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +41,17 @@ def column(folder: Path, count: int, dtype: DTypeLike) -> NDArray[Any]:
         return np.empty(count, dtype)
     with needed("signals"), _unnamed(folder, size) as file:
         return np.memmap(file, dtype, "r+", shape=(count,))
+
+
+def gathered(folder: Path, parts: Iterable[NDArray[Any]], dtype: DTypeLike) -> NDArray[Any]:
+    """The values of all parts, which come one after another, on the disk of `folder`. Raises NoSpaceError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for part in parts:
+            with needed("what is compared"):
+                file.write(np.asarray(part, dtype).tobytes())
+        with needed("what is compared"):
+            file.flush()
+        return np.memmap(file, dtype, "r") if file.tell() else np.empty(0, dtype)
 
 
 @contextmanager

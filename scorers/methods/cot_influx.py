@@ -30,6 +30,7 @@ import numpy as np
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.selection.cut import first_in_turn, nth_highest
+from scorers.selection.ranking import ordered
 from scorers.shares import check_share, tolerant_floor
 from scorers.signals.columns import TOKEN_SIGNALS, Bools, Floats, Ints, Signals
 
@@ -87,7 +88,7 @@ class CotInflux:
         """
         check_share(share)
         score = np.asarray(scores["cot_influx"], dtype=np.float64)
-        rank = np.lexsort((signals.ids, -score))
+        rank = ordered(signals.ids, -score)
         required = _required(signals, options.protect_end)
         budget = tolerant_floor(share * len(required))
         chosen = _fitting(signals, rank, required, budget, options.token_keep)

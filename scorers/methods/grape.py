@@ -25,7 +25,7 @@ import numpy as np
 
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, sample_column
-from scorers.selection.ranking import all_tokens, keep_highest
+from scorers.selection.ranking import all_tokens, keep_highest, ordered
 from scorers.shares import count_to_keep
 from scorers.signals.columns import Signals
 
@@ -64,7 +64,7 @@ class Grape:
     def scores(self, signals: Signals, options: Options, seed: int) -> Columns:
         nll, prompt = sample_column(signals, "nll", infinite=True), _prompts(signals)
         _, which, sizes = np.unique(prompt, return_inverse=True, return_counts=True)
-        order, starts = np.lexsort((signals.ids, nll, which)), np.cumsum(sizes) - sizes
+        order, starts = ordered(signals.ids, nll, which), np.cumsum(sizes) - sizes
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = 1 + np.arange(len(order)) - np.repeat(starts, sizes)
         return {"grape": np.exp(-nll), "grape_rank": rank, "grape_responses": sizes[which]}

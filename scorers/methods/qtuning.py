@@ -226,7 +226,7 @@ class QTuning:
             plane = divide(ppl[rows], entropy[rows], share)
             place[rows] = plane.place
             reason[rows], gaps = meet_target(
-                plane, signals.ids[rows], share, options.fill, exact=options.exact
+                plane, signals.ids, rows, share, options.fill, exact=options.exact
             )
             batch[rows] = first + np.arange(len(rows))[:, None]
             first += len(rows)

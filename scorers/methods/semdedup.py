@@ -13,7 +13,7 @@ Notable choices:
   each is like the next, only the first is kept;
 - half is what the paper keeps of LAION's images almost without loss; of text (C4) it is four fifths;
 - groups of about a thousand samples unless told otherwise. The paper has thousands too, and finds that their
-  number hardly matters. Over a million samples, groups are found in two levels (`selection.clusters`), and of
+  number hardly matters. Over 256,000 samples, groups are found level by level (`selection.clusters`), and of
   a group of more than 65,536 samples those are compared that follow each other in the order in which they are
   taken, so many at a time: duplicates are as like the centroid as each other, and so stand close together.
 """

@@ -80,7 +80,7 @@ class SfPrompt:
         cuts = []
         for g, count in enumerate(_shared_out(np.bincount(group), share)):
             members = np.flatnonzero(group == g)
-            kept = members[keep_highest(el2n[members], signals.ids[members], int(count))]
+            kept = members[keep_highest(el2n[members], signals.ids, int(count), among=members)]
             keep[kept] = True
             if len(kept):
                 cuts.append(float(el2n[kept].min()))

@@ -5,10 +5,10 @@ Notable choices:
   their cosine distances, so that only the length of a centroid differs;
 - the centroids are fitted to at most 256 samples each, drawn at random; more move them little and cost most.
   These samples are what stands in memory: all, where there are fewer than 256 for a group;
-- more groups than 1,024 are found in two levels: the samples are divided into the square root of as many, and
-  each of these into its part of them. Comparing every sample with every centroid would be quadratic work
-  where the groups are to be of one size. A sample then goes to the nearest centroid of its first group, which
-  need not be the nearest of all (figures in benchmarks/README.md).
+- more groups than 256 are found level by level: the samples are divided into the square root of as many, at
+  most 256, and each of these into its part of them. Comparing every sample with every centroid would be
+  quadratic work where the groups are to be of one size. A sample then goes to the nearest centroid of its
+  first group, which need not be the nearest of all (figures in benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scorers.selection.vectors import Some, blocks
 from scorers.signals.columns import Floats, Ints, Vectors
 
 _SAMPLES_PER_CENTROID = 256
-_AT_ONCE = 1024
+_AT_ONCE = 256
 
 
 def kmeans(rows: Vectors, count: int, seed: int) -> tuple[Ints, Floats]:
@@ -39,16 +39,18 @@ def _grouped(rows: Vectors, count: int, seed: int) -> Ints:
     n = rows.shape[0]
     if count <= _AT_ONCE:
         return _nearest(rows, count, seed)
-    wide = _nearest(rows, math.isqrt(count), seed)
-    sizes = np.bincount(wide, minlength=math.isqrt(count))
-    ends = np.cumsum(sizes) * count // n  # as many groups as rows allow: each gets its part of them
-    group = np.empty(n, dtype=np.int64)
-    order, bounds = np.argsort(wide, kind="stable"), np.cumsum(sizes) - sizes
-    for g in np.flatnonzero(sizes):
-        members = order[bounds[g] : bounds[g] + sizes[g]]
-        first = int(ends[g - 1]) if g else 0
-        inside = max(1, int(ends[g]) - first)
-        group[members] = min(first, count - 1) + _nearest(Some(rows, members), min(inside, _AT_ONCE), seed)
+    first = min(math.isqrt(count), _AT_ONCE)
+    wide = _nearest(rows, first, seed)
+    sizes = np.bincount(wide, minlength=first)
+    order, begins = np.argsort(wide, kind="stable"), np.cumsum(sizes) - sizes
+    filled = np.flatnonzero(sizes)
+    more = np.diff(np.cumsum(sizes[filled]) * (count - len(filled)) // n, prepend=0)
+    group, number = np.empty(n, dtype=np.int64), 0
+    for g, inside in zip(filled.tolist(), (1 + more).tolist(), strict=True):
+        members = order[begins[g] : begins[g] + sizes[g]]
+        # rows that are all alike come together, and would be as many groups again
+        group[members] = number + _grouped(Some(rows, members), min(inside, max(1, count // 2)), seed)
+        number += inside
     return group
 
 

@@ -72,7 +72,7 @@ def cover(
     left = count
     for taken, group in enumerate(groups):
         quota = min(len(group), left // (len(groups) - taken))
-        keep[group[keep_highest(drawn[group], ids[group], quota)]] = True
+        keep[group[keep_highest(drawn[group], ids, quota, among=group)]] = True
         left -= quota
     assert left == 0, f"{left} of {count} samples were not found"
     bin_of = np.full(n, -1, dtype=np.int64)

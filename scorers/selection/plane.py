@@ -108,9 +108,10 @@ def _minmax(values: Floats) -> Floats:
 
 
 def meet_target(
-    plane: Plane, ids: NDArray[np.str_], share: float, fill: Fill, *, exact: bool
+    plane: Plane, ids: NDArray[np.str_], rows: Ints, share: float, fill: Fill, *, exact: bool
 ) -> tuple[Ints, dict[str, Floats]]:
-    """What became of each sample, (B, n), and how far batches were filled or trimmed."""
+    """What became of each sample, (B, n), and how far batches were filled or trimmed. rows: (B, n), which of
+    the `ids` is each sample's."""
     reason = plane.place.copy()
     n = reason.shape[1]
     target = min(max(round(share * n), 1), n)
@@ -128,12 +129,12 @@ def meet_target(
             if fill == "boundary":
                 leaning, alpha = _moved(plane.ppl[row], plane.entropy[row])
                 score = -alpha
-            added = others[keep_highest(score[others], ids[row, others], missing)]
+            added = others[keep_highest(score[others], ids, missing, among=rows[row, others])]
             reason[row, added] += np.where(leaning[added] >= 0, FILL_Q2, FILL_Q4)
             (fill_alphas if fill == "boundary" else fill_gaps).append(abs(float(score[added].min())))
         elif held > target and exact:
             inside = np.flatnonzero(kept)
-            removed = inside[~keep_highest(gap[row, inside], ids[row, inside], target)]
+            removed = inside[~keep_highest(gap[row, inside], ids, target, among=rows[row, inside])]
             reason[row, removed] = TRIMMED
             trim_gaps.append(gap[row, removed].max())
     return reason, {

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from scorers.method import Selection
 from scorers.shares import count_to_keep
-from scorers.signals.columns import Bools, Floats, Signals, let_go
+from scorers.signals.columns import Bools, Floats, Ints, Signals, let_go
 
 _DRAWN_AT_ONCE = 1 << 16
 
 
-def keep_highest(values: Floats, ids: NDArray[np.str_], count: int) -> Bools:
+def keep_highest(values: Floats, ids: NDArray[np.str_], count: int, *, among: Ints | None = None) -> Bools:
     """Mask (N,) of exactly `count` samples with the highest values, ties by smaller id.
 
-    values: (N,), no NaN. 0 <= count <= N. O(N), but for a sort of the ids tied at the cut.
+    values: (N,), no NaN. among: (N,), which of the `ids` are theirs, by default each in its turn. 0 <= count
+    <= N. O(N), but for a sort of the ids tied at the cut.
     """
     n = len(values)
     if count <= 0 or count >= n:
@@ -33,9 +34,23 @@ def keep_highest(values: Floats, ids: NDArray[np.str_], count: int) -> Bools:
     tied = np.flatnonzero(values == cut)
     wanted = count - int(keep.sum())
     if wanted < len(tied):
-        tied = tied[np.argsort(ids[tied], kind="stable")[:wanted]]
+        theirs = ids[tied if among is None else among[tied]]
+        tied = tied[np.argsort(theirs, kind="stable")[:wanted]]
     keep[tied] = True
     return keep
+
+
+def ordered(ids: NDArray[np.str_], *keys: NDArray[np.generic]) -> Ints:
+    """The order, (N,), by the last of these keys (N,), then by those before it, and of equals by their ids,
+    of which no others are looked at."""
+    order = np.lexsort(keys)
+    alike = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
+    for key in keys:
+        alike &= key[order[1:]] == key[order[:-1]]
+    tied = np.append(alike, False) | np.append(False, alike) if len(order) else alike
+    some = order[tied]
+    order[tied] = some[np.lexsort((ids[some], *(key[some] for key in keys)))]
+    return order
 
 
 def ranked_selection(

@@ -84,12 +84,3 @@ def test_ngrams_are_the_runs_that_a_loop_finds(rows: list[list[str]], n: int, sh
     for run, value in zip((run for runs in expected for run in runs), found.values.tolist(), strict=True):
         assert numbers.setdefault(run, value) == value
     assert len(set(numbers.values())) == len(numbers)
-
-
-def test_the_parts_of_a_corpus_join_in_order() -> None:
-    rows = ["a b", "", "c", "d e f"]
-    whole = texts.hashed(texts.split(rows))
-    parts = [texts.hashed(texts.split(part)) for part in (rows[:1], rows[1:3], rows[3:])]
-    assert np.array_equal(texts.joined(parts).values, whole.values)
-    assert np.array_equal(texts.joined(parts).offsets, whole.offsets)
-    assert len(texts.joined([])) == 0

@@ -16,8 +16,9 @@ from datapruner.corpora import store, texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.texts import Ragged
 from datapruner.curation import duplicates
-from datapruner.curation.duplicates import deduplicate, find, near_duplicates
+from datapruner.curation.duplicates import deduplicate, find
 from datapruner.errors import NothingSurvivedError, UsageError
+from datapruner.measuring import spool
 from datapruner.progress import Silent
 from datapruner.request.parts import Dedup
 
@@ -63,6 +64,11 @@ def variants(count: int, seed: int, words: int = 30) -> list[str]:
         else:
             made.append([f"w{rng.randrange(500)}" for _ in range(rng.randint(1, words))])
     return [" ".join(each) for each in made]
+
+
+def near_duplicates(shingles: Ragged, threshold: float, folder: Path | None = None) -> duplicates.Near:
+    """Those of few texts, which need no disk."""
+    return duplicates.near_duplicates(shingles, threshold, folder or Path("nowhere"))
 
 
 def test_a_dropped_row_names_its_original_and_how_alike_they_are(tmp_path: Path) -> None:
@@ -172,6 +178,19 @@ def test_bands_miss_at_most_one_pair_in_a_hundred_at_the_threshold(threshold: fl
     count, slots = duplicates.bands(threshold)
     assert count * slots <= 128
     assert (1 - threshold**slots) ** count <= 0.01
+
+
+def test_what_lies_on_disk_is_found_as_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = shingles(variants(400, seed=9))
+    expected = near_duplicates(made, 0.7)
+    monkeypatch.setattr(spool, "_HELD_BYTES", 0)
+    monkeypatch.setattr(duplicates, "_SIGNED_ROWS", 50)
+    on_disk = Ragged(spool.gathered(tmp_path, np.array_split(made.values, 7), np.uint64), made.offsets)
+    found = near_duplicates(on_disk, 0.7, tmp_path)
+    assert (expected.of >= 0).sum() > 50
+    assert np.array_equal(found.of, expected.of)
+    assert np.array_equal(found.jaccard, expected.jaccard, equal_nan=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_texts_without_words_are_nobody_s_duplicates() -> None:

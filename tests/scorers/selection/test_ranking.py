@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers.selection.ranking import draws, keep_highest, middle_ranks
+from scorers.selection.ranking import draws, keep_highest, middle_ranks, ordered
 from tests.signal_factory import sample_ids
 
 
@@ -70,3 +71,11 @@ def test_draws_are_uniform() -> None:
     assert drawn[-1] < 1
     # Kolmogorov-Smirnov distance; 1.95 / sqrt(n) is exceeded once in a thousand seeds
     assert np.abs(drawn - (np.arange(20_000) + 0.5) / 20_000).max() < 1.95 / 20_000**0.5
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 60])
+def test_equals_are_ordered_by_their_ids(n: int) -> None:
+    rng = np.random.default_rng(n)
+    ids, minor, major = sample_ids(n), rng.integers(0, 4, n), rng.integers(0, 3, n)
+    expected = sorted(range(n), key=lambda i: (major[i], minor[i], ids[i]))
+    assert ordered(ids, minor, major).tolist() == expected
