@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
@@ -109,13 +109,23 @@ class Result:
         with self._corpus() as corpus:
             return exports.as_dataset(exports.canonical(self.run, corpus, self.home))
 
-    def export(self, path: str | Path, *, plain: bool = False, shard_rows: int | None = None) -> int:
+    def export(
+        self,
+        path: str | Path,
+        *,
+        plain: bool = False,
+        shard_rows: int | None = None,
+        license: str | None = None,  # noqa: A002 (the argument is called so)
+    ) -> int:
         """Write the subset, or with `plain` the original rows alone, in the format of its suffix.
 
         `shard_rows`: a folder of Parquet files with as many rows each, whatever its name. The run's
-        configuration and lineage go beside it as `<name>.run.json`. Returns the number of rows.
+        configuration and lineage go beside it as `<name>.run.json`, its dataset card into the folder or, of
+        a file, into `<name>.card` beside it (`datapruner.reporting.card`). `license` is what that says, by
+        default that of the source, if it is known. Returns the number of rows.
         Raises UsageError when it cannot be written, or when the run only scored.
         """
+        self._check_license(license)
         target = Path(path)
         if shard_rows is None:
             row_files.check_target(target)
@@ -132,7 +142,9 @@ class Result:
                 if shard_rows is None
                 else shards.write(target, rows, shard_rows)
             )
-        files.write_json(folders.beside(target), folders.read_document(self.run.folder / "run.json"))
+        document = folders.read_document(self.run.folder / folders.DOCUMENT)
+        files.write_json(folders.beside(target), document)
+        self._put_card(target, document, count, None, plain=plain, license=license)
         return count
 
     def export_for(
@@ -146,6 +158,7 @@ class Result:
         tokenizer: str | None = None,
         characters: Characters = "all",
         progress: Progress | None = None,
+        license: str | None = None,  # noqa: A002
     ) -> TrainerExport:
         """Write the subset as a trainer takes it: `trainer` is one of `datapruner.outputs.trainers.registry`.
 
@@ -153,11 +166,12 @@ class Result:
         of them. Rows without a token to train on are left out. `shard_rows`: a folder of files with as many
         rows each. `tokenizer`: the model that will be trained, where it is not the one that measured; a token
         of its is trained on when `characters`, "all" or "any", of those it covers are of kept tokens. The
-        run's configuration and lineage go beside it as `<name>.run.json`. Raises UsageError when it cannot be
-        written, when the run only scored, when it rewrote and so has no token ids, or when it weights tokens,
-        which the trainer cannot take; ModelError when the other tokenizer cannot be used, and
-        NothingSurvivedError when no row is left.
+        run's configuration and lineage, and its dataset card, go where `export` puts them. Raises UsageError
+        when it cannot be written, when the run only scored, when it rewrote and so has no token ids, or when
+        it weights tokens, which the trainer cannot take; ModelError when the other tokenizer cannot be used,
+        and NothingSurvivedError when no row is left.
         """
+        self._check_license(license)
         target, kind = Path(path), registry.find(trainer)
         writing.check_target(kind, target, shard_rows, max_length)
         writing.check_weights(kind, training_rows.has_weights(self.run))
@@ -180,10 +194,11 @@ class Result:
                     progress=progress or Silent(),
                 )
         writing.write(kind, target, rows, shard_rows)
-        document = folders.read_document(self.run.folder / "run.json")
+        document = folders.read_document(self.run.folder / folders.DOCUMENT)
         if counts is not None:
             document["carried"] = rows.about["carried"] | asdict(counts)
         files.write_json(folders.beside(target), document)
+        self._put_card(target, document, rows.counts.written, trainer, plain=False, license=license)
         return TrainerExport(rows.counts, kind.note(target, rows), counts, warnings)
 
     def export_scores(self, path: str | Path) -> int:
@@ -202,6 +217,28 @@ class Result:
             what: self.export_scores(path) if what == "scores" else self.export(path, plain=what == "plain")
             for what, path in files.items()
         }
+
+    def _check_license(self, given: str | None) -> None:
+        if given is not None:
+            from datapruner.reporting import card
+
+            card.check_license(given)
+
+    def _put_card(
+        self,
+        target: Path,
+        document: Mapping[str, Any],
+        rows: int,
+        trainer: str | None,
+        *,
+        plain: bool,
+        license: str | None,  # noqa: A002
+    ) -> None:
+        from datapruner.reporting import card
+        from datapruner.reporting.document import report  # with libraries that only exports need
+
+        form = card.form(trainer, plain=plain, rewritten=self.run.config.rewrite is not None)
+        card.put(target, report(self.run.run_id, self.home), document, rows, form, license)
 
     def _check_subset(self) -> None:
         if not self.run.config.has_subset:

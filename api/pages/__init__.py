@@ -6,7 +6,7 @@ through the API, with the cookie and the page's word (`api.dependencies`).
 
 from __future__ import annotations
 
-from api.pages import assets, comparing, datasets, home, rows, runs, signing, sql
+from api.pages import assets, comparing, datasets, home, rows, runs, schedules, signing, sql
 
 ROUTERS = (
     signing.router,
@@ -18,6 +18,7 @@ ROUTERS = (
     rows.router,
     rows.data,
     comparing.router,
+    schedules.router,
     sql.router,
     assets.router,
 )

@@ -28,5 +28,5 @@ def page_home(request: Request, service: ServiceDep, visitor: Visitor) -> HTMLRe
         datasets=datasets.listing(service, caller, limit=_SHOWN),
         runs=runs.listing(service, caller, limit=_SHOWN),
         jobs=jobs.listing(service, caller, limit=_SHOWN),
-        schedules=[(plan, schedules.fires(service, caller, plan.id, limit=_FIRES)) for plan in plans],
+        schedules=[(plan, schedules.history(service, caller, plan.id, limit=_FIRES)) for plan in plans],
     )

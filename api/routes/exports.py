@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, status
 from fastapi.concurrency import run_in_threadpool
@@ -14,7 +15,7 @@ from api.job_answers import started
 from api.paging import IdPage, page
 from datapruner.schemas.common import Page
 from datapruner.schemas.datasets import Deleted
-from datapruner.schemas.exports import LICENSE, MEDIA_TYPES, TAR, ExportAnswer, NewExport
+from datapruner.schemas.exports import FILE_NAME, LICENSE, MEDIA_TYPES, TAR, ExportAnswer, NewExport
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.service import exports, submission
 
@@ -97,8 +98,11 @@ def get_card(
     license: Annotated[  # noqa: A002 (the parameter is called so)
         str | None, Query(pattern=LICENSE, description="what it says; default: that of the source, if known")
     ] = None,
+    file: Annotated[
+        str | None, Query(pattern=FILE_NAME, description="what the file is called; default: as downloaded")
+    ] = None,
 ) -> Response:
     """Its dataset card with plots and the verdict, and croissant.json, to be unpacked beside the file."""
-    name, archive = exports.card(service, caller, export, license)
-    about = {"Content-Disposition": f'attachment; filename="{name}.tar"'}
+    name, archive = exports.card(service, caller, export, license, file)
+    about = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.tar"}
     return Response(archive, media_type=TAR, headers=about)

@@ -42,14 +42,14 @@ def listing(
 
 def fires(
     session: Session, schedule_id: str, limit: int, before: str | None
-) -> list[tuple[Fire, str | None]]:
-    """Fires with the state of their jobs, the newest first."""
+) -> list[tuple[Fire, Job | None]]:
+    """Fires with their jobs, the newest first."""
     query = (
-        select(Fire, Job.state)
+        select(Fire, Job)
         .join(Job, Job.id == Fire.job_id, isouter=True)
         .where(Fire.schedule_id == schedule_id)
     )
-    return [(fire, state) for fire, state in session.execute(newest(query, Fire.id, limit, before))]
+    return [(fire, job) for fire, job in session.execute(newest(query, Fire.id, limit, before))]
 
 
 def deliveries(session: Session, schedule_id: str, limit: int, before: str | None) -> Sequence[Delivery]:

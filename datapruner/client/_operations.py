@@ -240,9 +240,15 @@ def get_export(export: str) -> Request[exports.ExportAnswer]:
     return Request("GET", at("/exports/{export}", export=export), reading(exports.ExportAnswer))
 
 
-def get_card(export: str, *, license: str | None = None) -> Request[bytes]:  # noqa: A002
-    """The dataset card of an export: a tar archive of a folder, to be unpacked beside the file."""
-    return Request("GET", at("/exports/{export}/card", export=export), binary).asking(license=license)
+def get_card(
+    export: str,
+    *,
+    license: str | None = None,  # noqa: A002
+    file: str | None = None,
+) -> Request[bytes]:
+    """The dataset card of an export: a tar archive of a folder, to be unpacked beside the `file`."""
+    path = at("/exports/{export}/card", export=export)
+    return Request("GET", path, binary).asking(license=license, file=file)
 
 
 def delete_export(export: str) -> Request[datasets.Deleted]:

@@ -15,6 +15,7 @@ from datapruner.rows.formats import AnyExportFormat, TooLong
 
 if TYPE_CHECKING:
     from datapruner.schemas.datasets import DatasetAnswer, VersionAnswer
+    from datapruner.schemas.exports import ExportAnswer
 
 datasets_app = typer.Typer(no_args_is_help=True, help="The datasets of a service.")
 exports_app = typer.Typer(no_args_is_help=True, help="The subsets of a service, as files.")
@@ -240,7 +241,7 @@ def create_export(
         export = client.exports.get(remote.came(job, "export_id"))
         remote.fetch(client, export.id, out, progress)
         model = client.runs.get(export.run_id).config["measuring"]["model"]
-    answers.details(output, export, {"Export": export.id, "Rows": export.rows, "Written": out})
+    answers.details(output, export, _written(export, out))
     if export.counts is not None:
         output.show("", *fetched(export, model, out))
 
@@ -253,11 +254,19 @@ def fetch_export(
     as_json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Fetch an export, or the rest of it when that was interrupted before."""
+    """Fetch an export, or the rest of it when that was interrupted before, and its card beside it."""
     from datapruner.commands import remote
 
     output = Output(as_json=as_json, quiet=quiet)
     with given.client(url) as client, output.progress() as progress:
         remote.fetch(client, export, out, progress)
         about = client.exports.get(export)
-    answers.details(output, about, {"Export": about.id, "Rows": about.rows, "Written": out})
+    answers.details(output, about, _written(about, out))
+
+
+def _written(export: ExportAnswer, out: Path) -> dict[str, Any]:
+    """What is said of an export that was fetched to `out`."""
+    from datapruner.reporting import card  # few commands fetch, and its libraries take time
+
+    about = card.place(out) / card.README
+    return {"Export": export.id, "Rows": export.rows, "Written": out, "Card": about}

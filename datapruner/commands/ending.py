@@ -105,10 +105,15 @@ def lost_masks(result: Result) -> Iterator[Text]:
 
 
 def files(written: Written) -> Iterator[str]:
+    from datapruner.reporting import card as cards  # with libraries that a run without files does without
+
     for what, (path, rows) in written.items():
         yield f"{display.clean(str(path))}: {what}, {display.plural(rows, 'row')}"
     for beside in sorted({str(folders.beside(path)) for path, _ in written.values()}):
         yield f"{display.clean(beside)}: settings and lineage, for `datapruner replay`"
+    for card in sorted({cards.place(path) / cards.README for path, _ in written.values()}):
+        if card.is_file():  # scores have none
+            yield f"{display.clean(str(card))}: dataset card, with plots and croissant.json"
 
 
 def _heading(result: Result) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from datapruner.errors import UsageError
 from datapruner.rows.formats import TrainerFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from datapruner.outputs.carrying import CarriedCounts
     from datapruner.result import Result, TrainerExport
@@ -75,9 +75,6 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="With --push: everybody may read it. Default: private.")
     ] = False,
-    card: Annotated[
-        bool, typer.Option("--card", help="Of a file, write its dataset card too, into a folder beside it.")
-    ] = False,
     license: Annotated[  # noqa: A002 (the option is called so)
         str | None,
         typer.Option(metavar="ID", help="What the card says. Default: that of the source, if it is known."),
@@ -89,9 +86,9 @@ def export(
 
     It prints the longest row and the configuration to train with. A row that is cut is trained on as far as
     it goes; a row in which no token to train on is left is not written, and counted. With --tokenizer the
-    rows are rendered with that model's chat template, and the masks carried over to its tokens. A folder has
-    its dataset card in it: README.md with plots and the verdict, and croissant.json. --push takes the token
-    of HF_TOKEN or of `hf auth login`.
+    rows are rendered with that model's chat template, and the masks carried over to its tokens. The
+    dataset card, README.md with plots and the verdict, and croissant.json, goes into the folder or, of a
+    file, into a folder beside it. --push takes the token of HF_TOKEN or of `hf auth login`.
     """
     from datapruner.home import home_folder
     from datapruner.outputs import hub
@@ -123,11 +120,11 @@ def export(
     if trainer is None:
         from datapruner.commands import ending
 
-        rows = result.export(out, plain=plain, shard_rows=shard_rows)
+        rows = result.export(out, plain=plain, shard_rows=shard_rows, license=license)
         if plain:
             output.show(*ending.lost_masks(result))
         form = cards.form(None, plain=plain, rewritten=result.run.config.rewrite is not None)
-        pushed = _carded(result, out, rows, form, hub.DATA, push, public=public, card=card, license=license)
+        pushed = _pushed(result, out, rows, form, hub.DATA, push, public=public, license=license)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
         output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
         return
@@ -141,10 +138,11 @@ def export(
             tokenizer=tokenizer,
             characters=characters,
             progress=progress,
+            license=license,
         )
     folder = trainer if isinstance(registry.find(trainer), AsFolder) else hub.DATA
     count, form = written.counts.written, cards.form(trainer, plain=False, rewritten=False)
-    pushed = _carded(result, out, count, form, folder, push, public=public, card=card, license=license)
+    pushed = _pushed(result, out, count, form, folder, push, public=public, license=license)
     output.document(
         {
             "run": result.run.run_id,
@@ -160,7 +158,7 @@ def export(
     output.show(*_sections(trainer, out, written), *pushed.values())
 
 
-def _carded(
+def _pushed(
     result: Result,
     out: Path,
     rows: int,
@@ -169,36 +167,27 @@ def _carded(
     repo: str | None,
     *,
     public: bool,
-    card: bool,
     license: str | None,  # noqa: A002
 ) -> dict[str, str]:
-    """Write the card where one is due, and put everything on the Hub, if it is to go there: where they are,
-    as `card` and `pushed`."""
+    """Put everything on the Hub, if it is to go there: where that is, as `pushed`, beside the `card`."""
     from datapruner import library
     from datapruner.outputs import hub
     from datapruner.reporting import card as cards
     from datapruner.reporting.croissant import Described
     from datapruner.runs import folders
 
-    done: dict[str, str] = {}
-    if not (card or repo is not None or out.is_dir()):
-        return done
-    document = folders.read_document(folders.beside(out))
-    report, files = library.report(result), hub.names(out, folder)
-
-    def made(found: Mapping[str, Path], url: str | None) -> dict[str, bytes]:
-        described = {name: Described(path) for name, path in found.items()}
-        return cards.made(cards.Exported(report, document, described, rows, form, license, url))
-
-    if out.is_dir():
-        cards.write(out, made(cards.contents(out, ""), None))
-        done["card"] = str(out / cards.README)
-    elif card:
-        cards.write(cards.beside(out), made({f"../{out.name}": out}, None))
-        done["card"] = str(cards.beside(out) / cards.README)
+    done = {"card": str(cards.place(out) / cards.README)}
     if repo is not None:
-        about, message = made(files, hub.address(repo)), f"The subset of run {result.run.run_id}"
-        done["pushed"] = hub.push(out, repo, folder, files, about, public=public, message=message)
+        files = hub.names(out, folder)
+        described = {name: Described(path) for name, path in files.items()}
+        document, url = folders.read_document(folders.beside(out)), hub.address(repo)
+        exported = cards.Exported(
+            library.report(result), document, described, rows, form, license=license, url=url
+        )
+        message = f"The subset of run {result.run.run_id}"
+        done["pushed"] = hub.push(
+            out, repo, folder, files, cards.made(exported), public=public, message=message
+        )
     return done
 
 

@@ -239,12 +239,15 @@ def wait(client: Client, job: JobAnswer, progress: Progress, output: Output) -> 
 
 
 def fetch(client: Client, export: str, path: Path, progress: Progress) -> int:
-    """Download an export and write what replays its run beside it; the number of rows."""
+    """Download an export, and write what replays its run and its card beside it; the number of rows."""
+    from datapruner.reporting import card as cards  # few commands fetch, and its libraries take time
+
     progress.stage("fetching", None, "bytes")
     client.exports.download(export, path, progress=progress.at)
     about = client.exports.get(export)
     replays = client.runs.report(about.run_id).model_dump(mode="json")
     files.write_json(folders.beside(path), {**replays, "run": replays.pop("content_id")})
+    cards.write(cards.place(path), cards.unpacked(client.exports.card(export, file=path.name)))
     return about.rows or 0
 
 

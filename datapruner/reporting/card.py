@@ -8,18 +8,21 @@ Notable choices:
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from datapruner.errors import UsageError
+from datapruner.errors import InputError, UsageError
 from datapruner.outputs.hub import RUN
 from datapruner.reporting import charts, croissant, markdown
 from datapruner.reporting.croissant import Described
@@ -35,6 +38,7 @@ _FILES = Path(__file__).with_name("page_files")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _LICENSE = re.compile(LICENSE)
+_FILE = re.compile(r"(plots/)?\w[\w.-]*", re.ASCII)
 _LENGTHS = ("n_response_tokens", "n_chars")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 _LARGEST = "n>1B"
@@ -75,9 +79,23 @@ def form(trainer: str | None, *, plain: bool, rewritten: bool) -> str:
     return "the rows as they came" if plain else "all columns, with masks of tokens"
 
 
-def beside(path: Path) -> Path:
-    """The folder of the card of a subset that is one file."""
-    return path.with_suffix(".card")
+def place(path: Path) -> Path:
+    """The folder of the card of a subset: its own, or beside it where it is one file."""
+    return path if path.is_dir() else path.with_suffix(".card")
+
+
+def put(
+    path: Path,
+    report: RunReport,
+    document: Mapping[str, Any],
+    rows: int,
+    form: str,
+    license: str | None,  # noqa: A002
+) -> None:
+    """Write the card of a subset that was written to `path`; the rest as in `Exported`. Raises UsageError."""
+    found = contents(path, "") if path.is_dir() else {f"../{path.name}": path}
+    files = {name: Described(file) for name, file in found.items()}
+    write(place(path), made(Exported(report, document, files, rows, form, license)))
 
 
 def contents(folder: Path, place: str) -> dict[str, Path]:
@@ -98,6 +116,33 @@ def write(folder: Path, card: Mapping[str, bytes]) -> None:
         raise UsageError(
             f"cannot write the card to {folder}: {error.strerror or error}", remedy="choose another place"
         ) from error
+
+
+def packed(card: Mapping[str, bytes], folder: str, moment: datetime) -> bytes:
+    """A card as a tar archive of its folder, made at `moment`."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        for name, content in card.items():
+            about = tarfile.TarInfo(f"{folder}/{name}")
+            about.size, about.mtime = len(content), int(moment.timestamp())
+            archive.addfile(about, io.BytesIO(content))
+    return held.getvalue()
+
+
+def unpacked(archive: bytes) -> dict[str, bytes]:
+    """What was `packed`: the files of a card by name. Raises InputError for what is no such archive."""
+    card: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            for about in files:
+                _, _, name = about.name.partition("/")
+                file = files.extractfile(about)
+                if file is None or not _FILE.fullmatch(name):
+                    raise InputError(f"the card has a file called {about.name!r}, which no card has")
+                card[name] = file.read()
+    except tarfile.TarError as error:
+        raise InputError(f"the card is no tar archive: {error}") from error
+    return card
 
 
 def made(exported: Exported) -> dict[str, bytes]:

@@ -19,6 +19,8 @@ MEDIA_TYPES: dict[ExportFormat, str] = {name: exported(name).media_type for name
 TAR = "application/x-tar"
 LICENSE = r"^[a-z0-9][a-z0-9.+-]{0,63}$"
 """Of identifiers of licences, as the Hub has them."""
+FILE_NAME = r"^\.{0,2}[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]{0,251}$"
+"""Of names of files without a folder."""
 
 
 class NewExport(Request):

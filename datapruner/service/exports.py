@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,9 +81,15 @@ def file(service: Service, caller: Caller, export: str) -> ExportFile:
     )
 
 
-def card(service: Service, caller: Caller, export: str, license: str | None) -> tuple[str, bytes]:  # noqa: A002
+def card(
+    service: Service,
+    caller: Caller,
+    export: str,
+    license: str | None,  # noqa: A002
+    file_name: str | None = None,
+) -> tuple[str, bytes]:
     """The card of an export (`datapruner.reporting.card`), as it is now: the name of its folder, and a tar
-    archive of that, to be unpacked beside the file.
+    archive of that, to be unpacked beside the file. `file_name`: what that is called there.
 
     Raises NotFoundError, ConflictError when the export is not published, BusyError, StorageError.
     """
@@ -98,25 +102,20 @@ def card(service: Service, caller: Caller, export: str, license: str | None) -> 
         key = runs.find_published(session, caller.project_id, row.run_id).key
     assert row.rows is not None, row.id
     document = folders.read_document(service.storage.local(f"{key}/{folders.DOCUMENT}"))
-    name = f"{found.dataset}-{export}"
+    name = file_name or f"{found.dataset}-{export}{found.suffix}"
     trainer, plain = (row.format, False) if row.format in TRAINERS else (None, is_plain(row.format))
     made = cards.made(
         cards.Exported(
             report=service_runs.full_report(service, caller, row.run_id),
             document=document,
-            files={f"../{name}{found.suffix}": Described(found.path, found.sha256)},
+            files={f"../{name}": Described(found.path, found.sha256)},
             rows=row.rows,
             form=cards.form(trainer, plain=plain, rewritten="rewrite" in document["config"]),
             license=license,
         )
     )
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for each, content in made.items():
-            about = tarfile.TarInfo(f"{name}.card/{each}")
-            about.size, about.mtime = len(content), int(found.modified.replace(tzinfo=UTC).timestamp())
-            archive.addfile(about, io.BytesIO(content))
-    return f"{name}.card", packed.getvalue()
+    folder = cards.place(Path(name)).name
+    return folder, cards.packed(made, folder, found.modified.replace(tzinfo=UTC))
 
 
 def _answer(shown: exports.Shown) -> ExportAnswer:

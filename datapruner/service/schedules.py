@@ -117,10 +117,23 @@ def fires(
     service: Service, caller: Caller, schedule: str, *, limit: int, before: str | None = None
 ) -> list[FireAnswer]:
     """The newest `limit` fires with the states of their jobs, those older than the id `before`."""
+    return [fire for fire, _ in history(service, caller, schedule, limit=limit, before=before)]
+
+
+def history(
+    service: Service, caller: Caller, schedule: str, *, limit: int, before: str | None = None
+) -> list[tuple[FireAnswer, JobAnswer | None]]:
+    """The same, each with its job."""
     with service.db.read() as session:
         found = schedules.find(session, caller.project_id, schedule)
         rows = schedules.fires(session, found.id, limit, before)
-    return [FireAnswer.model_validate({**vars(fire), "state": state}) for fire, state in rows]
+        return [
+            (
+                FireAnswer.model_validate({**vars(fire), "state": None if job is None else job.state}),
+                None if job is None else jobs.answer(job),
+            )
+            for fire, job in rows
+        ]
 
 
 def deliveries(

@@ -1,6 +1,6 @@
-// The first page: uploads with their progress, and jobs that go on.
+// The first page: a file becomes a dataset, with the progress of its upload.
 import { send, watch } from "./service.js";
-import { follow, said } from "./progress.js";
+import { said } from "./progress.js";
 
 const form = document.getElementById("upload");
 
@@ -61,9 +61,4 @@ if (form) {
       chosen();
     }
   });
-}
-
-const open = [...document.querySelectorAll("[data-job]")];
-if (open.length) {
-  Promise.all(open.map((place) => follow(place.dataset.job, place))).then(() => location.reload());
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -150,6 +151,13 @@ def test_jobs_and_exports_are_shown_and_fetched(subset: dict[str, Any], at: Comm
     assert pq.read_table(out).num_rows == made["rows"] == subset["report"]["kept"]
     assert at("exports", "fetch", made["id"], "--out", tmp_path / "fetched.parquet").code == 0
     assert (tmp_path / "fetched.parquet").read_bytes() == out.read_bytes()
+    described = json.loads((tmp_path / "fetched.card" / "croissant.json").read_text())
+    [file] = described["distribution"]
+    assert (file["contentUrl"], file["sha256"]) == (
+        "../fetched.parquet",
+        hashlib.sha256(out.read_bytes()).hexdigest(),
+    )
+    assert "# " in (tmp_path / "fetched.card" / "README.md").read_text()
     listed = said(at("exports", "list", "--run", subset["run"], "--json"))["exports"]
     assert made["id"] in [export["id"] for export in listed]
 

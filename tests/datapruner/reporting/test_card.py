@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 import datapruner
-from datapruner.errors import UsageError
+from datapruner.errors import InputError, UsageError
 from datapruner.input.readers import open_sources
 from datapruner.reporting import card, croissant, markdown
 from datapruner.reporting.croissant import Described
@@ -97,18 +98,45 @@ def test_a_folder_has_a_card_that_adds_up_and_describes_the_rows_in_it(
     assert [source.name for source in open_sources(out)] == [part.name for part in parts]
 
 
-def test_a_file_has_its_card_in_a_folder_beside_it_where_that_is_asked_for(
+def test_a_file_has_its_card_in_a_folder_beside_it(
     command: Command, first_run: Result, home: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "my rows.parquet"
     export = ("export", first_run.run.run_id, "--for", "trl", "--out", out)
     assert command(*export, home=home).code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"my rows.parquet", "my rows.run.json"}
-    assert command(*export, "--card", home=home).code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, "my rows.run.json", "my rows.card"}
     found = records(tmp_path / "my rows.card" / "croissant.json")
     assert [list(each["input_ids"]) for each in found] == pq.read_table(out)["input_ids"].to_pylist()
     refused = command(*export, "--license", "My Own", home=home)
     assert (refused.code, "'My Own' is no identifier of a licence" in refused.err) == (2, True)
+
+
+def test_plain_rows_from_python_have_one_as_well(first_run: Result, tmp_path: Path) -> None:
+    out = tmp_path / "kept.jsonl"
+    rows = first_run.export(out, plain=True, license="cc0-1.0")
+    folder = tmp_path / "kept.card"
+    text = (folder / "README.md").read_text()
+    assert DatasetCard(text).data.license == "cc0-1.0"
+    assert f"The files have {rows} rows: the rows as they came." in text
+    [file] = json.loads((folder / "croissant.json").read_text())["distribution"]
+    assert (file["contentUrl"], file["sha256"]) == (
+        "../kept.jsonl",
+        hashlib.sha256(out.read_bytes()).hexdigest(),
+    )
+    with pytest.raises(UsageError, match="no identifier of a licence"):
+        first_run.export(tmp_path / "other.jsonl", plain=True, license="My Own")
+    assert not (tmp_path / "other.jsonl").exists()
+
+
+def test_a_card_goes_through_an_archive_and_what_is_none_is_refused() -> None:
+    files = {"README.md": b"# Rows\n", "plots/1.svg": b"<svg/>", "croissant.json": b"{}"}
+    archive = card.packed(files, "rows.card", datetime(2026, 1, 2, tzinfo=UTC))
+    assert card.unpacked(archive) == files
+    for name in ("../README.md", "/etc/passwd", "plots/../../x", ".ssh"):
+        with pytest.raises(InputError, match="which no card has"):
+            card.unpacked(card.packed({name: b""}, "rows.card", datetime(2026, 1, 2, tzinfo=UTC)))
+    with pytest.raises(InputError, match="no tar archive"):
+        card.unpacked(b"<html>")
 
 
 def test_the_verdict_and_what_names_say_are_words_and_nothing_more(first_run: Result, tmp_path: Path) -> None:
@@ -219,7 +247,7 @@ def test_a_run_that_rewrote_says_by_what(
     rows = [{"prompt": f"What is {n}?", "response": think.format(n)} for n in range(4)]
     made = datapruner.rewrite(rows, "asap", max_token_ratio=0.5, home=home, **options)
     out = tmp_path / "rewritten.parquet"
-    assert command("export", made.run.run_id, "--out", out, "--card", home=home).code == 0
+    assert command("export", made.run.run_id, "--out", out, home=home).code == 0
     folder = tmp_path / "rewritten.card"
     text = (folder / "README.md").read_text()
     assert "of their first token (arXiv [2508.05988](https://arxiv.org/abs/2508.05988))" in text
