@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from datapruner.curation.duplicates import deduplicate
     from datapruner.curation.gate import gate
     from datapruner.errors import DataprunerError
-    from datapruner.library import evaluate, prune, recommend, replay, report, rewrite, run_recipe, score
+    from datapruner.library import (
+        evaluate,
+        plan,
+        prune,
+        recommend,
+        replay,
+        report,
+        rewrite,
+        run_recipe,
+        score,
+    )
     from datapruner.result import Result
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "deduplicate",
     "evaluate",
     "gate",
+    "plan",
     "prune",
     "recommend",
     "replay",

@@ -31,6 +31,7 @@ from datapruner.commands import (
     explain,
     export,
     jobs,
+    plan,
     prune,
     query,
     recipe,
@@ -73,6 +74,7 @@ app = typer.Typer(
 )
 app.command("prune", cls=settings.of_pruning())(prune.prune)
 app.command("score", cls=settings.of_run("seed", "target", "task_column"))(prune.score)
+app.command("plan", cls=settings.of_pruning())(plan.plan)
 app.command("recommend")(recipe.recommend)
 app.command("run")(recipe.run)
 app.command("replay")(prune.replay)

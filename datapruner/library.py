@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,14 +16,25 @@ from datapruner.errors import UsageError
 from datapruner.home import made_home
 from datapruner.measuring.devices import find_devices
 from datapruner.measuring.measure import Machine
+from datapruner.planning.clock import PassClock
 from datapruner.progress import Progress, Silent
 from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.keep import Keep, parse_keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import assembled, check_prunes, config_for, name_of
+from datapruner.request.targets import by_task
 from datapruner.result import Result
-from datapruner.runs import evaluations, folders, judged, named, pipeline, published
+from datapruner.runs import (
+    evaluations,
+    folders,
+    forecasts,
+    judged,
+    named,
+    pipeline,
+    published,
+    stages,
+)
 from datapruner.system.files import check_file
 from datapruner.system.panics import contained
 from datapruner.tracking import following
@@ -30,6 +42,7 @@ from datapruner.tracking import following
 if TYPE_CHECKING:
     from datapruner.runs.recommend import Recommendation
     from datapruner.schemas.evaluations import Evaluation
+    from datapruner.schemas.plans import Plan
     from datapruner.schemas.reports import RunReport
     from datapruner.teacher import Estimate, TeacherSettings
 
@@ -417,6 +430,80 @@ def evaluate(
 
 
 @contained()
+def plan(
+    source: Any,
+    method: str | Sequence[str] | None = None,
+    keep: float | int | str | Mapping[str, float] | Keep | None = None,
+    *,
+    methods: str | Sequence[str] | None = None,
+    keep_tokens: int | None = None,
+    token_keep: float | None = None,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    mapping: Mapping[str, str] | None = None,
+    target: Any = None,
+    task_column: str | None = None,
+    gpus: str | int | None = None,
+    utilisation: float = 0.3,
+    price_per_gpu_hour: float | None = None,
+    train_model_size: str | int | None = None,
+    epochs: float = 1.0,
+    train_tokens_per_second: float | None = None,
+    device: str = "auto",
+    token_budget: int | None = None,
+    home: str | Path | None = None,
+    progress: Progress | None = None,
+    **measuring: Unpack[MeasuringSettings],
+) -> Plan:
+    """What `prune` with the same arguments, or `score` without `keep`, will read, take and leave; a few
+    hundred rows are measured to tell, and not kept. The run of that request then says how far this was off.
+
+    `gpus`: "8xH100", or a number of those of this machine, that hours are told for as well: by published
+    peaks, of which the part `utilisation` is assumed. `price_per_gpu_hour` is in any currency; without one
+    there are hours only. `train_model_size` ("7B", or a count of parameters) and `epochs` are of the training
+    that what is kept is for, which is compared with one on everything, by operations or, with
+    `train_tokens_per_second` as measured, by seconds. The other arguments are those of `prune`, and so are
+    the errors raised.
+    """
+    from datapruner.planning.forecast import Wishes, forecast
+
+    given = {
+        **measuring,
+        **_methods(method, methods),
+        "keep": keep,
+        "keep_tokens": keep_tokens,
+        "token_keep": token_keep,
+        "preset": preset,
+        "options": options or {},
+        "seed": seed,
+        "task_column": task_column,
+    }
+    if keep is None:
+        del given["keep"]
+    config = config_for(source, given, mapping=mapping, target=target)
+    stages.check(config, has_target=target is not None)
+    wishes = Wishes(
+        gpus=None if gpus is None else str(gpus),
+        utilisation=utilisation,
+        price=price_per_gpu_hour,
+        train_model_size=None if train_model_size is None else str(train_model_size),
+        epochs=epochs,
+        train_rate=train_tokens_per_second,
+    )
+    place, listener = made_home(home), progress or Silent()
+    machine = Machine(find_devices(device), token_budget)
+    sets = {} if target is None else by_task(target)
+    aims = [ingest_to(each, {}, place, listener) for each in sets.values()]
+    with ExitStack() as stack:
+        corpus = stack.enter_context(Corpus(ingest_to(source, config.mapping, place, listener)))
+        targets = [stack.enter_context(Corpus(aim)) for aim in aims]
+        made = forecast(corpus, targets, config, place, machine, wishes, listener)
+    forecasts.keep(made, place)
+    return made
+
+
+@contained()
 def report(
     run: str | Path | Result = "latest",
     out: str | Path | None = None,
@@ -456,11 +543,13 @@ def run(
 ) -> Result:
     """Do what a configuration says to these rows, and towards these; the arguments are those of `prune` and
     `rewrite`."""
-    place = made_home(home)
+    place, clock = made_home(home), PassClock(progress or Silent())
     machine = Machine(find_devices(device), token_budget)
-    with following.following(log_to, config, progress or Silent(), _warn) as followed:
+    with following.following(log_to, config, clock, _warn) as followed:
         made = pipeline.run(config, source, place, machine, followed.progress, target, teacher)
         followed.done(made, published.corpus_path(made, place))
+    with suppress(OSError):  # a full disk, say: the run is done all the same
+        forecasts.settle(made, place, clock.seconds, machine.devices)
     return Result(made, place)
 
 

@@ -21,12 +21,14 @@ from datapruner.outputs.training_rows import Counts
 from datapruner.progress import Progress, Silent
 from datapruner.rows import row_files, shards
 from datapruner.rows.formats import TooLong
-from datapruner.runs import folders, published
+from datapruner.runs import folders, forecasts, published
 from datapruner.system import files
 from datapruner.system.panics import contained
 
 if TYPE_CHECKING:
     import datasets
+
+    from datapruner.schemas.plans import Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class Result:
     def corpus_file(self) -> Path:
         """The corpus that the run read."""
         return published.corpus_path(self.run, self.home)
+
+    @cached_property
+    def forecast(self) -> Settled | None:
+        """How far the forecast of this request was off, by `datapruner.plan`; None where there was none."""
+        return forecasts.read(self.run.folder)
 
     @cached_property
     def scores(self) -> pl.DataFrame:

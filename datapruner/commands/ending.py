@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from datapruner.commands import display
+from datapruner.commands import display, plan
 from datapruner.corpora.corpus import Corpus
 from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.outputs import training_rows
@@ -50,6 +50,7 @@ def document(result: Result, written: Written) -> dict[str, Any]:
         "report": asdict(run.report),
         "measured": run.measured,
         "seconds": run.seconds,
+        "forecast": None if result.forecast is None else result.forecast.model_dump(mode="json"),
         "written": {what: {"path": str(path), "rows": rows} for what, (path, rows) in written.items()},
     }
 
@@ -80,6 +81,8 @@ def sections(result: Result, written: Written, width: int | None) -> Iterator[Re
         found = scores.filter(pl.col("status") == status)
         if len(found):
             yield _examples(found, title)
+    if result.forecast is not None:
+        yield plan.settled(result.forecast)
     if written:
         yield listed("Written", files(written))
     if "plain rows" in written:

@@ -190,14 +190,15 @@ class Corpus:
             ]
 
     def texts(
-        self, roles: Collection[str], batch: int = BATCH_ROWS
+        self, roles: Collection[str], batch: int = BATCH_ROWS, rows: Sequence[int] | None = None
     ) -> Iterator[tuple[list[int], list[str], list[str]]]:
-        """Batches of (rows, sample ids, texts) of the samples that are no duplicates, in row order.
+        """Batches of (rows, sample ids, texts) in row order, of all samples that are no duplicates or those
+        at `rows`.
 
         A text is what the turns with these roles hold, a line break between them; "" where there are none.
         """
         wanted = ", ".join(map(literal, sorted(roles)))
-        for chosen in self._chunks(None, batch):
+        for chosen in self._chunks(rows, batch):
             first, last = chosen["row"][0].as_py(), chosen["row"][-1].as_py()
             found = self._select(
                 f"SELECT s.row, s.sample_id, coalesce(x.text, '') FROM samples s LEFT JOIN ("  # noqa: S608
@@ -207,8 +208,8 @@ class Corpus:
                 "s",
                 chosen,
             )
-            rows, ids, contents = (column.to_pylist() for column in found.columns)
-            yield rows, ids, contents
+            numbers, ids, contents = (column.to_pylist() for column in found.columns)
+            yield numbers, ids, contents
 
     def turns(self, rows: Sequence[int] | None = None, batch: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
         """Batches of turns in order: row, turn, role, content, tools (whether the conversation has any),

@@ -67,9 +67,12 @@ class Ragged:
         return np.repeat(np.arange(len(self)), self.lengths)
 
 
-def sample_texts(corpus: Corpus, part: Part) -> Iterator[tuple[list[int], list[str], list[str]]]:
-    """Chunks of (rows, sample ids, texts) of the corpus's unique samples, in row order."""
-    return corpus.texts(_ROLES[part], CHUNK_SAMPLES)
+def sample_texts(
+    corpus: Corpus, part: Part, rows: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], list[str], list[str]]]:
+    """Chunks of (rows, sample ids, texts) of the corpus's unique samples, or of those at `rows`, in row
+    order."""
+    return corpus.texts(_ROLES[part], CHUNK_SAMPLES, rows)
 
 
 def split(texts: Sequence[str], *, symbols: bool = False) -> pl.Series:

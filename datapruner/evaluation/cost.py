@@ -89,8 +89,8 @@ def _sentence(
     times = "one epoch" if epochs == 1 else f"{epochs:g} epochs"
     said = (
         f"Training on the subset reads {saved:,} tokens fewer an epoch. Over {times} that is more work than "
-        f"measuring for models of more than {_size(break_even)} parameters; the one trained here has "
-        f"{_size(trained)}"
+        f"measuring for models of more than {size(break_even)} parameters; the one trained here has "
+        f"{size(trained)}"
     )
     said += "." if trained > break_even else ", for which selecting does not pay."
     if verdict not in (None, "better"):
@@ -99,7 +99,7 @@ def _sentence(
     return said
 
 
-def _size(parameters: float) -> str:
+def size(parameters: float) -> str:
     """A number of parameters, as in 135 million, to three digits."""
     for unit, name in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
         if parameters >= unit:

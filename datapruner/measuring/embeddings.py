@@ -80,6 +80,22 @@ def wanted(models: Path, model: str) -> tuple[EncoderFolder, ProxyKey]:
     )
 
 
+def worker_spec(encoder: EncoderFolder, key: ProxyKey, machine: Machine) -> WorkerSpec:
+    """What an embedding process is told."""
+    return WorkerSpec(
+        folder=str(encoder.path),
+        revision=encoder.revision,
+        dtype=key.dtype,
+        max_length=key.max_length,
+        overflow=key.overflow,
+        train_on=key.train_on,
+        tied=False,
+        device=machine.devices[0],
+        token_budget=None,
+        threads=machine.threads,
+    )
+
+
 def embed(
     corpus: Corpus,
     home: Path,
@@ -100,18 +116,7 @@ def embed(
     known = set(cache.status(index["sample_id"].to_list())["sample_id"])
     missing = index.filter(~pl.col("sample_id").is_in(list(known)))
     cache.create()
-    spec = WorkerSpec(
-        folder=str(encoder.path),
-        revision=encoder.revision,
-        dtype=key.dtype,
-        max_length=key.max_length,
-        overflow=key.overflow,
-        train_on=key.train_on,
-        tied=False,
-        device=machine.devices[0],
-        token_budget=None,
-        threads=machine.threads,
-    )
+    spec = worker_spec(encoder, key, machine)
     progress.stage("embedding", len(missing), "samples")
     wordless: dict[str, str] = {}
     count = Count(progress)

@@ -215,7 +215,7 @@ def measure(
     if key.has_signals:
         running = local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell)
     else:
-        places = _tokenisers(machine, len(rows))
+        places = tokenisers(machine, len(rows))
         running = local.measure(
             spec, places, tasks, count, local.TOKENISER, idle=machine.idle, on_wait=count.tell
         )
@@ -290,7 +290,7 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _tokenisers(machine: Machine, rows: int) -> list[str]:
+def tokenisers(machine: Machine, rows: int) -> list[str]:
     """A name for the place of each process that tokenises so many rows; devices are for models."""
     return [_TOKENISER] * min(machine.threads or _processors(), _TOKENISERS, 1 + rows // WINDOW_ROWS)
 

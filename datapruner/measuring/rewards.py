@@ -82,6 +82,23 @@ def wanted(models: Path, measuring: Measuring, devices: Sequence[str]) -> tuple[
     )
 
 
+def worker_spec(model: RewardFolder, key: ProxyKey, machine: Machine) -> WorkerSpec:
+    """What a rewarding process is told."""
+    return WorkerSpec(
+        folder=str(model.path),
+        revision=model.revision,
+        dtype=key.dtype,
+        max_length=key.max_length,
+        overflow=key.overflow,
+        train_on=key.train_on,
+        tied=False,
+        device=machine.devices[0],
+        token_budget=machine.token_budget,
+        threads=machine.threads,
+        context=key.context,
+    )
+
+
 def reward(
     corpus: Corpus,
     home: Path,
@@ -111,19 +128,7 @@ def reward(
     failed: dict[str, str] = {}
     if len(missing):
         cache.create()
-        spec = WorkerSpec(
-            folder=str(model.path),
-            revision=model.revision,
-            dtype=key.dtype,
-            max_length=key.max_length,
-            overflow=key.overflow,
-            train_on=key.train_on,
-            tied=False,
-            device=machine.devices[0],
-            token_budget=machine.token_budget,
-            threads=machine.threads,
-            context=key.context,
-        )
+        spec = worker_spec(model, key, machine)
         progress.stage("rewarding", len(missing), "samples")
         count = Count(progress, "loading the reward model")
         tasks = (local.Task(samples, cache.folder) for samples in cut(corpus, missing["row"].to_list()))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -144,6 +145,14 @@ class SignalCache:
         Reads the shards that hold them, and of those the columns asked for.
         """
         return self.places(ids).columns(["sample_id", *names])
+
+    def held_bytes(self, ids: Sequence[str] | pl.Series) -> int:
+        """Bytes on disk of those of these samples that are here: of each shard the part of its lines that
+        they are."""
+        found = self._index().join(_wanted(ids), on="sample_id", how="semi")
+        lines = np.bincount(found["shard"].to_numpy(), minlength=len(self._known))
+        sizes = np.array([path.stat().st_size for path in self._known], np.float64)
+        return math.ceil(float((sizes * lines / np.maximum(self._heights, 1)).sum()))
 
     def sample(self, sample_id: str) -> dict[str, list[Any]] | None:
         """Lists of one sample: `input_ids`, and of each response token its `position` and, where a model has

@@ -13,7 +13,7 @@ from datapruner.reporting.examples import examples
 from datapruner.reporting.plane import plane
 from datapruner.reporting.rewriting import rewriting
 from datapruner.reporting.tables import opened
-from datapruner.runs import evaluations, folders, named, published
+from datapruner.runs import evaluations, folders, forecasts, named, published
 from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.reports import RunReport
 
@@ -81,6 +81,7 @@ def report_of(
             duplicates=refused.duplicates(tables),
             rewriting=None if config.rewrite is None else rewriting(tables),
             evaluations=evaluated or None,
+            forecast=forecasts.read(run.folder),
             config=config.model_dump(mode="json"),
             lineage=run.lineage,
             replay=replay,

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from datapruner.request.parts import is_none
 from datapruner.schemas.common import Answer, Moment
 from datapruner.schemas.evaluations import Evaluation
+from datapruner.schemas.plans import Settled
 
 TEXT_CHARACTERS = 400
 """Characters of a turn, of a reason or of an excerpt that a report shows."""
@@ -383,6 +384,7 @@ class RunReport(_Part):
     duplicates: Duplicates | None = Field(None, exclude_if=is_none)
     rewriting: ReportRewriting | None = Field(None, exclude_if=is_none)
     evaluations: list[Evaluation] | None = Field(None, exclude_if=is_none)
+    forecast: Settled | None = Field(None, exclude_if=is_none)
     config: dict[str, Any]
     lineage: dict[str, Any]
     replay: str | None = Field(None, exclude_if=is_none)

@@ -1,0 +1,191 @@
+"""`plan`: what a run will take, told before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from datapruner.commands import display
+from datapruner.commands import options as given
+from datapruner.commands.display import Output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from datapruner.schemas.plans import Expected, Plan, Settled
+
+
+def plan(
+    context: typer.Context,
+    source: given.Source,
+    method: given.Method = None,
+    option: given.Option = None,
+    map_: given.Mapped = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="NxKIND|N", help="GPUs to tell hours for too: 8xH100, or 4 as here."),
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(metavar="SHARE", help="What part of its published peak such a GPU reaches.")
+    ] = 0.3,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(metavar="MONEY", help="In any currency; without, hours only.")
+    ] = None,
+    train_model_size: Annotated[
+        str | None,
+        typer.Option(metavar="PARAMETERS", help="Model to be trained on what is kept, such as 7B."),
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="How often it will see each row.")] = 1.0,
+    train_tokens_per_second: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Its training, as measured; compares seconds then.")
+    ] = None,
+    device: given.Device = "auto",
+    as_json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Say before a run what it will read, how long that takes and where it pays.
+
+    Rows and tokens are counted, and a few hundred rows are measured; nothing of that is kept but the corpus.
+    The options are those of `prune`; without --keep it is a forecast of `score`. The run of the same request
+    then says how far the forecast was off.
+    """
+    from datapruner import library
+
+    asked = given.pruning(context, method, option)
+    mapping = given.assignments(map_, "--map")
+    output = Output(as_json=as_json, quiet=quiet)
+    with output.progress() as progress:
+        made = library.plan(
+            source,
+            **asked,
+            mapping=mapping,
+            gpus=gpus,
+            utilisation=utilisation,
+            price_per_gpu_hour=price_per_gpu_hour,
+            train_model_size=train_model_size,
+            epochs=epochs,
+            train_tokens_per_second=train_tokens_per_second,
+            device=device,
+            progress=progress,
+        )
+    output.document(made.model_dump(mode="json"))
+    if not (output.as_json or output.quiet):
+        for section in sections(made):
+            output.show(section, "")
+
+
+def sections(made: Plan) -> Iterator[RenderableType]:
+    """A forecast for people, part by part."""
+    yield display.pairs(_heading(made))
+    if made.passes:
+        yield _passes(made)
+    if made.devices:
+        yield _devices(made)
+    if made.break_even is not None:
+        yield Text(made.break_even.said)
+    yield Text("\n".join(made.notes), style="dim")
+
+
+def settled(found: Settled) -> Table:
+    """How far a forecast was off, figure by figure."""
+    made = display.table(
+        "", "forecast", "between", "measured", "off by", title="The forecast", right=_NUMBERS
+    )
+    for each in found.outcomes:
+        unit, exact = each.unit, each.forecast.exact
+        between = "" if exact else f"{_amount(each.forecast.low, unit)} – {_amount(each.forecast.high, unit)}"
+        off = "–" if each.error is None else f"{100 * each.error:+.1f} %"
+        made.add_row(
+            each.what,
+            _amount(each.forecast.value, unit),
+            between,
+            _amount(each.measured, unit),
+            Text(off, style="" if each.held else "yellow"),
+        )
+    for note in found.notes:
+        made.add_row(Text(note, style="dim"))
+    return made
+
+
+_NUMBERS: Sequence[str] = ("forecast", "between", "measured", "off by")
+
+
+def _amount(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return display.size(value)
+    return display.duration(value) if unit == "s" else f"{value:,.0f}"
+
+
+def _said(expected: Expected, unit: str = "") -> str:
+    """A number with its interval, if it has one."""
+    value = _amount(expected.value, unit)
+    if expected.exact:
+        return value
+    return f"about {value} ({_amount(expected.low, unit)} to {_amount(expected.high, unit)})"
+
+
+def _heading(made: Plan) -> dict[str, str]:
+    rows = f"{made.ingested:,}: {made.samples:,} different samples, {made.duplicates:,} copies, "
+    found = {
+        "Forecast of": f"{made.title}, {made.id}",
+        "Rows": f"{rows}{made.rejected:,} rejected",
+        "Tokens": f"{_said(made.tokens)}, of them {_said(made.response_tokens)} of responses",
+    }
+    if made.kept_rows is not None and made.kept_tokens is not None:
+        found["Kept"] = f"{_said(made.kept_rows)} rows; tokens: {_said(made.kept_tokens)}"
+    if made.seconds is not None:
+        found["Measuring"] = _said(made.seconds, "s")
+    if made.probe is not None:
+        took = display.duration(made.probe.seconds)
+        found["Tried"] = f"{made.probe.rows:,} rows on {made.probe.device} in {took}"
+    held = f", {display.size(made.cached_bytes)} of it there" if made.cached_bytes else ""
+    found["Disk for signals"] = _said(made.signals_bytes, "bytes") + held
+    if made.memory_bytes is not None:
+        found["Memory"] = f"about {display.size(made.memory_bytes)}, model included"
+    if made.asks is not None:
+        asks = made.asks
+        cost = "no prices given" if asks.cost is None else f"at most about {asks.cost:,.2f}"
+        found["Teacher"] = (
+            f"{asks.requests:,} requests, about {asks.prompt_tokens:,} prompt and at most "
+            f"{asks.completion_tokens:,} answer tokens; {cost}"
+        )
+    return found
+
+
+def _passes(made: Plan) -> Table:
+    table = display.table(
+        "pass", "model", "reads", "samples", "cached", "tokens to read", "time",
+        title="Passes", right=("samples", "cached", "tokens to read", "time"),
+    )  # fmt: skip
+    for each in made.passes:
+        table.add_row(
+            each.what,
+            display.clean(each.model),
+            each.reads,
+            f"{each.samples:,}",
+            f"{each.cached:,}",
+            "–" if each.tokens is None else f"{each.tokens.value:,.0f}",
+            "–" if each.seconds is None else display.duration(each.seconds.value),
+        )
+    return table
+
+
+def _devices(made: Plan) -> Table:
+    priced = any(each.money is not None for each in made.devices)
+    names = ["model", "on", "hours", "device hours", *(["money"] if priced else []), "how it is known"]
+    table = display.table(*names, title="Hours of the passes", right=("hours", "device hours", "money"))
+    for each in made.devices:
+        money = [] if not priced else ["–" if each.money is None else display.number(each.money.value)]
+        table.add_row(
+            display.clean(each.model),
+            f"{each.count} × {each.device}",
+            display.number(each.hours.value),
+            display.number(each.device_hours.value),
+            *money,
+            each.said,
+        )
+    return table

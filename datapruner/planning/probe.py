@@ -1,0 +1,199 @@
+"""A few rows through the processes that a run would measure with, and how long each part of them took.
+
+Notable choices:
+- what is timed are neighbours by length that fill about one batch, each a task of its own: so a batch is as
+  evenly filled as in a run, which sorts thousands of rows, and long rows have a rate of their own;
+- they are timed in turns over all lengths, so that a machine that slows down meanwhile widens the interval
+  and does not tilt the result;
+- a first task, which is not counted, waits for the process and its model;
+- what comes of it is thrown away: a run that follows measures as if there had been none.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datapruner.errors import WorkerError
+from datapruner.measuring.measure import TASK_ROWS, Machine
+from datapruner.measuring.workers import local, shards
+from datapruner.measuring.workers.spec import WorkerSpec
+from datapruner.planning.strata import Read, Stratum, clusters, total
+from datapruner.progress import Count, Progress
+from datapruner.schemas.plans import Expected
+
+STRATA = 8
+ROUNDS = 4
+_LEAST_ROUNDS = 2
+_ENOUGH_SECONDS = 30.0
+_CHARACTERS_OF_TOKEN = 4
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
+_PACKED = 0.05
+"""By how much the same rows may take more or less room beside other rows."""
+_SEED = 0
+_KIB = 1024
+
+Samples = Callable[[Sequence[int]], list[dict[str, Any]]]
+"""What a process is sent of these rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What was read in how long. start: seconds until the process had its model. seconds: of all the rows
+    drawn from, without that. size: bytes of their signals."""
+
+    start: float
+    seconds: Expected
+    size: Expected
+    rows: int
+    tokens: int
+    spent: float
+
+
+class _Clock(Count):
+    """When how many rows were read."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress)
+        self.tokens = 0
+        self.broken = False
+        self._times: list[tuple[int, float]] = []
+
+    def __call__(self, rows: int, tokens: int = 0) -> None:
+        self.broken |= rows < 0
+        self.tokens += tokens
+        self._times.append((self.done + rows, time.monotonic()))
+        super().__call__(rows)
+
+    def at_row(self, row: int) -> float:
+        """When so many had been read."""
+        return next(moment for done, moment in self._times if done >= row)
+
+
+def peak_bytes() -> int:
+    """Of the largest process that this one has started and that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KIB
+
+
+def timed(
+    spec: WorkerSpec,
+    parts: Sequence[Stratum],
+    samples: Samples,
+    folder: Path,
+    machine: Machine,
+    progress: Progress,
+    worker: Sequence[str] = local.WORKER,
+) -> Timed:
+    """How long all rows of these strata take one device; some of them are measured into `folder`.
+
+    Raises as `local.measure` does, and WorkerError when a process died of a row.
+    """
+    chosen = _chosen(parts, _batch_size(spec))
+    bounds: list[tuple[int, Path]] = []
+    dispatched = 0
+
+    def tasks() -> Iterator[local.Task]:
+        nonlocal dispatched
+        warm = folder / "first"
+        warm.mkdir(parents=True)
+        first = local.Task(samples(chosen[0][1].rows[:1].tolist()), warm)
+        yield first
+        dispatched += len(first.samples)
+        started = time.monotonic()
+        for number, (_, cluster) in enumerate(chosen):
+            enough = number >= _LEAST_ROUNDS * len(parts)
+            if enough and time.monotonic() - started > _ENOUGH_SECONDS:
+                return
+            task = local.Task(samples(cluster.rows.tolist()), folder)
+            dispatched += len(task.samples)
+            bounds.append((dispatched, task.out))
+            yield task
+
+    clock = _Clock(progress)
+    started = time.monotonic()
+    for _ in local.measure(
+        spec, [spec.device], tasks(), clock, worker, idle=machine.idle, on_wait=clock.tell
+    ):
+        pass  # a row that fails costs what it costs in a run
+    if clock.broken or clock.done != dispatched:
+        raise WorkerError(
+            "a measuring process died of one of the rows that were tried", remedy="a run finds which one"
+        )
+    before = loaded = clock.at_row(1)
+    seconds: list[list[tuple[float, float]]] = [[] for _ in parts]
+    files: list[list[tuple[float, Path]]] = [[] for _ in parts]
+    for (number, cluster), (row, path) in zip(chosen, bounds, strict=False):
+        after = clock.at_row(row)
+        seconds[number].append((cluster.whole, after - before))
+        files[number].append((cluster.whole, path))
+        before = after
+    return Timed(
+        start=loaded - started,
+        seconds=total([_read(part, found) for part, found in zip(parts, seconds, strict=True)]),
+        size=_size(parts, files, folder),
+        rows=bounds[-1][0] - 1,
+        tokens=clock.tokens,
+        spent=before - loaded,
+    )
+
+
+def _batch_size(spec: WorkerSpec) -> float:
+    kind = "cuda" if spec.device.startswith("cuda") else "cpu"
+    return float(_CHARACTERS_OF_TOKEN * (spec.token_budget or _BATCH_TOKENS[kind]))
+
+
+def _chosen(parts: Sequence[Stratum], size: float) -> list[tuple[int, Stratum]]:
+    """The clusters to read, each with the number of its stratum: in turns, each over all strata that have
+    any left. Of each stratum that has several there are at least two."""
+    rng = np.random.default_rng(_SEED)
+    drawn: list[list[Stratum]] = []
+    for part in parts:
+        # no fewer than are read, where there are rows enough
+        found = clusters(part, min(size, part.whole / ROUNDS))
+        some = rng.choice(len(found), min(ROUNDS, len(found)), replace=False)
+        drawn.append([found[number] for number in some.tolist()])
+    turns: list[tuple[int, Stratum]] = []
+    for turn in range(ROUNDS):
+        order = rng.permutation(len(parts)).tolist()
+        turns += [(number, drawn[number][turn]) for number in order if turn < len(drawn[number])]
+    return turns
+
+
+def _read(part: Stratum, found: Sequence[tuple[float, float]]) -> Read:
+    sizes, values = (np.array(column, np.float64) for column in zip(*found, strict=True))
+    return Read(part.whole, sizes, values)
+
+
+def _size(parts: Sequence[Stratum], files: Sequence[Sequence[tuple[float, Path]]], folder: Path) -> Expected:
+    """Bytes of the signals of all rows: the data of the shards that were written and, for each task of a
+    run, what a file takes besides. A shard of a few rows packs worse than one of a task, by as much as all
+    that were written do than one of all their rows."""
+    written = [path for found in files for _, path in found]
+    one = folder / "one.parquet"
+    shards.publish(one, pa.concat_tables([pq.read_table(path) for path in written]))
+    packed = _data_bytes(one) / sum(map(_data_bytes, written))
+    read = [
+        _read(part, [(size, packed * _data_bytes(path)) for size, path in found])
+        for part, found in zip(parts, files, strict=True)
+    ]
+    tasks = math.ceil(sum(len(part.rows) for part in parts) / TASK_ROWS)
+    found = total(read) + Expected.counted(tasks * (one.stat().st_size - _data_bytes(one)))
+    margin = _PACKED * found.value
+    low, high = min(found.low, found.value - margin), max(found.high, found.value + margin)
+    return Expected(value=found.value, low=low, high=high)
+
+
+def _data_bytes(path: Path) -> int:
+    """Bytes of a shard's columns, without what it says of them."""
+    about = pq.read_metadata(path)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    return sum(group.column(at).total_compressed_size for group in groups for at in range(group.num_columns))
