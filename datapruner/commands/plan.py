@@ -142,7 +142,9 @@ def _heading(made: Plan) -> dict[str, str]:
     if made.probe is not None:
         took = display.duration(made.probe.seconds)
         found["Tried"] = f"{made.probe.rows:,} rows on {made.probe.device} in {took}"
-    held = f", {display.size(made.cached_bytes)} of it there" if made.cached_bytes else ""
+    there = display.size(made.cached_bytes)
+    all_there = made.cached_bytes == made.signals_bytes.value
+    held = ", all of it there" if all_there else f", {there} of it there" if made.cached_bytes else ""
     found["Disk for signals"] = _said(made.signals_bytes, "bytes") + held
     if made.memory_bytes is not None:
         found["Memory"] = f"about {display.size(made.memory_bytes)}, model included"
