@@ -461,6 +461,15 @@ def _(tour: Tour, step: Step) -> None:
     ]
 
 
+@promised(
+    "datapruner plan alpaca.json --method qtuning --keep 0.25 --gpus 8xH100 --train-model-size 7B --epochs 3"
+)
+def _(tour: Tour, step: Step) -> None:
+    out = tour.type(step).out
+    for shown in ("Forecast of", "all of it there", "8 × H100", "not measured", "for 3 epochs on everything"):
+        assert shown in out
+
+
 # All of them
 
 NAMES = [name for name, _ in CHECKS]

@@ -28,7 +28,7 @@ from datapruner.measuring.passes import passes
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
-from datapruner.planning.probe import STRATA, Timed, timed
+from datapruner.planning.probe import Columns, Timed, timed
 from datapruner.planning.strata import Read, drawn, strata, total
 from datapruner.progress import Count, Progress
 from datapruner.request.config import TUNE_SECONDS, TUNE_STEPS, TUNED, RunConfig
@@ -177,7 +177,7 @@ class Prober:
         with_model = wanted.key.has_signals
         return timed(
             worker_spec(wanted, replace(self.machine, devices=self.machine.devices[:1])),
-            strata(*_columns(missing), STRATA),
+            _columns(missing),
             partial(_conversations, corpus),
             self._folder(),
             self.machine,
@@ -237,8 +237,8 @@ class Prober:
         took: Timed | None = None
         if len(missing):
             self.progress.stage(f"trying a few rows: {what}", None, "samples")
-            parts, sent = strata(*_columns(missing), STRATA), partial(samples, corpus)
-            took = timed(spec, parts, sent, self._folder(), self.machine, self.progress, worker)
+            rows, sent = _columns(missing), partial(samples, corpus)
+            took = timed(spec, rows, sent, self._folder(), self.machine, self.progress, worker)
         told = Pass(
             what=what,
             model=cache.key.model,
@@ -303,7 +303,7 @@ def _size(took: Timed | None) -> Expected:
     return Expected.counted(0) if took is None else took.size
 
 
-def _columns(samples: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _columns(samples: pl.DataFrame) -> Columns:
     return samples["row"].to_numpy(), samples["n_chars"].to_numpy()
 
 

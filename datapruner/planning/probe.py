@@ -27,12 +27,14 @@ from datapruner.errors import WorkerError
 from datapruner.measuring.measure import TASK_ROWS, Machine
 from datapruner.measuring.workers import local, shards
 from datapruner.measuring.workers.spec import WorkerSpec
-from datapruner.planning.strata import Read, Stratum, clusters, total
+from datapruner.planning.strata import Read, Stratum, clusters, strata, total
 from datapruner.progress import Count, Progress
 from datapruner.schemas.plans import Expected
+from scorers.signals.columns import Ints
 
 STRATA = 8
 ROUNDS = 4
+_LONG_BATCHES = 2
 _LEAST_ROUNDS = 2
 _ENOUGH_SECONDS = 30.0
 _CHARACTERS_OF_TOKEN = 4
@@ -41,6 +43,9 @@ _PACKED = 0.05
 """By how much the same rows may take more or less room beside other rows."""
 _SEED = 0
 _KIB = 1024
+
+Columns = tuple[Ints, Ints]
+"""Rows of a corpus and their characters, (N,) each."""
 
 Samples = Callable[[Sequence[int]], list[dict[str, Any]]]
 """What a process is sent of these rows."""
@@ -86,18 +91,20 @@ def peak_bytes() -> int:
 
 def timed(
     spec: WorkerSpec,
-    parts: Sequence[Stratum],
+    rows: Columns,
     samples: Samples,
     folder: Path,
     machine: Machine,
     progress: Progress,
     worker: Sequence[str] = local.WORKER,
 ) -> Timed:
-    """How long all rows of these strata take one device; some of them are measured into `folder`.
+    """How long all these rows, with their characters, take one device; some are measured into `folder`.
 
     Raises as `local.measure` does, and WorkerError when a process died of a row.
     """
-    chosen = _chosen(parts, _batch_size(spec))
+    batch = _batch_size(spec)
+    parts = strata(*rows, _strata(rows[1], batch))
+    chosen = _chosen(parts, batch)
     bounds: list[tuple[int, Path]] = []
     dispatched = 0
 
@@ -149,6 +156,12 @@ def timed(
 def _batch_size(spec: WorkerSpec) -> float:
     kind = "cuda" if spec.device.startswith("cuda") else "cpu"
     return float(_CHARACTERS_OF_TOKEN * (spec.token_budget or _BATCH_TOKENS[kind]))
+
+
+def _strata(characters: Ints, batch: float) -> int:
+    """How many strata to read of: half as many where a row by itself takes as long as several batches."""
+    sizes = characters.astype(np.float64)
+    return STRATA // 2 if (sizes @ sizes) > _LONG_BATCHES * batch * sizes.sum() else STRATA
 
 
 def _chosen(parts: Sequence[Stratum], size: float) -> list[tuple[int, Stratum]]:
