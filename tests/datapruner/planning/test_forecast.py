@@ -100,6 +100,16 @@ def test_the_run_says_how_far_its_forecast_was_off(planned: tuple[Plan, Result])
     assert took.held == (plan.seconds.low <= took.measured <= plan.seconds.high)
 
 
+def test_the_report_of_the_run_has_it_as_numbers_and_on_its_page(
+    planned: tuple[Plan, Result], tmp_path: Path
+) -> None:
+    _, result = planned
+    page = tmp_path / "report.html"
+    said = datapruner.report(result, page)
+    assert said.forecast == result.forecast
+    assert '<th scope="row">signals on disk</th>' in page.read_text(encoding="utf-8")
+
+
 def test_a_forecast_after_the_run_finds_everything_measured(
     planned: tuple[Plan, Result], corpus_file: Path, options: dict[str, Any]
 ) -> None:
