@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -90,7 +91,7 @@ def sections(made: Plan) -> Iterator[RenderableType]:
     yield Text("\n".join(made.notes), style="dim")
 
 
-def settled(found: Settled) -> Table:
+def settled(found: Settled) -> Group:
     """How far a forecast was off, figure by figure."""
     made = display.table(
         "", "forecast", "between", "measured", "off by", title="The forecast", right=_NUMBERS
@@ -106,9 +107,7 @@ def settled(found: Settled) -> Table:
             _amount(each.measured, unit),
             Text(off, style="" if each.held else "yellow"),
         )
-    for note in found.notes:
-        made.add_row(Text(note, style="dim"))
-    return made
+    return Group(made, *(Text(note, style="dim") for note in found.notes))
 
 
 _NUMBERS: Sequence[str] = ("forecast", "between", "measured", "off by")

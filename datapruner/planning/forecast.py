@@ -13,6 +13,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 from collections.abc import Sequence
@@ -181,6 +182,7 @@ def _probe(planned: Sequence[Planned], machine: Machine) -> Probe | None:
         rows=sum(each.rows for each in timed),
         tokens=sum(each.tokens for each in timed),
         seconds=sum(each.spent + each.start for each in timed),
+        load=os.getloadavg()[0],
         peak_bytes=peak_bytes() or None,
     )
 

@@ -40,6 +40,8 @@ from scorers.signals.columns import SENTENCE_EMBEDDING, corpus_settings
 
 COUNTED_ROWS = 4096
 """Samples up to which the tokens of all are counted, and that are drawn of more."""
+_DRIFT = 0.15
+"""By how much a machine may be faster or slower from one minute to another, at least."""
 _SEED = 0
 
 
@@ -192,7 +194,9 @@ class Prober:
         at_once = len(self.machine.devices)
         if reads == "tokens":
             at_once = len(tokenisers(self.machine, rows))
-        return took.seconds.times(1 / at_once) + Expected.counted(took.start)
+        found = took.seconds.times(1 / at_once) + Expected.counted(took.start)
+        low, high = min(found.low, found.value * (1 - _DRIFT)), max(found.high, found.value * (1 + _DRIFT))
+        return Expected(value=found.value, low=low, high=high)
 
     def _tuned(self, base: Planned) -> Planned:
         """The reference model that is made by tuning the proxy: it reads all that the proxy reads."""

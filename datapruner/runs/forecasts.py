@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def settle(run: Run, home: Path, seconds: float, devices: Sequence[str]) -> Sett
         found.notes.append(f"seconds are not compared: forecast on {plan.probe.device}, done on {devices[0]}")
     else:
         found.outcomes.append(_outcome("measuring", "s", plan.seconds, seconds))
+        loads = f"{plan.probe.load:.1f} when rows were tried and {os.getloadavg()[0]:.1f} at its end"
+        found.notes.append(f"seconds depend on what else the machine does: its load was {loads}")
     with publishing(run.folder / _FILE) as file:
         file.write(found.model_dump_json(indent=2).encode() + b"\n")
     return found

@@ -92,6 +92,7 @@ class Probe(_Stored):
     rows: int = Field(ge=0)
     tokens: int = Field(ge=0)
     seconds: float = Field(ge=0)
+    load: float = Field(ge=0, description="load average of the machine when they had been read")
     peak_bytes: int | None = Field(None, description="of the largest measuring process")
 
 

@@ -107,7 +107,7 @@ def test_the_report_of_the_run_has_it_as_numbers_and_on_its_page(
     page = tmp_path / "report.html"
     said = datapruner.report(result, page)
     assert said.forecast == result.forecast
-    assert '<th scope="row">signals on disk</th>' in page.read_text(encoding="utf-8")
+    assert "<caption>Forecast at " in page.read_text(encoding="utf-8")
 
 
 def test_a_forecast_after_the_run_finds_everything_measured(
