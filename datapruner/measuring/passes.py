@@ -35,7 +35,7 @@ from datapruner.measuring.measure import (
     sharing,
 )
 from datapruner.measuring.rewards import Rewarded
-from datapruner.measuring.signal_cache import SignalCache
+from datapruner.measuring.signal_cache import SignalCache, series
 from datapruner.measuring.targets import TargetRows, TargetSet, check_column, target_rows
 from datapruner.measuring.tuned import Tuned, tune
 from datapruner.progress import Progress
@@ -217,7 +217,7 @@ class Views:
         """Response tokens that each sample lost to the length limit, (N,)."""
         if not len(signals):
             return np.empty(0, np.int64)
-        return self.base.cache.columns(signals.ids.tolist(), ["n_truncated"])["n_truncated"].to_numpy()
+        return self.base.cache.columns(series(signals.ids), ["n_truncated"])["n_truncated"].to_numpy()
 
     def signals(self, ids: pl.Series, wanted: frozenset[str]) -> Signals:
         """The signals in `wanted` of these samples of the corpus, with the views of them."""

@@ -139,7 +139,7 @@ class SignalCache:
         shard, line = (found[name].to_numpy().astype(np.int64) for name in ("shard", "line"))
         return Places(self._known, self._heights, shard, line)
 
-    def columns(self, ids: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
+    def columns(self, ids: Sequence[str] | pl.Series, names: Sequence[str]) -> pl.DataFrame:
         """sample_id and these shard columns of measured samples, in the order of `ids`. All must be there.
 
         Reads the shards that hold them, and of those the columns asked for.
@@ -236,6 +236,15 @@ def _texts(ids: Sequence[str] | pl.Series, folder: Path) -> NDArray[np.str_]:
         found[start : start + len(some)] = some.to_list()
         let_go(found)
     return found
+
+
+def series(ids: NDArray[np.str_]) -> pl.Series:
+    """The ids of `Signals`, some at a time as Python's texts."""
+    parts = [pl.Series(dtype=pl.String)]
+    for start in range(0, len(ids), _TEXTS_AT_ONCE):
+        parts.append(pl.Series(ids[start : start + _TEXTS_AT_ONCE].tolist(), dtype=pl.String))
+        let_go(ids)
+    return pl.concat(parts)
 
 
 def _by_id(ids: Sequence[str] | pl.Series, folder: Path) -> Ints:

@@ -247,15 +247,18 @@ def _publish(
             left_out=list(found.left_out.values()),
             dropped=found.dropped.reasons,
         )
-        warnings = [] if views.tuned is None else views.tuned.warnings
-        warnings += _warnings(scores, scored, made)
-        if views.target is not None:
-            warnings += views.target.warnings()
-        report = _report(corpus, scores, scored, counts, warnings)
         numbers = found.chosen["row"].to_numpy().astype(np.int64)
         chunks = tables.token_scores(views.base.cache, signals, scored, numbers, rewritten=rewritten)
         schema = tables.token_schema(scored)
-        tables.write(temporary, tokens, scores, schema, chunks if config.methods else iter(()))
+        group = tables.row_group(judged)
+        summed = tables.write(
+            temporary, tokens, scores, group, schema, chunks if config.methods else iter(())
+        )
+        warnings = [] if views.tuned is None else views.tuned.warnings
+        warnings += _warnings(summed, scored, made)
+        if views.target is not None:
+            warnings += views.target.warnings()
+        report = _report(corpus, summed, scored, counts, warnings)
         tokens.replace(folders.tokens(folder))
         temporary.replace(folders.database(folder))
     finally:

@@ -20,6 +20,7 @@ Notable choices:
 - tokens are most of a run: as Parquet they take a third of the time that DuckDB takes to compress them, and
   three quarters of the bytes;
 - a chunk holds so many samples as have about two million tokens, and is made while the one before is written;
+- lines of sample_scores are put together for some row groups at a time, as they are written;
 - what DuckDB writes is one transaction, by one thread: each row group is compressed and written once.
 """
 
@@ -40,7 +41,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datapruner.measuring.places import flatten
-from datapruner.measuring.signal_cache import SignalCache
+from datapruner.measuring.signal_cache import SignalCache, series
 from datapruner.request.config import RunConfig
 from datapruner.rows.sql_text import identifier, literal
 from datapruner.runs.columns import COLUMNS, TOKEN_COLUMNS, sample_texts
@@ -54,6 +55,7 @@ _CHUNK_SAMPLES = 20_480
 _CHUNK_TOKENS = 2_000_000
 _VECTOR, _ROW_GROUP = 2_048, 20_480
 """Rows of a row group: a multiple of those of DuckDB's vectors, and the most."""
+_GROUPS_AT_ONCE = 16
 _TOKEN_GROUP = 1 << 19
 """Tokens of a row group: a sample is found by reading one or two of them."""
 _NAMES = {"sample_id": pa.dictionary(pa.int32(), pa.string()), "row": pa.int64()}
@@ -81,6 +83,8 @@ UNMEASURED = Signals(
     offsets=np.zeros(1, np.int64),
 )
 """The signals of a run that measured none."""
+
+_SUMMED = ("n_response_tokens", "n_kept_tokens", "n_truncated", "quadrant", "keep", "reason", "status")
 
 _TYPES: Mapping[str, type[pl.DataType]] = {
     "real": pl.Float64,
@@ -115,7 +119,7 @@ def needed_still(signals: Signals) -> Signals:
 def measured_columns(signals: Signals, truncated: NDArray[np.generic], scores: Columns) -> pl.DataFrame:
     """What is known of N measured samples: sample_id, counts, signals and these scores, one line each.
     Signals are there where a model has read the samples."""
-    columns: dict[str, Any] = {"sample_id": signals.ids}
+    columns: dict[str, Any] = {"sample_id": series(signals.ids)}
     columns |= {name: signals.samples[name] for name in _PUBLIC if name in signals.samples}
     if "nll" in signals.samples:
         columns["ppl"] = perplexity(signals.samples["nll"].astype(np.float64))
@@ -178,8 +182,8 @@ def sample_scores(
     *,
     left_out: Sequence[pl.DataFrame] = (),
     dropped: Mapping[str, str] = {},
-) -> pl.DataFrame:
-    """One line per ingested row, in row order.
+) -> Iterator[pl.DataFrame]:
+    """One line per ingested row, in row order; so many row groups at a time, one part at least.
 
     judged: of each sample that came to the end of the run, what was measured and what became of it
     (`scored_samples`, `rewritten_samples`). left_out: lines of `measured_columns` with the reason of
@@ -187,6 +191,22 @@ def sample_scores(
     """
     frame = pl.concat([judged, _pruned(left_out, dropped)], how="diagonal_relaxed")
     failed = _by_id(errors, "failure")
+    places = index.select("sample_id").join(
+        frame.select("sample_id").with_row_index("place"), on="sample_id", how="left", maintain_order="left"
+    )["place"]
+    step = row_group(judged) * _GROUPS_AT_ONCE
+    for start in range(0, max(len(index), 1), step):
+        rows = index[start : start + step]
+        known = frame[places[start : start + step].drop_nulls().unique(maintain_order=True)]
+        after, row = index[start + step : start + step + 1]["row"], pl.col("row")
+        refused = rejects.filter(row >= rows["row"][0]) if start else rejects
+        yield _lines(rows, refused.filter(row < after[0]) if len(after) else refused, failed, known, config)
+
+
+def _lines(
+    index: pl.DataFrame, rejects: pl.DataFrame, failed: pl.DataFrame, frame: pl.DataFrame, config: RunConfig
+) -> pl.DataFrame:
+    """The lines of these rows of the index and these rejects, by what is known of their samples."""
     rows = index.select("row", "sample_id", "duplicate_of").join(frame, on="sample_id", how="left")
     rows = rows.join(failed, on="sample_id", how="left")
     is_copy = pl.lit(not config.keeps_copies) & pl.col("duplicate_of").is_not_null()
@@ -321,7 +341,7 @@ def token_scores(
     names = _LISTS if cache.key.has_signals else _PLACES
     known = [name for name in names if name in signals.tokens]
     unknown = [name for name in names if name not in known]
-    places = cache.places(signals.ids.tolist())
+    places = cache.places(series(signals.ids))
     for start, stop in _chunks(signals.offsets):
         low, high = int(signals.offsets[start]), int(signals.offsets[stop])
         part = Signals(signals.ids[start:stop], {}, {}, signals.offsets[start : stop + 1] - low)
@@ -365,9 +385,15 @@ def _chunks(offsets: Ints) -> Iterator[tuple[int, int]]:
 
 
 def write(
-    database: Path, tokens: Path, scores: pl.DataFrame, schema: pa.Schema, chunks: Iterator[Chunk]
-) -> None:
-    """Build the files of a run: in that of DuckDB at `database` none of these tables must be.
+    database: Path,
+    tokens: Path,
+    scores: Iterator[pl.DataFrame],
+    row_group: int,
+    schema: pa.Schema,
+    chunks: Iterator[Chunk],
+) -> pl.DataFrame:
+    """Build the files of a run: in that of DuckDB at `database` none of these tables must be. What a report
+    sums up of the scores' parts comes back (`_SUMMED`).
 
     `schema` is that of the chunks' tokens. Raises NoSpaceError.
     """
@@ -382,10 +408,10 @@ def write(
             connection.execute("SET threads = 1")
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute(f"SET temp_directory = {literal(spill)}")
-            connection.execute(f"ATTACH {literal(database)} AS run (ROW_GROUP_SIZE {_row_group(scores)})")
+            connection.execute(f"ATTACH {literal(database)} AS run (ROW_GROUP_SIZE {row_group})")
             connection.execute("USE run")
             connection.execute("BEGIN")
-            _write_scores(connection, scores)
+            summed = [_write_scores(connection, part, at) for at, part in enumerate(scores)]
             connection.execute(_TABLES)
             written: Future[None] | None = None
             for chunk in chunks:
@@ -397,23 +423,29 @@ def write(
             connection.execute("COMMIT")
             connection.execute("USE memory")
             connection.execute("DETACH run")
+        return pl.concat(summed)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def _row_group(scores: pl.DataFrame) -> int:
+def row_group(judged: pl.DataFrame) -> int:
     """Rows of a row group: about as many tokens as a chunk has."""
-    mean = scores["n_response_tokens"].cast(pl.Float64).mean()
+    mean = judged["n_response_tokens"].cast(pl.Float64).mean()
     rows = _CHUNK_TOKENS / max(float(mean) if isinstance(mean, float) else 0.0, 1.0)
     return int(min(max(rows // _VECTOR, 1), _ROW_GROUP // _VECTOR)) * _VECTOR
 
 
-def _write_scores(connection: duckdb.DuckDBPyConnection, scores: pl.DataFrame) -> None:
+def _write_scores(connection: duckdb.DuckDBPyConnection, scores: pl.DataFrame, at: int) -> pl.DataFrame:
+    """Write a part, by its number, and give what is summed up of it."""
     incoming = scores.to_arrow()  # noqa: F841 (DuckDB finds it by its name)
-    connection.execute("CREATE TABLE sample_scores AS FROM incoming")
-    for name, description in sample_texts(scores.columns).items():
-        column = f"sample_scores.{identifier(name)}"
-        connection.execute(f"COMMENT ON COLUMN {column} IS {literal(description)}")
+    if at:
+        connection.execute("INSERT INTO sample_scores BY NAME FROM incoming")
+    else:
+        connection.execute("CREATE TABLE sample_scores AS FROM incoming")
+        for name, description in sample_texts(scores.columns).items():
+            column = f"sample_scores.{identifier(name)}"
+            connection.execute(f"COMMENT ON COLUMN {column} IS {literal(description)}")
+    return scores.select(name for name in _SUMMED if name in scores.columns)
 
 
 def _write_chunk(connection: duckdb.DuckDBPyConnection, file: pq.ParquetWriter, chunk: Chunk) -> None:

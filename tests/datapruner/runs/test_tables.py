@@ -170,7 +170,12 @@ def rejects_of(*rows: int) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("keep", [Keep(share=0.5), None])
-def test_every_row_has_one_line_whatever_became_of_it(keep: Keep | None) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_every_row_has_one_line_whatever_became_of_it(
+    keep: Keep | None, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "row_group", lambda judged: at_once)
+    monkeypatch.setattr(tables, "_GROUPS_AT_ONCE", 1)
     signals = make_signals(4)
     good = signals.ids.tolist()
     ids = [*good, "bad", good[1], "bad"]
@@ -178,13 +183,16 @@ def test_every_row_has_one_line_whatever_became_of_it(keep: Keep | None) -> None
     found, kept = scored(signals, keep)
     truncated = np.array([0, 5, 0, 0])
     measured = measured_columns(signals, truncated, found.samples)
-    table = sample_scores(
+    parts = sample_scores(
         index,
         rejects_of(1, 3),
         {"bad": "too long"},
         scored_samples(measured, found.selection, kept),
         RunConfig(methods=[MethodChoice(name="length")], keep=keep),
     )
+    tables_of = list(parts)
+    assert len(tables_of) == -(-len(index) // at_once)
+    table = pl.concat(tables_of)
     assert table["row"].to_list() == [0, 1, 2, 3, 4, 6, 8, 10, 12]
     by_row = {line["row"]: line for line in table.iter_rows(named=True)}
 
@@ -212,6 +220,29 @@ def test_every_row_has_one_line_whatever_became_of_it(keep: Keep | None) -> None
     assert [by_row[row]["n_kept_tokens"] for row in (1, 3, 8, 10, 12)] == [0] * 5
 
 
+def test_parts_become_one_table_and_what_is_summed_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = make_signals(30)
+    found, kept = scored(signals, Keep(share=0.5))
+    measured = measured_columns(signals, np.zeros(30, np.int64), found.samples)
+    judged = scored_samples(measured, found.selection, kept)
+    config = RunConfig(methods=[MethodChoice(name="qtuning")], keep=Keep(share=0.5))
+    parts = (index_of(signals.ids.tolist(), {}), rejects_of(5, 9), {}, judged, config)
+    whole = pl.concat(sample_scores(*parts))
+    monkeypatch.setattr(tables, "row_group", lambda judged: 7)
+    monkeypatch.setattr(tables, "_GROUPS_AT_ONCE", 1)
+    database = tmp_path / "run.duckdb"
+    schema = tables.token_schema(found)
+    summed = tables.write(database, tmp_path / "tokens", sample_scores(*parts), 2048, schema, iter(()))
+    with duckdb.connect(str(database), read_only=True) as connection:
+        found_there = pl.from_arrow(connection.sql("FROM sample_scores").to_arrow_table())
+    assert isinstance(found_there, pl.DataFrame)
+    assert found_there.equals(whole)
+    assert summed.equals(whole.select(summed.columns))
+    assert {"status", "reason", "quadrant", "n_kept_tokens"} <= set(summed.columns)
+
+
 def test_the_named_columns_are_always_there_with_their_types() -> None:
     signals = make_signals(3)
     found = score(signals, [MethodChoice(name="length")], Keep(count=1), 0)
@@ -220,7 +251,7 @@ def test_the_named_columns_are_always_there_with_their_types() -> None:
     measured = measured_columns(signals, np.zeros(3, np.int64), found.samples)
     judged = scored_samples(measured, found.selection, kept_tokens(signals, found.selection))
     config = RunConfig(methods=[MethodChoice(name="length")], keep=Keep(count=1))
-    table = sample_scores(index, rejects_of(), {}, judged, config)
+    table = pl.concat(sample_scores(index, rejects_of(), {}, judged, config))
     kinds = {"real": pl.Float64, "whole": pl.Int64, "text": pl.String, "truth": pl.Boolean}
     assert {name: table.schema[name] for name in COLUMNS} == {
         name: kinds[column.kind] for name, column in COLUMNS.items()
