@@ -338,6 +338,7 @@ def run_recipe(
         asked = wanted.evaluate.model_dump()
         asked |= {"device": device, "token_budget": token_budget, "home": home, "progress": progress}
         evaluate(result, **asked, log_to=wanted.log_to)
+        result.write_cards(files, counts)
     return result
 
 

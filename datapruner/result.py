@@ -225,6 +225,15 @@ class Result:
             for what, path in files.items()
         }
 
+    def write_cards(self, files: Mapping[str, Path], rows: Mapping[str, int]) -> None:
+        """The cards of what `write` wrote, as it returned the rows, anew: with the verdict that there is now.
+
+        Raises UsageError when they cannot be written.
+        """
+        for what in files.keys() - {"scores"}:
+            document = folders.read_document(folders.beside(files[what]))
+            self._put_card(files[what], document, rows[what], None, plain=what == "plain", license=None)
+
     def _check_license(self, given: str | None) -> None:
         if given is not None:
             from datapruner.reporting import card

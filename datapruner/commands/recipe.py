@@ -109,5 +109,6 @@ def run(
         if wanted.evaluate is not None:
             asked = wanted.evaluate.model_dump()
             [evaluation] = library.evaluate(result, **asked, device=device, progress=progress)
+            result.write_cards(files, rows)
             log_evaluations(trackers, [evaluation], output.note)
     finish(output, result, written, evaluation)

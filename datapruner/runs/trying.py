@@ -79,7 +79,7 @@ class Trial:
         """
         if run.report.response_tokens > MOST_TOKENS:
             raise _too_many(run.report.response_tokens)
-        wanted = _wanted(run.config)
+        wanted = wanted_of(run.config)
         if run.config.rewrite is not None or run.config.calibrate is not None:
             raise ConflictError("the run changes what it keeps afterwards", remedy=_START)
         with duckdb.connect(str(run.database), read_only=True) as connection:
@@ -112,7 +112,7 @@ class Trial:
         Raises UnmeasuredError while any sample of the corpus or of the target sets is not measured,
         ModelError when a model is not there, and ConflictError as `of`.
         """
-        wanted = _wanted(config)
+        wanted = wanted_of(config)
         if any(getattr(config, stage) is not None for stage in _BEFORE_AND_AFTER):
             raise ConflictError("the run has stages that drop or change rows besides", remedy="start it")
         with _measured(config, corpus_file, targets, home, machine, ()) as (corpus, views):
@@ -198,8 +198,11 @@ def _measured(
         yield corpus, views
 
 
-def _wanted(config: RunConfig) -> frozenset[str]:
-    """What the methods need. Raises ConflictError where that is nothing, or more than cached signals."""
+def wanted_of(config: RunConfig) -> frozenset[str]:
+    """What the methods of a run need, for it to be tried.
+
+    Raises ConflictError where that is nothing, or more than cached signals.
+    """
     if config.keep is None or not config.methods:
         raise ConflictError("the run selects nothing by a method", remedy="start one that does")
     if config.measuring.reference == TUNED:

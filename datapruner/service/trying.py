@@ -16,10 +16,9 @@ from datapruner.measuring import passes
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import NO_MODEL
 from datapruner.request.config import RunConfig
-from datapruner.request.needs import needs
 from datapruner.request.settings import check_prunes
 from datapruner.runs import published, recipes, stages
-from datapruner.runs.trying import MOST_TOKENS, Trial, UnmeasuredError
+from datapruner.runs.trying import MOST_TOKENS, Trial, UnmeasuredError, wanted_of
 from datapruner.schemas.runs import NewRun, RunAnswer
 from datapruner.schemas.trying import Foreseen, Tried, Try
 from datapruner.service import comparison_sets, results, submission
@@ -90,11 +89,12 @@ def _about(config: RunConfig, samples: int) -> int | None:
 
 def _foreseen(service: Service, caller: Caller, config: RunConfig, corpus: str) -> Tried:
     """Raises as `Trial.before` and `Trial.by` do, and as `comparison_sets.pinned`."""
+    wanted = wanted_of(config)
     with service.db.read() as session:
         config = comparison_sets.pinned(session, caller.project_id, config)
         aims = comparison_sets.target_versions(session, caller.project_id, config)
         targets = {task: aim.key for task, aim in aims.items()}
-    reads = config.measuring.model_dump_json(), config.task_column, needs(config.methods, config.combine)
+    reads = config.measuring.model_dump_json(), config.task_column, wanted
     key = service.settings.home, corpus, tuple(sorted(targets.items())), *reads
     trial = _trials.get(key, lambda: _ahead(service, caller, config, corpus, targets))
     with results.turn():

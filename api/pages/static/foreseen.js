@@ -7,7 +7,7 @@ const PAUSE = 200; // milliseconds without a change
 const LONG = 600; // after which it is said that it is being counted
 
 const said = ({ samples, found, about, why }) => {
-  if (found) return `keeps ${words(found)}`;
+  if (found) return `keeps exactly ${words(found)}`;
   return `${about === null ? "not known yet" : `about ${count.format(about)} of ${count.format(samples)} samples`}: ${why}`;
 };
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 import datapruner
 from datapruner.commands import verdicts
+from datapruner.reporting import markdown
 from datapruner.result import Result
 from datapruner.runs import evaluations
 from datapruner.schemas.evaluations import Evaluation
@@ -83,13 +84,17 @@ def test_a_recipe_evaluates_its_run(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"data: {corpus_file}\nmeasuring: {{model: {options['model']}}}\nmethod: random\nkeep: 40%\n"
-        "evaluate: {held_out: {numbers: held.jsonl}, tuning: full, seeds: 1}\n"
+        "evaluate: {held_out: {numbers: held.jsonl}, tuning: full, seeds: 1}\nexport: {plain: kept.jsonl}\n"
     )
     said = command("run", recipe, "--device", "cpu", "--json", home=home)
     assert said.code == 0, said.err
     [found] = said.json["evaluations"]
     assert (found["run"], found["verdict"]) == (said.json["run"], "no difference")
+    card = tmp_path / "kept.card" / "README.md"
+    assert markdown.text(found["said"], 2000) in card.read_text()
+    card.unlink()
     made = datapruner.run_recipe(recipe, device="cpu", home=home)  # which finds its trainings done
+    assert markdown.text(found["said"], 2000) in card.read_text()
     [stored] = evaluations.of(made.run.folder)
     assert (stored.id, stored.said) == (found["id"], found["said"])
     shown = " ".join(command("run", recipe, "--device", "cpu", home=home).out.split())
