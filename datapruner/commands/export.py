@@ -126,7 +126,8 @@ def export(
         form = cards.form(None, plain=plain, rewritten=result.run.config.rewrite is not None)
         pushed = _pushed(result, out, rows, form, hub.DATA, push, public=public, license=license)
         output.document({"run": result.run.run_id, "path": str(out), "rows": rows} | pushed)
-        output.show(f"{display.clean(str(out))}: {display.plural(rows, 'row')}", *pushed.values())
+        about = f"{display.clean(str(out))}: {display.plural(rows, 'row')}; its card: "
+        output.show(about + display.clean(pushed.pop("card")), *pushed.values())
         return
     with output.progress() as progress:
         written = result.export_for(
@@ -155,6 +156,7 @@ def export(
         }
         | pushed
     )
+    pushed.pop("card")
     output.show(*_sections(trainer, out, written), *pushed.values())
 
 
@@ -212,11 +214,13 @@ def fetched(export: ExportAnswer, model: str, out: Path) -> Iterator[RenderableT
 
 def _sections(trainer: str, out: Path, written: TrainerExport) -> Iterator[RenderableType]:
     from datapruner.outputs.trainers import registry
+    from datapruner.reporting import card
 
     counts = written.counts
     said: dict[str, Any] = {
         "Written": f"{display.clean(str(out))}: {display.plural(counts.written, 'row')}, "
         f"{counts.trained_tokens:,} of {display.plural(counts.tokens, 'token')} trained on",
+        "Card": display.clean(str(card.place(out) / card.README)),
         "Longest": display.plural(counts.longest, "token"),
     }
     if counts.cut:

@@ -37,7 +37,7 @@ def test_it_writes_the_rows_and_prints_what_to_train_them_with(
     lengths = [len(ids) for ids in pq.read_table(path)["input_ids"].to_pylist()]
     assert " ".join(heading.split()) == (
         f"Written {path}: {run.report.kept} rows, {run.report.kept_tokens:,} of {sum(lengths):,} tokens "
-        f"trained on Longest {max(lengths)} tokens"
+        f"trained on Card {tmp_path / 'rows.card' / 'README.md'} Longest {max(lengths)} tokens"
     )
     assert yaml.safe_load(configuration) == {
         "base_model": str(tiny_folder),
@@ -145,7 +145,8 @@ def test_without_a_trainer_it_writes_what_pruning_writes(
     run.export(tmp_path / "expected.jsonl")
     run.export(tmp_path / "plain_expected.jsonl", plain=True)
     ours = command("export", run.run.run_id, "--out", tmp_path / "all.jsonl", home=home)
-    assert ours.out == f"{tmp_path / 'all.jsonl'}: {run.report.kept} rows\n"
+    card = tmp_path / "all.card" / "README.md"
+    assert ours.out == f"{tmp_path / 'all.jsonl'}: {run.report.kept} rows; its card: {card}\n"
     plain = command("export", run.run.run_id, "--out", tmp_path / "plain.jsonl", "--plain", home=home)
     lost = sum(run.subset["n_response_tokens"]) - run.report.kept_tokens
     assert f"plain rows have no token masks: {lost:,} pruned tokens will be trained on" in plain.out
