@@ -11,6 +11,7 @@ from api.dependencies import ServiceDep
 from api.pages.rendering import page, part
 from api.pages.visits import PageRoute, Visitor
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
+from datapruner.schemas.spreads import SpreadAsked, SpreadColumns
 from datapruner.schemas.trying import Tried, Try
 from datapruner.service import jobs, run_pages, runs, trying
 
@@ -68,6 +69,20 @@ def page_run_rows(
 ) -> FoundRows:
     """The rows in it."""
     return run_pages.rows(service, visitor.caller, run, asked)
+
+
+@data.get("/runs/{run}/spread.json", operation_id="page_run_spread_columns")
+def page_run_spread_columns(service: ServiceDep, visitor: Visitor, run: str) -> SpreadColumns:
+    """The columns that rows can be seen over."""
+    return run_pages.spread_columns(service, visitor.caller, run)
+
+
+@data.get("/runs/{run}/spread", operation_id="page_run_spread")
+def page_run_spread(
+    service: ServiceDep, visitor: Visitor, run: str, asked: Annotated[SpreadAsked, Query()]
+) -> HTMLResponse:
+    """How they are spread over one, as a part of the page."""
+    return part(run_pages.spread_over(service, visitor.caller, run, asked.column))
 
 
 @data.get("/runs/{run}/tried.json", operation_id="page_run_tried")

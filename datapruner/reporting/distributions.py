@@ -63,18 +63,15 @@ def distributions(tables: Tables, thresholds: Mapping[str, float]) -> list[Distr
 
 
 def distribution(
-    tables: Tables, column: Numbers, thresholds: Mapping[str, float] = {}
+    tables: Tables, column: Numbers, thresholds: Mapping[str, float] = {}, *, zeros: bool = False
 ) -> Distribution | None:
-    """None where no number is finite, or where all are zero, which says nothing."""
+    """None where no number is finite, or where all are zero, which says nothing unless `zeros` are wanted."""
     whole = summary(tables, column, f"({column.before}) OR ({column.after or 'false'})")
     before = summary(tables, column, column.before)
-    if whole is None or before is None or whole.minimum == whole.maximum == 0:
+    if whole is None or before is None or (not zeros and whole.minimum == whole.maximum == 0):
         return None
-    value, scale, least = (
-        f"({column.value})::DOUBLE",
-        scale_of(whole.minimum, whole.median, whole.maximum),
-        None,
-    )
+    value, least = f"({column.value})::DOUBLE", None
+    scale = scale_of(whole.minimum, whole.median, whole.maximum)
     if scale == "log":
         [least] = tables.row(f"SELECT min({value}) FROM {column.source} WHERE {value} > 0")  # noqa: S608
     edges = edges_of(whole, least, scale, whole=column.whole)
@@ -160,20 +157,24 @@ def of_column(name: str, thresholds: Mapping[str, float]) -> dict[str, float]:
 
 def categories(tables: Tables) -> list[Category]:
     """How often the values of columns of names occur, of those that have any."""
-    made = (_category(tables, name) for name in tables.names)
+    made = (category(tables, name, tables.texts.get(name, "")) for name in tables.names)
     return [each for each in made if each is not None]
 
 
-def _category(tables: Tables, name: str) -> Category | None:
-    value = f"left(({identifier(name)})::VARCHAR, 100)"
+def category(
+    tables: Tables, name: str, text: str, *, source: str = "scores", value: str | None = None
+) -> Category | None:
+    """Of one column, which `text` says the meaning of. source, value: SQL for where it is and for a name, of
+    which 100 characters are told apart. None where no row has one."""
+    value = f"left(({identifier(name) if value is None else value})::VARCHAR, 100)"
     distinct, rows = tables.row(
-        f"SELECT count(DISTINCT {value}), count({value}) FROM scores"  # noqa: S608
+        f"SELECT count(DISTINCT {value}), count({value}) FROM {source}"  # noqa: S608
     )
     if not distinct:
         return None
     found = tables.rows(f"""
         SELECT {value} AS value, count(*) AS rows, count(*) FILTER (is_kept)
-        FROM scores WHERE {value} IS NOT NULL GROUP BY ALL ORDER BY rows DESC, value LIMIT {_VALUES}
+        FROM {source} WHERE {value} IS NOT NULL GROUP BY ALL ORDER BY rows DESC, value LIMIT {_VALUES}
     """)  # noqa: S608
     shown = [
         CategoryCount(value=value, rows=count, kept=kept if tables.selected else None)
@@ -181,7 +182,7 @@ def _category(tables: Tables, name: str) -> Category | None:
     ]
     return Category(
         column=name,
-        text=tables.texts.get(name, ""),
+        text=text,
         values=shown,
         other_values=distinct - len(shown),
         other_rows=rows - sum(each.rows for each in shown),

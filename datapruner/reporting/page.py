@@ -27,6 +27,7 @@ from markupsafe import Markup
 
 from datapruner.errors import DataprunerError, UsageError
 from datapruner.schemas.reports import STEPS, RunReport
+from datapruner.schemas.spreads import Spread
 from datapruner.shown import templates
 from datapruner.system.files import check_file, publishing
 
@@ -73,6 +74,12 @@ def body(report: RunReport) -> str:
     return (
         _environment().get_template("report_part.html").render(report=report, steps=STEPS, data=_data(report))
     )
+
+
+def spread_part(found: Spread) -> str:
+    """How rows are spread over a column, likewise."""
+    plotted = {"distributions": [] if found.numbers is None else [found.numbers.model_dump(mode="json")]}
+    return _environment().get_template("spread.html").render(found=found, data=htmlsafe_json_dumps(plotted))
 
 
 @cache

@@ -17,6 +17,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.runs import published
 from datapruner.schemas.neighbours import NearestRows
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
+from datapruner.schemas.spreads import SpreadColumns
 from datapruner.service import results
 from datapruner.service.held import Held
 from datapruner.service.instance import Service
@@ -72,6 +73,22 @@ def nearest(service: Service, caller: Caller, run: str, sample_id: str) -> Neare
         caller,
         run,
         lambda found, corpus: neighbours.nearest(found, corpus, signals, sample_id, _NEAREST),
+    )
+
+
+def spread_columns(service: Service, caller: Caller, run: str) -> SpreadColumns:
+    """The columns that rows can be seen over, as `reporting.spread.columns`."""
+    from datapruner.reporting import spread
+
+    return _looked(service, caller, run, spread.columns)
+
+
+def spread_over(service: Service, caller: Caller, run: str, column: str) -> str:
+    """How the rows of a run are spread over a column, as HTML, a part of a page."""
+    from datapruner.reporting import page, spread
+
+    return page.spread_part(
+        _looked(service, caller, run, lambda found, corpus: spread.spread(found, corpus, column))
     )
 
 

@@ -2,6 +2,7 @@
 import { follow } from "./progress.js";
 import { look } from "./plane.js";
 import { drawAll } from "./report.js";
+import { spreadOver } from "./spread.js";
 import { tryRatios } from "./try.js";
 
 const details = document.getElementById("details");
@@ -38,4 +39,7 @@ const show = async () => {
 };
 
 if (open) follow(open.dataset.job, open).then(() => location.reload());
-if (details) show();
+if (details) {
+  show();
+  spreadOver(document.getElementById("spread"), plots);
+}

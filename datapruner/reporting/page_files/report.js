@@ -2,7 +2,7 @@
 
 /** Draw every plot inside `root`, which has the block; again where the colours change. */
 export const drawAll = (root) => {
-  const data = JSON.parse(root.querySelector("#data").textContent);
+  const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
   const colours = () => {
     const style = getComputedStyle(document.documentElement);
     return (name) => style.getPropertyValue(`--${name}`).trim();

@@ -13,6 +13,7 @@ from tests.served import Server
 EVIL = "<img src=x onerror=alert(1)><script>document.title='owned'</script>{{ 7 * 7 }} \u202e"
 ROWS: list[dict[str, Any]] = [
     {"instruction": f"Say {n} {EVIL}", "output": f"Here is {n}, as you said, and {'more ' * n}."}
+    | {"about": {"topic": "<i>code</i>" if n % 3 else "history"}}
     for n in range(24)
 ]
 
@@ -73,6 +74,26 @@ def test_numbers_stand_beside_the_pointer_and_thresholds_stay_when_zoomed(admin:
     expect(page.locator("#plane-said")).to_contain_text("24 samples")
 
 
+def test_rows_are_seen_over_any_column_before_and_after(admin: Visit, run: str) -> None:
+    page = admin.open(f"/runs/{run}")
+    column = page.get_by_label("column", exact=True)
+    column.focus()
+    expect(page.locator("#spread-columns option[value='about.topic']")).to_have_count(1)
+    column.fill("about.topic")
+    page.get_by_role("button", name="Show", exact=True).click()
+    found = page.locator("#spread-found")
+    expect(found.locator("tbody tr")).to_have_count(2)
+    expect(found).to_contain_text("<i>code</i>")
+    column.fill("n_chars")
+    column.press("Enter")
+    expect(found.locator(".plot .main-svg").first).to_be_visible()
+    column.fill("about")
+    column.press("Enter")
+    expect(page.locator("#spread-said")).to_contain_text("choose a key of them: about.key")
+    admin.expected.append("422")
+    admin.usable()
+
+
 def test_a_line_around_samples_lists_their_rows(admin: Visit, run: str) -> None:
     page = admin.open(f"/runs/{run}")
     admin.outline()
@@ -119,6 +140,8 @@ def test_a_run_of_another_project_is_not_there_by_any_address(server: Server, ru
             "/details",
             "/columns.json",
             "/plane.json?x=entropy&y=ppl",
+            "/spread.json",
+            "/spread?column=n_chars",
             "/rows.json?x=entropy&y=ppl",
         ):
             answer = client.get(f"/runs/{run}{address}")
