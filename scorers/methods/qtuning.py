@@ -62,6 +62,7 @@ ENTROPY = SAMPLE_SIGNALS["entropy"]
 # Share of the kept samples. To keep 10 % of Alpaca, Dolly or GSM8K none to 7 % are added, 25 %: 23 to 41 %.
 _MANY_ADDED = 0.2
 
+_PLANE_TOKENS = 1 << 22  # of planes that are settled together, about
 _BLOCK_TOKENS = 1 << 18  # tokens scored at once: small enough for the cache, large enough for numpy
 
 
@@ -357,7 +358,27 @@ def _keep_of_planes(
     excess = np.maximum(whole - np.rint(whole * share * options.token_keep) - dropped, 0).astype(np.int64)
     rank = np.empty(len(signals), dtype=np.int64)
     rank[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
+    signals.let_go()
     samples = np.flatnonzero(LIKE_Q2[reason] & (excess[plane] > 0))
+    sizes = (signals.offsets[samples + 1] - signals.offsets[samples]).astype(np.float64)
+    ends = np.cumsum(np.bincount(plane[samples], weights=sizes, minlength=len(excess)))
+    turn = (ends // _PLANE_TOKENS).astype(np.int64)[plane[samples]]  # planes that are settled together
+    for number in np.unique(turn).tolist():
+        _settle(signals, samples[turn == number], rank, plane, excess, mask, options)
+    return mask, int(excess.sum())
+
+
+def _settle(
+    signals: Signals,
+    samples: Ints,
+    rank: Ints,
+    plane: Ints,
+    excess: Ints,
+    mask: Bools,
+    options: QTuningOptions,
+) -> None:
+    """Take from these samples, all of their planes, the tokens of highest score, in `mask` (M,), and what
+    that makes of the planes' `excess`."""
     found: list[tuple[Ints, Floats, Ints]] = []
     for rows, tokens, scores in _scored_blocks(signals, samples, options):
         free = ~_protect(signals, tokens, scores, options)
@@ -366,11 +387,10 @@ def _keep_of_planes(
     if found:
         tokens, scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((-tokens, -rank[rows], -scores, plane[rows]))
-        count = np.bincount(plane[rows], minlength=len(excess))
+        numbers, count = np.unique(plane[rows], return_counts=True)
         place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
-        mask[tokens[order[place < np.repeat(excess, count)]]] = False
-        excess = np.maximum(excess - count, 0)
-    return mask, int(excess.sum())
+        mask[tokens[order[place < np.repeat(excess[numbers], count)]]] = False
+        excess[numbers] = np.maximum(excess[numbers] - count, 0)
 
 
 def _protect(signals: Signals, tokens: Ints, scores: Floats, options: QTuningOptions) -> Bools:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.method import Selection
+from scorers.methods import qtuning
 from scorers.methods.qtuning import QTuning, QTuningOptions
 from scorers.selection.ranking import draws
 from scorers.signals import columns
@@ -415,8 +416,10 @@ def test_a_pruned_sample_keeps_its_budget_at_least_one_token_and_its_protected_e
 @pytest.mark.parametrize("protect", [True, False])
 @pytest.mark.parametrize(("share", "token_keep"), [(0.25, 0.5), (0.5, 0.7), (0.5, 0.05), (0.25, 1.0)])
 def test_the_samples_of_a_plane_share_a_budget_as_in_the_authors_trainer(
-    scope: Any, protect: bool, share: float, token_keep: float
+    scope: Any, protect: bool, share: float, token_keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(qtuning, "_PLANE_TOKENS", 60)
+    monkeypatch.setattr(columns, "_BLOCK", 20)
     signals = make_signals(90, seed=17, max_response=20)
     coarse = np.round(signals.tokens["nll"].astype(np.float64)).astype(np.float32)
     signals = Signals(signals.ids, signals.samples, {**signals.tokens, "nll": coarse}, signals.offsets)
