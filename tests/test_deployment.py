@@ -6,19 +6,21 @@ commands are run with their own environment against a real PostgreSQL and a real
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.metadata
 import io
 import json
-import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,19 @@ import jsonschema
 import polars as pl
 import pytest
 import typer
+from sqlalchemy import URL, select, update
 
+from datapruner.catalog.database import Database
+from datapruner.catalog.models import Job, Project, Schedule, new_id, utcnow
 from datapruner.cli import app
 from datapruner.settings import Settings
 from tests import compose
+from tests.balancer import Balancer
 from tests.compose import ROOT
+from tests.databases import new_postgres
 from tests.served import WAIT
+from tests.stack import Host, Stack
+from tests.steady_load import Load
 from tests.tiny_model import LINES, MEASURED, REJECTED
 from tests.waiting import PATIENCE
 
@@ -44,6 +53,8 @@ SECRETS = {
 }
 OURS = ("api", "worker", "worker-gpu", "migrate", "bucket")
 COMMANDS = ("api", "worker", "worker-gpu", "migrate")
+STEADY = 3
+"""Rows that are there before the load."""
 _PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)*(@sha256:[0-9a-f]{64})?")
 
 
@@ -264,80 +275,61 @@ def _packages() -> list[str]:
     return sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 
 
-@dataclass
-class Stack:
-    """The compose file's services as processes: only the two addresses, the port and /data are other ones."""
-
-    services: dict[str, Any]
-    addresses: dict[str, str]
-    folder: Path
-    model: Path
-
-    def environment(self, service: str, data: str) -> dict[str, str]:
-        """What a container of `service` with the volume `data` would have."""
-        home = self.folder / data
-        (home / "tmp").mkdir(parents=True, exist_ok=True)
-        image = {
-            name: value.replace("/data", str(home), 1) for name, value in compose.image_environment().items()
-        }
-        here = {
-            "PATH": os.environ["PATH"],
-            "DATAPRUNER_HOST": "127.0.0.1",
-            "DATAPRUNER_PORT": "0",
-            "DATAPRUNER_DEVICES": "cpu",
-            "DATAPRUNER_THREADS": "1",
-            "DATAPRUNER_IMPORT_ROOTS": str(self.model.parent),
-        }
-        return image | self.services[service]["environment"] | self.addresses | here
-
-    def command(self, service: str) -> list[str]:
-        entrypoint = self.services[service].get("entrypoint", ["python", "-m", "datapruner"])
-        assert entrypoint[0] == "python"
-        return [sys.executable, *entrypoint[1:], *self.services[service]["command"]]
-
-    def run(self, service: str) -> subprocess.CompletedProcess[str]:
-        """Run a service that ends by itself."""
-        return subprocess.run(
-            self.command(service),
-            env=self.environment(service, service),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-
-    @contextlib.contextmanager
-    def running(self, service: str, data: str) -> Iterator[subprocess.Popen[str]]:
-        """Run a service that goes on, and see that it ends well when it is told to."""
-        log = self.folder / f"{data}.log"
-        with (
-            log.open("w") as errors,
-            subprocess.Popen(
-                self.command(service),
-                env=self.environment(service, data),
-                cwd=self.folder,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            ) as process,
-        ):
-            try:
-                yield process
-                process.terminate()
-                assert process.wait(PATIENCE) == 0, log.read_text()[-3000:]
-            finally:
-                process.kill()
-
-
 @pytest.fixture
 def stack(
     services: dict[str, Any], s3_server: str, postgres_url: str, tiny_folder: Path, tmp_path: Path
 ) -> Stack:
-    addresses = {"DATAPRUNER_DATABASE_URL": postgres_url, "AWS_ENDPOINT_URL": s3_server}
+    return _stack(services, s3_server, postgres_url, tmp_path, tiny_folder)
+
+
+def _stack(services: dict[str, Any], s3_url: str, postgres_url: str, folder: Path, model: Path) -> Stack:
+    addresses = {"DATAPRUNER_DATABASE_URL": postgres_url, "AWS_ENDPOINT_URL": s3_url}
     for name in addresses:
         assert name in services["api"]["environment"]
-    return Stack(services, addresses, tmp_path, tiny_folder)
+    return Stack(services, addresses, folder, model)
+
+
+@dataclass
+class Hosts:
+    """Two services, started at the same time on an empty database, and what four workers are started with."""
+
+    apis: list[Host]
+    urls: list[str]
+    workers: Callable[[int], contextlib.AbstractContextManager[Host]]
+    client: httpx.Client
+    """Asks the first of them."""
+    database: str
+    model: Path
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    services: dict[str, Any],
+    s3_server: str,
+    postgres_server: URL,
+    tiny_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Hosts]:
+    folder = tmp_path_factory.mktemp("hosts")
+    # Who leaves is told a second time when the balancer has seen it, instead of after some seconds.
+    leaving = {"drain_seconds": 10 * PATIENCE, "finish_seconds": int(PATIENCE), "sql_warm": 1}
+    with contextlib.ExitStack() as running:
+        database = running.enter_context(new_postgres(postgres_server))
+        stack = _stack(services, s3_server, database, folder, tiny_folder)
+        for _ in range(2):  # each time that the services are started
+            for once in ("bucket", "migrate"):
+                done = stack.run(once)
+                assert done.returncode == 0, done.stderr
+        apis = [running.enter_context(stack.running("api", f"api-{n}", **leaving)) for n in range(2)]
+        urls = [api.url() for api in apis]
+        [first] = [api for api in apis if (api.home / "admin-token").exists()]
+        client = running.enter_context(first.client(urls[0]))
+        workers = lambda number: stack.running("worker", f"worker-{number}")  # noqa: E731
+        yield Hosts(apis, urls, workers, client, database, tiny_folder)
+        for api in apis:  # at once, as at Ctrl-C
+            api.process.send_signal(signal.SIGINT)
+        for api in apis:
+            api.process.wait(PATIENCE)
 
 
 @pytest.mark.slow
@@ -347,47 +339,133 @@ class TestServicesTogether:
         assert done.returncode == 2
         assert "run `datapruner db upgrade`" in done.stderr
 
-    def test_rows_go_in_at_one_end_and_the_subset_comes_out(self, stack, corpus_file, first_run):
-        for _ in range(2):  # each time that the services are started
-            for once in ("bucket", "migrate"):
-                done = stack.run(once)
-                assert done.returncode == 0, done.stderr
-        with stack.running("api", "api-data") as api, _client(api, stack.folder / "api-data") as client:
-            _healthy(client.base_url.port)
-            with stack.running("worker", "worker-data"):
-                first = _prune(client, corpus_file, stack.model, "qtuning")
-            own = stack.folder / "own.parquet"
-            first_run.export(own)
-            assert pl.read_parquet(io.BytesIO(first)).equals(pl.read_parquet(own))
+    def test_rows_go_in_at_one_end_and_the_subset_comes_out(self, hosts, corpus_file, first_run, tmp_path):
+        client = hosts.client
+        _healthy(client.base_url.port)
+        with hosts.workers(0):
+            first = _prune(client, corpus_file, hosts.model, "qtuning")
+        own = tmp_path / "own.parquet"
+        first_run.export(own)
+        assert pl.read_parquet(io.BytesIO(first)).equals(pl.read_parquet(own))
 
-            # A worker on another machine finds what the first one measured, in the bucket.
-            with stack.running("worker", "other-data"):
-                _prune(client, corpus_file, stack.model, "ppl")
-            runs = client.get("/v1/runs").json()["items"]
-            tried = len(MEASURED) + 1  # with the row that turns out to have no response left
-            assert sorted(run["measured"] for run in runs) == [0, tried]
+        # A worker on another machine finds what the first one measured, in the bucket.
+        with hosts.workers(1):
+            _prune(client, corpus_file, hosts.model, "ppl")
+        runs = client.get("/v1/runs").json()["items"]
+        tried = len(MEASURED) + 1  # with the row that turns out to have no response left
+        assert sorted(run["measured"] for run in runs) == [0, tried]
 
-            # The API reads from the bucket what the workers wrote.
-            dataset = client.get("/v1/datasets?unnamed=true").json()["items"][0]["name"]
-            sql = f"SELECT count(*) FROM {dataset}.samples"
-            answer = client.post("/v1/sql", json={"sql": sql})
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["rows"] == [[len(LINES) - len(REJECTED)]]
+        # The other service reads from the bucket what they wrote, for whoever has a token of the first.
+        client.base_url = hosts.urls[1]
+        dataset = client.get("/v1/datasets?unnamed=true").json()["items"][0]["name"]
+        sql = f"SELECT count(*) FROM {dataset}.samples"
+        answer = client.post("/v1/sql", json={"sql": sql})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["rows"] == [[len(LINES) - len(REJECTED)]]
 
         kept = _keys("datapruner/files")
         assert {key.split("/")[4] for key in kept} >= {"corpora", "runs", "exports", "signals"}
-        for data in ("api-data", "worker-data", "other-data"):
-            assert not (stack.folder / data / "files").exists()
-            assert list((stack.folder / data).glob("*.sqlite*")) == []
+        for home in hosts.apis[0].home.parent.iterdir():
+            assert not (home / "files").exists()
+            assert not home.is_dir() or list(home.glob("*.sqlite*")) == []
+
+    def test_they_are_restarted_one_by_one_under_load_and_no_request_fails(self, hosts):
+        rows = [{"instruction": f"Say {n}.", "output": f"Here is {n}."} for n in range(STEADY)]
+        run = {"method": "random", "keep": 0.5, "measuring": {"model": str(hosts.model)}}
+        with contextlib.ExitStack() as running:
+            workers = [running.enter_context(hosts.workers(number)) for number in range(4)]
+            made = hosts.client.post("/v1/datasets", json={"name": "steady", "rows": rows}, headers=WAIT)
+            assert made.status_code == 201, made.text
+            asked = {"dataset": "steady", "cron": "* * * * *", "timezone": "UTC", "run": run}
+            made = hosts.client.post("/v1/schedules", json=asked)
+            assert made.status_code == 201, made.text
+            asyncio.run(_restarted_under_load(hosts, workers))
+        fires = hosts.client.get("/v1/schedules/steady/fires?limit=100").json()["items"]
+        assert fires
+        assert len({fire["fire_at"] for fire in fires}) == len(fires)
+        jobs = hosts.client.get("/v1/jobs?kind=schedule&limit=100").json()["items"]
+        assert {job["id"] for job in jobs} == {fire["job_id"] for fire in fires if fire["job_id"]}
 
 
-def _client(api: subprocess.Popen[str], data: Path) -> httpx.Client:
-    assert api.stdout is not None
-    line = next(line for line in api.stdout if "listens on " in line)
-    url = line.split("listens on ")[1].split()[0]
-    token = (data / "admin-token").read_text().strip()
-    headers = {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=2 * PATIENCE, trust_env=False)
+async def _restarted_under_load(hosts: Hosts, workers: list[Host]) -> None:
+    """Both services and two workers are stopped and started again while clients ask through a balancer."""
+    balancer = Balancer()
+    balancer.upstreams |= set(hosts.urls)
+    token = hosts.client.headers["Authorization"].split()[1]
+    async with balancer.running() as url:
+        await _until(lambda: len(balancer.ready) == 2)
+        load = Load(url, token, ("/v1/jobs", "/v1/datasets/steady", "/v1/schedules"), "steady")
+        at_work = asyncio.create_task(load.run())
+        watcher, job = load.client(), _put_off(hosts.database)
+        watching = asyncio.create_task(load.watch(watcher, job))
+        for number in range(2):
+            await _until(load.went_round())
+            _make_due(hosts.database)
+            hosts.urls[number] = await _restart(hosts.apis[number], hosts.urls[number], balancer, load)
+        for worker in workers[:2]:
+            await asyncio.to_thread(worker.stop)
+            worker.start()
+            await _until(load.went_round())
+        load.over.set()
+        await at_work
+        (await watcher.post(f"/v1/jobs/{job}/cancel")).raise_for_status()
+        assert await watching > 1  # one service, or both, ended the stream in between
+        await watcher.aclose()
+    assert load.failures == []
+    hosts.client.base_url = hosts.urls[0]
+    jobs = {job: hosts.client.get(f"/v1/jobs/{job}").json() for job in load.accepted.values()}
+    assert {job["state"] for job in jobs.values()} == {"succeeded"}, jobs
+    answer = hosts.client.post(
+        "/v1/sql", json={"sql": "SELECT content FROM steady.turns WHERE role = 'user'"}
+    )
+    assert sorted(row for [row] in answer.json()["rows"]) == sorted(
+        [f"Say {n}." for n in range(STEADY)] + [f"Add {n} and 1." for n in load.accepted]
+    )
+
+
+async def _restart(api: Host, url: str, balancer: Balancer, load: Load) -> str:
+    """Restart a service with an upload under way at each of the two; its new address."""
+    go_on = asyncio.Event()
+    async with load.client() as client, asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            begun = asyncio.Event()
+            tasks.create_task(load.upload(client, begun, go_on))
+            await begun.wait()
+        api.process.terminate()
+        await _until(lambda: url not in balancer.ready and not balancer.opening)
+        async with httpx.AsyncClient(trust_env=False) as direct:  # it comes after all that the balancer sent
+            assert (await direct.get(f"{url}/v1/health")).status_code == 200
+        api.process.terminate()
+        go_on.set()
+        await asyncio.to_thread(api.stop)
+    balancer.upstreams.remove(url)
+    api.start()
+    new = await asyncio.to_thread(api.url)
+    balancer.upstreams.add(new)
+    await _until(lambda: new in balancer.ready)
+    return new
+
+
+def _put_off(database: str) -> str:
+    """The id of a job that waits for hours."""
+    with contextlib.closing(Database(database)) as db, db.write() as session:
+        project = session.scalars(select(Project.id)).one()
+        job = Job(id=new_id("job"), project_id=project, kind="ingest", payload={})
+        job.run_after = utcnow() + timedelta(hours=9)
+        session.add(job)
+    return job.id
+
+
+def _make_due(database: str) -> None:
+    """Let a minute pass for all schedules, so that both services find them due at the same time."""
+    with contextlib.closing(Database(database)) as db, db.write() as session:
+        session.execute(update(Schedule).values(next_fire_at=Schedule.next_fire_at - timedelta(minutes=1)))
+
+
+async def _until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 def _healthy(port: int | None) -> None:

@@ -261,8 +261,7 @@ def _remove_uploads(session: Session, older_than: timedelta) -> list[str]:
         for upload in found
         if upload.id not in waiting and (upload.id in ended or upload.created_at < now - older_than)
     ]
-    for upload in unneeded:
-        session.delete(upload)
+    session.execute(delete(Upload).where(Upload.id.in_([upload.id for upload in unneeded])))
     return [upload.key for upload in unneeded]
 
 

@@ -33,7 +33,7 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def test_a_life_of_the_service(tiny_folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with serving(home, tiny_folder, workers=2, log_format="json") as server:
+    with serving(home, tiny_folder, workers=2, log_format="json", drain_seconds=0.5) as server:
         until(lambda: len(workers(server)) == 2)
         first = workers(server)[0]
         first.kill()
@@ -46,6 +46,7 @@ def test_a_life_of_the_service(tiny_folder: Path, tmp_path: Path) -> None:
         until(lambda: server.client.get(job).json()["state"] != "queued")
         token, kept = server.token, workers(server)
         assert server.stop() == 0
+        assert '"event": "leaving"' in server.log.read_text()
         assert not any(worker.is_running() for worker in kept)
 
     with serving(home, tiny_folder) as server:
