@@ -64,6 +64,16 @@ class Timed:
     spent: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A task: its stratum, the size of its rows, how many rows were sent until its end, and its shard."""
+
+    stratum: int
+    size: float
+    until: int
+    out: Path
+
+
 class _Clock(Count):
     """When how many rows were read."""
 
@@ -105,25 +115,27 @@ def timed(
     batch = _batch_size(spec)
     parts = strata(*rows, _strata(rows[1], batch))
     chosen = _chosen(parts, batch)
-    bounds: list[tuple[int, Path]] = []
-    dispatched = 0
+    sent: list[_Sent] = []
+    dispatched = warmed = 0
 
     def tasks() -> Iterator[local.Task]:
-        nonlocal dispatched
+        nonlocal dispatched, warmed
         warm = folder / "first"
         warm.mkdir(parents=True)
         first = local.Task(samples(chosen[0][1].rows[:1].tolist()), warm)
-        yield first
-        dispatched += len(first.samples)
+        if first.samples:
+            dispatched = warmed = len(first.samples)
+            yield first
         started = time.monotonic()
-        for number, (_, cluster) in enumerate(chosen):
-            enough = number >= _LEAST_ROUNDS * len(parts)
+        for at, (number, cluster) in enumerate(chosen):
+            enough = at >= _LEAST_ROUNDS * len(parts)
             if enough and time.monotonic() - started > _ENOUGH_SECONDS:
                 return
             task = local.Task(samples(cluster.rows.tolist()), folder)
-            dispatched += len(task.samples)
-            bounds.append((dispatched, task.out))
-            yield task
+            if task.samples:
+                dispatched += len(task.samples)
+                sent.append(_Sent(number, cluster.whole, dispatched, task.out))
+                yield task
 
     clock = _Clock(progress)
     started = time.monotonic()
@@ -135,19 +147,19 @@ def timed(
         raise WorkerError(
             "a measuring process died of one of the rows that were tried", remedy="a run finds which one"
         )
+    if not sent:  # of rows that have nothing to read
+        return Timed(0.0, Expected.counted(0), Expected.counted(0), 0, 0, 0.0)
     before = loaded = clock.at_row(1)
     seconds: list[list[tuple[float, float]]] = [[] for _ in parts]
-    files: list[list[tuple[float, Path]]] = [[] for _ in parts]
-    for (number, cluster), (row, path) in zip(chosen, bounds, strict=False):
-        after = clock.at_row(row)
-        seconds[number].append((cluster.whole, after - before))
-        files[number].append((cluster.whole, path))
+    for each in sent:
+        after = clock.at_row(each.until)
+        seconds[each.stratum].append((each.size, after - before))
         before = after
     return Timed(
         start=loaded - started,
-        seconds=total([_read(part, found) for part, found in zip(parts, seconds, strict=True)]),
-        size=_size(parts, files, folder),
-        rows=bounds[-1][0] - 1,
+        seconds=total(_read(parts, seconds)),
+        size=_size(parts, sent, folder),
+        rows=sent[-1].until - warmed,
         tokens=clock.tokens,
         spent=before - loaded,
     )
@@ -181,25 +193,31 @@ def _chosen(parts: Sequence[Stratum], size: float) -> list[tuple[int, Stratum]]:
     return turns
 
 
-def _read(part: Stratum, found: Sequence[tuple[float, float]]) -> Read:
-    sizes, values = (np.array(column, np.float64) for column in zip(*found, strict=True))
-    return Read(part.whole, sizes, values)
+def _read(parts: Sequence[Stratum], found: Sequence[Sequence[tuple[float, float]]]) -> list[Read]:
+    """Sizes and values of what was read of each stratum; one in which there was nothing to read has none."""
+    read: list[Read] = []
+    for part, pairs in zip(parts, found, strict=True):
+        if pairs:
+            sizes, values = (np.array(column, np.float64) for column in zip(*pairs, strict=True))
+            read.append(Read(part.whole, sizes, values))
+    return read
 
 
-def _size(parts: Sequence[Stratum], files: Sequence[Sequence[tuple[float, Path]]], folder: Path) -> Expected:
+def _size(parts: Sequence[Stratum], sent: Sequence[_Sent], folder: Path) -> Expected:
     """Bytes of the signals of all rows: the data of the shards that were written and, for each task of a
     run, what a file takes besides. A shard of a few rows packs worse than one of a task, by as much as all
     that were written do than one of all their rows."""
-    written = [path for found in files for _, path in found]
+    written = [each for each in sent if each.out.is_file()]
+    if not written:
+        return Expected.counted(0)
     one = folder / "one.parquet"
-    shards.publish(one, pa.concat_tables([pq.read_table(path) for path in written]))
-    packed = _data_bytes(one) / sum(map(_data_bytes, written))
-    read = [
-        _read(part, [(size, packed * _data_bytes(path)) for size, path in found])
-        for part, found in zip(parts, files, strict=True)
-    ]
+    shards.publish(one, pa.concat_tables([pq.read_table(each.out) for each in written]))
+    packed = _data_bytes(one) / sum(_data_bytes(each.out) for each in written)
+    data: list[list[tuple[float, float]]] = [[] for _ in parts]
+    for each in written:
+        data[each.stratum].append((each.size, packed * _data_bytes(each.out)))
     tasks = math.ceil(sum(len(part.rows) for part in parts) / TASK_ROWS)
-    found = total(read) + Expected.counted(tasks * (one.stat().st_size - _data_bytes(one)))
+    found = total(_read(parts, data)) + Expected.counted(tasks * (one.stat().st_size - _data_bytes(one)))
     margin = _PACKED * found.value
     low, high = min(found.low, found.value - margin), max(found.high, found.value + margin)
     return Expected(value=found.value, low=low, high=high)

@@ -18,7 +18,8 @@ from datapruner.result import Result
 from datapruner.runs import published
 from datapruner.schemas.plans import Plan
 from scorers.conversations.chat import ChatRenderer, Encoded
-from tests.tiny_model import POSITIONS
+from tests.tiny_encoder import save_tiny_encoder
+from tests.tiny_model import LINES, POSITIONS
 
 Planner = Callable[..., Plan]
 
@@ -136,6 +137,48 @@ def test_a_run_that_compares_is_told_pass_by_pass(
         assert {each.what for each in plan.passes} == views
         assert sum(each.missing for each in plan.passes) == result.run.measured
         assert {"measuring", *result.run.lineage["views"]} == views
+
+
+def test_other_models_than_the_proxy_have_passes_of_their_own(
+    tmp_path: Path, options: dict[str, Any], reward_folder: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    save_tiny_encoder(encoder)
+    rows = LINES[:6]
+    by_text = {"options": {"embedding": "sentence_embedding"}, "embedder": str(encoder)}
+    for method, given, what in (
+        ("divprune", by_text, "embedding"),
+        ("reward", {"reward_model": str(reward_folder)}, "rewarding"),
+    ):
+        asked = options | given | {"home": tmp_path / method}
+        _, other = datapruner.plan(rows, method, 2, **asked).passes
+        assert (other.what, other.reads, other.missing) == (what, "forward", 6)
+        assert other.seconds is not None
+        assert other.seconds.value > 0
+        datapruner.prune(rows, method, 2, **asked)
+        again = datapruner.plan(rows, method, 2, **asked)
+        assert again.passes[1].missing == 0
+        assert again.seconds is not None
+        assert again.seconds.value == 0
+
+
+def test_what_a_teacher_is_asked_is_counted_and_priced_where_one_is_named(
+    corpus_file: Path, home: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "BASE_URL": "http://127.0.0.1:9/v1",
+        "MODEL": "m",
+        "PROMPT_PRICE": "1",
+        "COMPLETION_PRICE": "2",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DATAPRUNER_TEACHER_{name}", value)
+    monkeypatch.setenv("DATAPRUNER_HOME", str(home))
+    found = datapruner.plan(corpus_file, "judge", 0.5, home=home, **options).asks
+    assert found is not None
+    assert found.requests == found.questions > 0
+    assert found.cost == pytest.approx((found.prompt_tokens + 2 * found.completion_tokens) / 1e6)
 
 
 def test_a_method_that_asks_the_model_nothing_has_its_tokens_counted(
