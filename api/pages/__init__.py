@@ -18,6 +18,7 @@ ROUTERS = (
     rows.router,
     rows.data,
     comparing.router,
+    comparing.data,
     schedules.router,
     sql.router,
     assets.router,

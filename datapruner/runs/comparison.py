@@ -76,15 +76,12 @@ class Compared:
 def compare(first: Compared, second: Compared) -> Comparison:
     """What two runs make of the samples that both know; samples without a number in either are left out of a
     correlation."""
-    with _attached([first.database, second.database]) as (connection, names):
-        connection.execute(
-            _PAIRS.format(first=_SAMPLES.format(run=names[0]), second=_SAMPLES.format(run=names[1]))
-        )
+    with paired(first, second) as (connection, names):
         common, both, only_first, only_second, neither = connection.execute(_COUNTS).fetchall()[0]
         kept = both + only_first + only_second
         lengths = [connection.execute(_MEANS.format(run=run)).fetchall()[0] for run in ("first", "second")]
         tokens = [None if None in means else MeanTokens(kept=means[0], all=means[1]) for means in lengths]
-        columns, others = (_scores(connection, name) for name in names)
+        columns, others = (score_names(connection, name) for name in names)
         own = [
             [column for column in each.own if column in known][:_OWN]
             for each, known in ((first, columns), (second, others))
@@ -143,12 +140,21 @@ def _values(connection: duckdb.DuckDBPyConnection, first: str, second: str) -> p
     return values
 
 
-def _scores(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, None]:
+def score_names(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, None]:
     """Names of the columns that hold scores: numbers that do not merely count."""
     columns = connection.execute(f"DESCRIBE {name}.sample_scores").fetchall()
     return dict.fromkeys(
         column for column, kind, *_ in columns if kind in _NUMBERS and column not in _NO_SCORES
     )
+
+
+@contextmanager
+def paired(first: Compared, second: Compared) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[str]]]:
+    """A connection that sees both runs, with the table `pairs` of the samples that both know; their names."""
+    with _attached([first.database, second.database]) as (connection, names):
+        samples = [_SAMPLES.format(run=name) for name in names]
+        connection.execute(_PAIRS.format(first=samples[0], second=samples[1]))
+        yield connection, names
 
 
 @contextmanager

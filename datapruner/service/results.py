@@ -20,6 +20,7 @@ from datapruner.explaining.explain import explain_run
 from datapruner.request.config import RunConfig
 from datapruner.runs import published
 from datapruner.runs.comparison import Compared, compare
+from datapruner.schemas.against import Against
 from datapruner.schemas.evaluations import Evaluation
 from datapruner.schemas.reports import RunReport
 from datapruner.schemas.runs import Comparison, MaskAnswer, ReportAnswer, SampleAnswer
@@ -110,12 +111,23 @@ def comparison(storage: Storage, first: Run, second: Run) -> Comparison:
 
     Raises BusyError when too many comparisons are at work, StorageError.
     """
-    one, other = (
-        Compared(run.id, _database(storage, run), (run.report or {}).get("scores", ()))
-        for run in (first, second)
-    )
+    one, other = (_compared(storage, run) for run in (first, second))
     with turn():
         return compare(one, other)
+
+
+def against(storage: Storage, first: Run, second: Run, x: str, y: str) -> Against:
+    """A score of one run against a score of another (`datapruner.reporting.against`), which raises as this
+    does; besides, BusyError, StorageError."""
+    from datapruner.reporting.against import against  # with libraries that few requests need
+
+    one, other = (_compared(storage, run) for run in (first, second))
+    with turn():
+        return against(one, other, x, y)
+
+
+def _compared(storage: Storage, run: Run) -> Compared:
+    return Compared(run.id, _database(storage, run), (run.report or {}).get("scores", ()))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from datapruner.catalog import evaluations, runs
 from datapruner.catalog import jobs as job_rows
 from datapruner.catalog.datasets import find as find_dataset
 from datapruner.catalog.models import Run, Version
+from datapruner.schemas.against import Against
 from datapruner.schemas.datasets import Deleted
 from datapruner.schemas.jobs import JobAnswer
 from datapruner.schemas.reports import RunReport
@@ -121,6 +122,12 @@ def compare(service: Service, caller: Caller, run: str, other: str) -> Compariso
         told = [evaluations.latest(session, each.id) for each in both]
     documents = [evaluations.document(each) for each in told if each is not None]
     return found.model_copy(update={"evaluations": documents})
+
+
+def against(service: Service, caller: Caller, run: str, other: str, x: str, y: str) -> Against:
+    """Score `x` of a run against `y` of another, as `results.against`."""
+    first, second = (_published(service, caller, each) for each in (run, other))
+    return results.against(service.storage, first, second, x, y)
 
 
 def _published(service: Service, caller: Caller, run: str) -> Run:

@@ -1,6 +1,7 @@
 // A run's page: its job while it goes on, then the samples to look into, the report and sliders.
 import { follow } from "./progress.js";
 import { look } from "./plane.js";
+import { plots } from "./plots.js";
 import { drawAll } from "./report.js";
 import { spreadOver } from "./spread.js";
 import { tryRatios } from "./try.js";
@@ -9,10 +10,6 @@ const details = document.getElementById("details");
 const ratios = document.getElementById("try");
 const prepare = ratios && tryRatios(ratios);
 const open = document.querySelector("[data-job]");
-
-/** Once plotly is there, which is large and comes beside all else. */
-const plots = () =>
-  window.Plotly ? Promise.resolve() : new Promise((done) => document.getElementById("plotly").addEventListener("load", done));
 
 const fill = async () => {
   const answer = await fetch(details.dataset.from);
@@ -41,5 +38,5 @@ const show = async () => {
 if (open) follow(open.dataset.job, open).then(() => location.reload());
 if (details) {
   show();
-  spreadOver(document.getElementById("spread"), plots);
+  spreadOver(document.getElementById("spread"));
 }

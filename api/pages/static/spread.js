@@ -1,9 +1,10 @@
 // How the rows of a run are spread over any of their columns, before and after.
+import { plots } from "./plots.js";
 import { drawAll } from "./report.js";
 import { ask, fetched } from "./service.js";
 
-/** Begin with the form at `place`; `plots`: a way to wait for plotly. */
-export const spreadOver = (place, plots) => {
+/** Begin with the form at `place`. */
+export const spreadOver = (place) => {
   const form = place.querySelector("form");
   const said = place.querySelector("#spread-said");
   const address = `/runs/${place.dataset.run}/spread`;

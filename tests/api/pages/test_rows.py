@@ -149,5 +149,9 @@ def test_two_runs_are_compared_from_a_runs_page(admin: Visit, server: Server, ma
     page.wait_for_url(f"**/compare/{made['recipe']}")
     both = server.client.get(f"/v1/runs/{made['qtuning']}/compare/{made['recipe']}").json()
     row = page.get_by_role("row", name="both")
-    assert row.get_by_role("cell").first.inner_text() == str(both["kept_by_both"])
+    expect(row.get_by_role("cell").first).to_have_text(str(both["kept_by_both"]))
+    first = both["own_scores"][0]
+    expect(page.locator("#against-said")).to_contain_text(f"{first['samples']} samples have both")
+    page.get_by_label("across, of the first").select_option("el2n")
+    expect(page.locator("#against")).to_contain_text("el2n")
     admin.usable()
