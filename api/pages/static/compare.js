@@ -20,7 +20,7 @@ const draw = (place, { x, y, samples }) => {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: styled("dim"), size: 11, family: "system-ui, sans-serif" },
-    margin: { l: 8, r: 8, t: 8, b: 8 },
+    margin: { l: 8, r: 8, t: 8, b: 36 },
     xaxis: side(x),
     yaxis: side(y),
   };

@@ -6,7 +6,7 @@ import { nearest, under } from "./under.js";
 
 const count = new Intl.NumberFormat("en");
 const short = (value) => (value === null ? "–" : Number(value.toPrecision(4)).toLocaleString("en"));
-const MARGIN = { l: 8, r: 8, t: 30, b: 8 };
+const MARGIN = { l: 8, r: 8, t: 30, b: 36 };
 const HUES = ["#1f77b4", "#d95f02", "#2a9d6f", "#c23b78", "#7a6fd0", "#9a7b00", "#3aa6b9", "#8c564b", "#808890"];
 const FATES = { kept: "#1f77b4", scored: "#1f77b4", pruned: "#d95f02", error: "#c23b78", rejected: "#808890" };
 
