@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.5
 _LARGEST_HEAD = 1 << 16
 _PIECE = 1 << 16
 _BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -17,7 +17,7 @@ from datapruner.client._events import EventReader
 from tests.waiting import PATIENCE
 
 _KINDS = ("read", "sql", "write", "stream")
-_PAUSES = {"read": 0.4, "sql": 2.0, "write": 1.0, "wait": 1.5}
+_PAUSES = {"read": 1.0, "sql": 2.0, "write": 1.0, "wait": 3.0}
 """Seconds after each kind of request."""
 
 
