@@ -24,6 +24,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     "asap": Sizes(
         "{folder}/traces.parquet --rows 3 --steps 2 --model {model}", None
     ),  # quality, not speed; wants real traces
+    "cluster": Sizes("--rows 4 --repeats 1 --processes 1 --model {model}"),
     "device": Sizes(
         "--rows 8 --budgets 512 --repeats 1 --dtype float32 --device cpu --model {model} --large 2 --small",
         None,

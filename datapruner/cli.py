@@ -73,7 +73,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command("prune", cls=settings.of_pruning())(prune.prune)
-app.command("score", cls=settings.of_run("seed", "target", "task_column"))(prune.score)
+app.command("score", cls=settings.of_run("seed", "target", "task_column", "engine"))(prune.score)
 app.command("plan", cls=settings.of_pruning())(plan.plan)
 app.command("recommend")(recipe.recommend)
 app.command("run")(recipe.run)

@@ -14,11 +14,12 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import UsageError
 from datapruner.home import made_home
+from datapruner.measuring import engine as engines
 from datapruner.measuring.devices import find_devices
 from datapruner.measuring.measure import Machine
 from datapruner.planning.clock import PassClock
 from datapruner.progress import Progress, Silent
-from datapruner.request.config import DEFAULT_METHOD, MeasuringSettings, ReadingSettings, RunConfig
+from datapruner.request.config import DEFAULT_METHOD, Engine, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
 from datapruner.request.keep import Keep, parse_keep
 from datapruner.request.parts import Rewrite
@@ -62,6 +63,8 @@ def prune(
     target: Any = None,
     task_column: str | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -79,10 +82,12 @@ def prune(
     `{"prompt": "q", "response": "a"}`, when they are not recognised. `target` is rows to select towards (as
     `source`, their columns recognised), for methods that read them, or a mapping of several such sets by the
     names of their tasks; `task_column` is a column of theirs that names each row's task. `device` is "auto",
-    "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens). `home` is where models,
-    signals and runs are kept. `log_to`: trackers to log the run to, of "mlflow", "wandb", "trackio" and
-    "openlineage", each by its own settings; one that fails is warned of, and the run stands. `teacher` is as
-    for `rewrite`, for methods that ask one. `measuring`: `model`, `max_length` and the other fields of
+    "cpu", "cuda:0" or a list of them; `token_budget` bounds a batch (padded tokens). `engine` "ray" measures
+    on a Ray cluster: the one at `ray_address` ("auto" or "HOST:PORT"), or one that is started on this machine
+    for as long as it takes. `home` is where models, signals and runs are kept. `log_to`: trackers to log the
+    run to, of "mlflow", "wandb", "trackio" and "openlineage", each by its own settings; one that fails is
+    warned of, and the run stands. `teacher` is as for `rewrite`, for methods that ask one. `measuring`:
+    `model`, `max_length` and the other fields of
     `datapruner.request.config.Measuring`.
 
     Raises UsageError, InputError, ModelError, NothingSurvivedError or WorkerError (`datapruner.errors`).
@@ -97,6 +102,7 @@ def prune(
         "options": options or {},
         "seed": seed,
         "task_column": task_column,
+        "engine": engine,
     }
     config = config_for(source, given, mapping=mapping, target=target)
     check_prunes(config)
@@ -105,6 +111,7 @@ def prune(
         source,
         target,
         device=device,
+        ray_address=ray_address,
         token_budget=token_budget,
         home=home,
         progress=progress,
@@ -124,6 +131,8 @@ def score(
     target: Any = None,
     task_column: str | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -142,6 +151,7 @@ def score(
         "options": options or {},
         "seed": seed,
         "task_column": task_column,
+        "engine": engine,
     }
     config = config_for(source, given, mapping=mapping, target=target)
     return run(
@@ -149,6 +159,7 @@ def score(
         source,
         target,
         device=device,
+        ray_address=ray_address,
         token_budget=token_budget,
         home=home,
         progress=progress,
@@ -174,6 +185,8 @@ def rewrite(
     teacher: Any = None,
     mapping: Mapping[str, str] | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -192,12 +205,19 @@ def rewrite(
     given = dict(options or {}) | {name: value for name, value in budget.items() if value is not None}
     wanted = {"method": method, "options": given, "pattern": pattern, "answers": answers}
     config = assembled(
-        [], None, source=name_of(source), mapping=mapping or {}, measuring=measuring, rewrite=wanted
+        [],
+        None,
+        source=name_of(source),
+        mapping=mapping or {},
+        measuring=measuring,
+        rewrite=wanted,
+        engine=engine,
     )
     return run(
         config,
         source,
         device=device,
+        ray_address=ray_address,
         token_budget=token_budget,
         home=home,
         progress=progress,
@@ -301,6 +321,8 @@ def run_recipe(
     source: Any = None,
     *,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -326,6 +348,8 @@ def run_recipe(
             rows,
             config.target,
             device=device,
+            engine=engine,
+            ray_address=ray_address,
             token_budget=token_budget,
             home=home,
             progress=followed.progress,
@@ -348,6 +372,8 @@ def replay(
     *,
     target: Any = None,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -369,7 +395,17 @@ def replay(
         raise UsageError(
             f"{run_file} does not name its target set: the rows came from Python", remedy="give the target"
         )
-    return run(config, rows, aims, device=device, token_budget=token_budget, home=home, progress=progress)
+    return run(
+        config,
+        rows,
+        aims,
+        device=device,
+        engine=engine,
+        ray_address=ray_address,
+        token_budget=token_budget,
+        home=home,
+        progress=progress,
+    )
 
 
 @contained()
@@ -536,6 +572,8 @@ def run(
     target: Any = None,
     *,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -543,9 +581,10 @@ def run(
     teacher: Any = None,
 ) -> Result:
     """Do what a configuration says to these rows, and towards these; the arguments are those of `prune` and
-    `rewrite`."""
-    place, clock = made_home(home), PassClock(progress or Silent())
-    machine = Machine(find_devices(device), token_budget)
+    `rewrite`. `engine` is by default the configuration's."""
+    place, clock, chosen = made_home(home), PassClock(progress or Silent()), engine or config.engine
+    engines.asked(chosen, ray_address)
+    machine = engines.machine_on(device, chosen, ray_address, token_budget=token_budget)
     with following.following(log_to, config, clock, _warn) as followed:
         made = pipeline.run(config, source, place, machine, followed.progress, target, teacher)
         followed.done(made, published.corpus_path(made, place))

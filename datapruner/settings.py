@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     finish_seconds: int = Field(5, ge=0, description="seconds in which requests under way then have to end")
     workers: int = Field(1, ge=0, description="worker processes that `serve` starts; 0: run them elsewhere")
     devices: str = Field("auto", description="where workers measure: auto, cpu, or cuda:0,cuda:1")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="what workers measure by, where a run does not say: local, or ray, a Ray cluster"
+    )
+    ray_address: str = Field(
+        "", description="that cluster, auto or HOST:PORT; default: one on the worker's machine for each job"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a measuring process; default: its share"
     )

@@ -13,7 +13,7 @@ import pytest
 
 import datapruner
 from datapruner import library, result
-from datapruner.curation import calibration
+from datapruner.measuring import engine
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.measuring.workers.spec import WorkerSpec
@@ -52,7 +52,7 @@ def idle() -> Iterator[IdleWorkers]:
     start one takes seconds."""
     waiting = ManyIdle()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (library, result, calibration):
+        for module in (library, result, engine):
             patch.setattr(module, "Machine", partial(Machine, idle=waiting))
         yield waiting
     waiting.close()

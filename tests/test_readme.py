@@ -470,6 +470,23 @@ def _(tour: Tour, step: Step) -> None:
         assert shown in out
 
 
+@promised("datapruner prune examples/instructions.jsonl --keep 0.25 --engine ray --out on-ray.parquet")
+def _(tour: Tour, step: Step) -> None:
+    """What was measured before is not measured again, so that Ray is not started."""
+    tour.type(step)
+    assert is_a_quarter(pl.read_parquet(tour.folder / "on-ray.parquet").height)
+
+
+@promised("kubectl apply -f docs/rayjob.yaml")
+def _(tour: Tour, step: Step) -> None:
+    assert (ROOT / step.text.split()[-1]).is_file()
+
+
+@promised("kubectl get rayjob datapruner")
+def _(tour: Tour, step: Step) -> None:
+    assert "\n  name: datapruner\n" in (ROOT / "docs" / "rayjob.yaml").read_text(encoding="utf-8")
+
+
 # All of them
 
 NAMES = [name for name, _ in CHECKS]

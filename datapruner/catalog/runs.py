@@ -72,10 +72,15 @@ def of_job(session: Session, job_id: str) -> Run | None:
 
 
 def of_schedule(session: Session, schedule_id: str, version_id: str, config: dict[str, Any]) -> Run | None:
-    """The last published run of a schedule on this version with this configuration."""
+    """The last published run of a schedule on this version with this configuration, whatever measured it."""
     query = select(Run).join(Job, Job.id == Run.job_id).where(Job.schedule_id == schedule_id)
     query = query.where(Run.version_id == version_id, Run.published_at.is_not(None)).order_by(Run.id.desc())
-    return next((run for run in session.scalars(query) if run.config == config), None)
+    wanted = _decisive(config)
+    return next((run for run in session.scalars(query) if _decisive(run.config) == wanted), None)
+
+
+def _decisive(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "engine"}
 
 
 def find(session: Session, project_id: str, run_id: str, *, lock: bool = False) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
-from datapruner.request.config import Measuring, MeasuringSettings
+from datapruner.request.config import Engine, Measuring, MeasuringSettings
 from datapruner.request.keep import Keep
 from datapruner.rows.formats import AnyExportFormat
 from datapruner.schemas.datasets import HubSource, PathSource, UrlSource
@@ -28,6 +28,7 @@ class RunOptions(TypedDict, total=False):
     target: str | Mapping[str, str] | None
     task_column: str | None
     seed: int
+    engine: Engine | None
     recipe: str | Mapping[str, Any] | None
 
 

@@ -15,6 +15,8 @@ def calibrate(
     source: given.Source,
     map_: given.Mapped = None,
     device: given.Device = "auto",
+    engine: given.Engine = None,
+    ray_address: given.RayAddress = None,
     out: Kept = None,
     verdicts: Table = None,
     as_json: given.Json = False,
@@ -35,6 +37,8 @@ def calibrate(
             source,
             mapping=mapping,
             device=device,
+            engine=engine,
+            ray_address=ray_address,
             progress=progress,
             **settings.given(context),
         )

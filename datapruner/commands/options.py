@@ -31,6 +31,20 @@ Mapped = Annotated[
     typer.Option("--map", metavar="ROLE=COLUMN", help="Column for a role, as in prompt=q; repeatable."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1.")]
+Engine = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(
+        help="What measures: processes of this machine, or actors of a Ray cluster.", show_default="local"
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="The Ray cluster to measure on.",
+        show_default="one on this machine, for as long as it takes",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Url = Annotated[

@@ -28,6 +28,7 @@ def prune(
     option: given.Option = None,
     map_: given.Mapped = None,
     device: given.Device = "auto",
+    ray_address: given.RayAddress = None,
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
     dry_run: given.DryRun = False,
@@ -53,7 +54,9 @@ def prune(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", dry_run=dry_run, log_to=bool(log_to))
+        remote.only_here(
+            device=device != "auto", ray_address=ray_address is not None, dry_run=dry_run, log_to=bool(log_to)
+        )
         remote.prune(url, source, mapping, cast("RunOptions", beside(asked)), out, plain, output)
         return
     if dry_run:
@@ -66,7 +69,9 @@ def prune(
         output.progress() as progress,
         following(log_to or (), config, progress, output.note) as followed,
     ):
-        result = library.run(config, source, config.target, device=device, progress=followed.progress)
+        result = library.run(
+            config, source, config.target, device=device, ray_address=ray_address, progress=followed.progress
+        )
         written = export(result, out, plain)
         followed.done(result.run, result.corpus_file, written.values())
     finish(output, result, written)
@@ -87,6 +92,7 @@ def score(
     ] = None,
     map_: given.Mapped = None,
     device: given.Device = "auto",
+    ray_address: given.RayAddress = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Write the scores: {listed(FILES)}.")
     ] = None,
@@ -114,6 +120,7 @@ def score(
 
         remote.only_here(
             device=device != "auto",
+            ray_address=ray_address is not None,
             out=out is not None,
             map=bool(mapping),
             dry_run=dry_run,
@@ -132,7 +139,9 @@ def score(
         output.progress() as progress,
         following(log_to or (), config, progress, output.note) as followed,
     ):
-        result = library.run(config, source, config.target, device=device, progress=followed.progress)
+        result = library.run(
+            config, source, config.target, device=device, ray_address=ray_address, progress=followed.progress
+        )
         written = {"scores": (out, result.export_scores(out))} if out is not None else {}
         followed.done(result.run, result.corpus_file, written.values())
     finish(output, result, written)
@@ -150,6 +159,8 @@ def replay(
         ),
     ] = None,
     device: given.Device = "auto",
+    engine: given.Engine = None,
+    ray_address: given.RayAddress = None,
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
     as_json: given.Json = False,
@@ -161,7 +172,15 @@ def replay(
 
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
-        result = library.replay(run, source, target=targets(target), device=device, progress=progress)
+        result = library.replay(
+            run,
+            source,
+            target=targets(target),
+            device=device,
+            engine=engine,
+            ray_address=ray_address,
+            progress=progress,
+        )
     finish(output, result, export(result, out, plain))
 
 

@@ -55,6 +55,8 @@ def run(
         str | None, typer.Argument(metavar="[DATA]", help="Rows to use instead of those that it names.")
     ] = None,
     device: given.Device = "auto",
+    engine: given.Engine = None,
+    ray_address: given.RayAddress = None,
     out: given.SubsetFile = None,
     plain: given.PlainFile = None,
     log_to: given.LogTo = None,
@@ -83,8 +85,13 @@ def run(
     if url is not None:
         from datapruner.commands import remote
 
-        remote.only_here(device=device != "auto", log_to=bool(log_to or wanted.log_to))
-        asked = recipes.as_request(wanted.config, wanted.evaluate)
+        remote.only_here(
+            device=device != "auto",
+            ray_address=ray_address is not None,
+            log_to=bool(log_to or wanted.log_to),
+        )
+        config = wanted.config.model_copy(update={"engine": engine or wanted.config.engine})
+        asked = recipes.as_request(config, wanted.evaluate)
         mapping = wanted.config.mapping
         remote.prune(
             url, wanted.data, mapping, {"recipe": asked}, files.get("subset"), files.get("plain"), output
@@ -99,6 +106,8 @@ def run(
                 wanted.data,
                 wanted.config.target,
                 device=device,
+                engine=engine,
+                ray_address=ray_address,
                 progress=followed.progress,
             )
             rows = result.write(files)

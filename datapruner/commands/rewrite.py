@@ -67,6 +67,8 @@ def asap(
     pattern: Pattern = None,
     map_: given.Mapped = None,
     device: given.Device = "auto",
+    engine: given.Engine = None,
+    ray_address: given.RayAddress = None,
     out: OutFile = None,
     plain: PlainFile = None,
     as_json: given.Json = False,
@@ -80,6 +82,8 @@ def asap(
     asked: dict[str, Any] = {
         **settings.given(context),
         "device": device,
+        "engine": engine,
+        "ray_address": ray_address,
         "options": {"score": score, "coherent": coherent},
     }
     asked |= {"max_tokens": max_tokens, "max_token_ratio": max_token_ratio}

@@ -78,7 +78,7 @@ def of_run(*names: str) -> type[SettingsCommand]:
 
 def of_pruning() -> type[SettingsCommand]:
     """For commands that prune by one method."""
-    return of_run("keep", "keep_tokens", "token_keep", "preset", "seed", "target", "task_column")
+    return of_run("keep", "keep_tokens", "token_keep", "preset", "seed", "target", "task_column", "engine")
 
 
 def of_reading(*names: str) -> type[SettingsCommand]:

@@ -15,7 +15,6 @@ Notable choices:
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,14 +30,15 @@ from datapruner.curation import verdicts
 from datapruner.curation.verdicts import Verdicts
 from datapruner.errors import UsageError
 from datapruner.home import made_home
-from datapruner.measuring.devices import find_devices
+from datapruner.measuring import engine as engines
 from datapruner.measuring.measure import Machine, Pass, measure, proxy_for, worker_spec
 from datapruner.measuring.signal_cache import SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress, Silent
-from datapruner.request.config import Reading, ReadingSettings
+from datapruner.request.config import Engine, Reading, ReadingSettings
 from datapruner.request.parts import Calibrate, Seed
+from datapruner.system.files import unfinished
 from datapruner.system.panics import contained
 from scorers.column import Column
 from scorers.selection.ranking import draws
@@ -82,6 +82,8 @@ def calibrate(
     seed: int = 0,
     mapping: Mapping[str, str] | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
+    ray_address: str | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
     **reading: Unpack[ReadingSettings],
@@ -98,12 +100,13 @@ def calibrate(
     draw = validation.made(Draw, batches=batches, size=size, held_out=held_out, sparsity=sparsity, seed=seed)
     measuring = validation.made(Reading, **reading)
     place, listener = made_home(home), progress or Silent()
-    machine = Machine(find_devices(device))
+    engines.asked(engine, ray_address)
+    machine = engines.machine_on(device, engine, ray_address)
     with Corpus(store.ingest_to(source, mapping or {}, place, listener)) as corpus:
         listener.stage("finding the proxy model", None, "steps")
         wanted = proxy_for(measuring, place, machine.devices)
         chosen, unfit = _chosen(corpus, draw, draw.seed, wanted, place, machine, listener)
-        found = divergences(chosen, draw, wanted, machine, listener)
+        found = divergences(chosen, draw, wanted, place, machine, listener)
         about = {**draw.model_dump(), "proxy": wanted.key.document()}
         return _settled(corpus, chosen["sample_id"].to_list(), unfit, draw, found, about)
 
@@ -175,12 +178,14 @@ def divergences(
     chosen: pl.DataFrame,
     draw: Calibrate,
     wanted: Pass,
+    home: Path,
     machine: Machine,
     progress: Progress,
 ) -> list[float]:
     """KL of each batch, nats a token.
 
-    chosen: `draw.samples` lines of `distinct`, those of the first batch first and those held out last.
+    chosen: `draw.samples` lines of `distinct`, those of the first batch first and those held out last. home:
+    a folder to write in, that every process sees.
     Raises ModelError and WorkerError.
     """
     everything = range(draw.samples)
@@ -193,12 +198,13 @@ def divergences(
     samples = chosen.rename({"sample_id": "id"}).to_dicts()
     progress.stage("trying batches", draw.batches, "batches")
     count = Count(progress)
-    with tempfile.TemporaryDirectory(prefix="datapruner-") as folder:
-        task = local.Task(samples, Path(folder), about=about, name="divergence.json", whole=True)
-        spec, devices = worker_spec(wanted, machine), machine.devices[:1]
-        for _ in local.measure(spec, devices, [task], count, WORKER, idle=machine.idle, on_wait=count.tell):
-            raise AssertionError("a task succeeds as a whole or ends the measuring")
+    task = local.Task(samples, home, about=about, name=unfinished(Path("divergence.json")).name, whole=True)
+    try:
+        failed = machine.run(worker_spec(wanted, machine), [task], count, WORKER, machine.devices[:1])
+        assert not failed, "a task succeeds as a whole or ends the measuring"
         found: list[float] = json.loads(task.out.read_bytes())
+    finally:
+        task.out.unlink(missing_ok=True)
     return found
 
 

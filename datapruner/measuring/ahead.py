@@ -20,13 +20,13 @@ class Ahead:
     """What starts processes for a pass over samples that are being ingested.
 
     They are left to `machine`, for the first measuring on it, and end with that or with `close`. A machine
-    that keeps processes anyway gets none.
+    that keeps processes anyway gets none, nor does one that has a cluster measure.
     """
 
     def __init__(self, wanted: Pass | None, home: Path, machine: Machine) -> None:
         self._begun = local.IdleWorkers()
         self.machine = replace(machine, begun=self._begun)
-        self._wanted = wanted if machine.idle is None else None
+        self._wanted = wanted if machine.idle is None and machine.cluster is None else None
         keys = () if wanted is None else (wanted.key, wanted.fuller)
         self._caches = [SignalCache(home, key) for key in keys if key is not None]
         if not any(cache.shards() for cache in self._caches):

@@ -122,18 +122,7 @@ def embed(
     count = Count(progress)
     failed: dict[str, str] = {}
     if len(missing):
-        tasks = _tasks(corpus, known, cache.folder, wordless)
-        failed = dict(
-            local.measure(
-                spec,
-                machine.devices,
-                tasks,
-                count,
-                WORKER,
-                idle=machine.idle,
-                on_wait=count.tell,
-            )
-        )
+        failed = machine.run(spec, _tasks(corpus, known, cache.folder, wordless), count, WORKER)
     return Embedded(SignalCache(home, key), failed | wordless)
 
 

@@ -204,11 +204,7 @@ class _Fit:
         return folder / _at(steps)
 
     def _run(self, tasks: Iterator[local.Task], devices: Sequence[str], count: Count) -> None:
-        failed = list(
-            local.measure(
-                self.spec, devices, tasks, count, WORKER, idle=self.machine.idle, on_wait=count.tell
-            )
-        )
+        failed = self.machine.run(self.spec, tasks, count, WORKER, devices)
         assert not failed, "a task succeeds as a whole or ends the measuring"
 
 

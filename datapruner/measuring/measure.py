@@ -22,6 +22,9 @@ import polars as pl
 
 from datapruner.corpora.corpus import BATCH_ROWS, Corpus
 from datapruner.errors import ModelError
+from datapruner.measuring.cluster import executor
+from datapruner.measuring.cluster.executor import Cluster
+from datapruner.measuring.cluster.pool import TOKENISER
 from datapruner.measuring.signal_cache import NO_MODEL, ProxyKey, SignalCache
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec, wire
@@ -39,7 +42,6 @@ GPU_TASK_ROWS = 4096  # several batches of a GPU, a hundred of a processor
 WINDOW_CHARACTERS = 64_000_000
 _RENDERERS = 4  # feed a GPU with a small model
 _TOKENISERS = 8  # one process feeds them all
-_TOKENISER = "tokeniser"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Machine:
 
     `models` is the folder of proxy models' files, by default inside the home that signals are kept in. With
     `idle`, measuring processes stay for whoever measures next. `begun`: those that load their model already,
-    for the first measuring; they end with it.
+    for the first measuring; they end with it. `cluster`: of Ray, to measure there and not here; `devices` are
+    then a place for each of its actors.
     """
 
     devices: Sequence[str]
@@ -57,6 +60,31 @@ class Machine:
     models: Path | None = None
     idle: local.IdleWorkers | None = None
     begun: local.IdleWorkers | None = None
+    cluster: Cluster | None = None
+
+    def run(
+        self,
+        spec: WorkerSpec,
+        tasks: Iterable[local.Task],
+        count: Count,
+        worker: Sequence[str] | None = None,
+        places: Sequence[str] | None = None,
+    ) -> dict[str, str]:
+        """Have all tasks done by processes on the devices, or on these `places`; sample id -> why it failed.
+
+        `worker` starts such a process, by default one that measures. Raises as `local.measure` or
+        `executor.measure`.
+        """
+        where = self.devices if places is None else places
+        worker = worker or local.WORKER
+        if self.cluster is None:
+            running = local.measure(spec, where, tasks, count, worker, self.idle, count.tell)
+        else:
+            threads = self.threads or _threads_set()
+            running = executor.measure(
+                spec, where, tasks, count, worker, cluster=self.cluster, threads=threads, on_wait=count.tell
+            )
+        return dict(running)
 
 
 @contextmanager
@@ -213,13 +241,9 @@ def measure(
     sizes = (GPU_WINDOW_ROWS, GPU_TASK_ROWS) if on_gpu else (WINDOW_ROWS, TASK_ROWS)
     tasks = _tasks(corpus, rows, cache.folder, set(missing["sample_id"]), *sizes)
     if key.has_signals:
-        running = local.measure(spec, machine.devices, tasks, count, idle=machine.idle, on_wait=count.tell)
+        failed = machine.run(spec, tasks, count)
     else:
-        places = tokenisers(machine, len(rows))
-        running = local.measure(
-            spec, places, tasks, count, local.TOKENISER, idle=machine.idle, on_wait=count.tell
-        )
-    failed = dict(running)
+        failed = machine.run(spec, tasks, count, local.TOKENISER, tokenisers(machine, len(rows)))
     seconds = time.monotonic() - started
     # All samples anew, as a task that lacked one did the others again and replaced its shard. Another run on
     # the same home may have measured meanwhile what failed in this one.
@@ -243,7 +267,7 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
         overflow=key.overflow,
         train_on=key.train_on,
         tied=key.tied,
-        device=machine.devices[0] if key.has_signals else _TOKENISER,
+        device=machine.devices[0] if key.has_signals else TOKENISER,
         token_budget=machine.token_budget,
         threads=machine.threads or _threads(machine.devices),
         context=key.context,
@@ -273,9 +297,15 @@ def _threads(devices: Sequence[str]) -> int | None:
 
     None is torch's default, which reads that variable, and enough for a worker on a GPU.
     """
-    if not devices[0].startswith("cpu") or "OMP_NUM_THREADS" in os.environ:
+    if not devices[0].startswith("cpu") or _threads_set() is not None:
         return None
     return max(1, _processors() // len(devices))
+
+
+def _threads_set() -> int | None:
+    """What OMP_NUM_THREADS says, if it does."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(said) if said.isdecimal() and int(said) else None
 
 
 def _renderers(devices: Sequence[str]) -> int:
@@ -292,7 +322,7 @@ def _processors() -> int:
 
 def tokenisers(machine: Machine, rows: int) -> list[str]:
     """A name for the place of each process that tokenises so many rows; devices are for models."""
-    return [_TOKENISER] * min(machine.threads or _processors(), _TOKENISERS, 1 + rows // WINDOW_ROWS)
+    return [TOKENISER] * min(machine.threads or _processors(), _TOKENISERS, 1 + rows // WINDOW_ROWS)
 
 
 def _tasks(

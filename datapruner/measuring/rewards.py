@@ -132,10 +132,7 @@ def reward(
         progress.stage("rewarding", len(missing), "samples")
         count = Count(progress, "loading the reward model")
         tasks = (local.Task(samples, cache.folder) for samples in cut(corpus, missing["row"].to_list()))
-        running = local.measure(
-            spec, machine.devices, tasks, count, WORKER, idle=machine.idle, on_wait=count.tell
-        )
-        failed = dict(running)
+        failed = machine.run(spec, tasks, count, WORKER)
         cache = SignalCache(home, key)
     found = cache.status(index["sample_id"]).drop_nulls("error").select("sample_id", "error")
     return Rewarded(model, cache, failed | dict(found.iter_rows()))

@@ -198,8 +198,5 @@ def _run(
     progress.stage("tuning on the target set", len(about["steps"]), "steps")
     count = Count(progress, "loading the model")
     # Not in place of a process that loads the proxy model already: that one is wanted right after.
-    running = local.measure(
-        spec, machine.devices[:1], iter([task]), count, WORKER, idle=machine.idle, on_wait=count.tell
-    )
-    failed = list(running)
+    failed = machine.run(spec, [task], count, WORKER, machine.devices[:1])
     assert not failed, "a task succeeds as a whole or ends the measuring"

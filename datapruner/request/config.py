@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,15 @@ TUNE_STEPS, TUNE_SECONDS = 20, 300
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Overflow = Literal["truncate", "error"]
 TrainOn = Literal["all", "last"]
+Engine = Literal["local", "ray"]
+EngineField = Annotated[
+    Engine | None,
+    Field(
+        exclude_if=is_none,
+        description="what measures: local, processes of this machine, or ray, actors of a Ray cluster; the "
+        "result is the same (default: local, or what the workers of a service are set to)",
+    ),
+]
 
 
 class Reading(Part):
@@ -142,7 +151,7 @@ class MethodChoice(Part):
 
 
 class RunConfig(Stages):
-    """Everything that decides a result besides the rows and the package versions.
+    """Everything that decides a result besides the rows and the package versions, and where it is measured.
 
     Without `combine` and `coverage` the method selects. Without methods a run rewrites and nothing more:
     there are no scores to select by, so `keep` is not given either, and all that the stages before and the
@@ -167,6 +176,7 @@ class RunConfig(Stages):
     methods: list[MethodChoice] = Field([], description="may be left out of a run that rewrites")
     keep: Keep | None = Field(None, description="null: nothing is selected, the methods only score")
     seed: Seed = 0
+    engine: EngineField = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

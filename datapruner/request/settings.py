@@ -28,12 +28,13 @@ from datapruner import validation
 from datapruner.errors import UsageError
 from datapruner.input.shapes.columns import mapped_columns
 from datapruner.request import needs
-from datapruner.request.config import Measuring, MethodChoice, RunConfig, find
+from datapruner.request.config import EngineField, Measuring, MethodChoice, RunConfig, find
 from datapruner.request.keep import DESCRIPTION, Amount, Keep, parse_keep
 from datapruner.request.parts import LARGEST, Name, Part, Seed, is_none
 from datapruner.request.targets import Targets
 
 MOST_METHODS = 50
+_ABOUT = ("measuring", "target", "task_column", "seed", "engine")
 
 
 def _names(given: Any) -> list[str]:
@@ -104,6 +105,7 @@ class RunSettings(Part):
         description="column of the target set that names each row's task, as in the rows themselves",
     )
     seed: Seed = 0
+    engine: EngineField = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -148,7 +150,7 @@ def run_config(
 
     Raises UsageError, naming the setting, for all that can be known to be wrong before anything is read.
     """
-    about = {name: getattr(settings, name) for name in ("measuring", "target", "task_column", "seed")}
+    about = {name: getattr(settings, name) for name in _ABOUT}
     try:
         config = assembled(_asked(settings), _amount(settings), source=source, mapping=mapping, **about)
     except RefusedError as error:

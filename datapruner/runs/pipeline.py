@@ -117,6 +117,7 @@ def run_on(
     evaluations: how to read an evaluation set by its source's name, by default a path or Hub name. teacher:
     as `stages.needed_teacher` gives it.
     """
+    config = config.model_copy(update={"engine": None})  # which decides nothing of the result
     dropped = stages.drop(corpus, config, evaluations, progress)
     index = corpus.sample_index()
     measures = stages.reads_signals(config)

@@ -1,6 +1,6 @@
 """Recipes: everything that a run does, in one YAML file, checked before anything is read.
 
-    data, mapping, target, measuring, seed          what is read, and how it is measured
+    data, mapping, target, measuring, seed, engine  what is read, and how and where it is measured
     gate, dedup, contamination                      rows dropped before they are measured
     gate, filter                                    samples dropped after that
     methods, combine, coverage, keep                scores, one out of several, and what is kept by it
@@ -34,7 +34,7 @@ from pydantic import BaseModel, Field, ValidationError
 from datapruner import validation
 from datapruner.errors import InputError, UsageError
 from datapruner.query.sandbox import run_sql
-from datapruner.request.config import TUNED, Measuring, RunConfig
+from datapruner.request.config import TUNED, EngineField, Measuring, RunConfig
 from datapruner.request.evaluating import EvaluationSettings, check_evaluated
 from datapruner.request.keep import DESCRIPTION, Amount
 from datapruner.request.parts import Name, Part, Place, Seed, Stages, Tracker
@@ -94,6 +94,7 @@ class Document(Stages):
     )
     measuring: Measuring = Measuring()
     seed: Seed = 0
+    engine: EngineField = None
     methods: list[Asked] = Field([], max_length=MOST_METHODS)
     keep: Amount | None = Field(None, description=DESCRIPTION)
     export: Export = Export()

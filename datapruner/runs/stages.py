@@ -307,7 +307,7 @@ def calibrated(
     order = calibration.drawn(signals.ids[selection.keep].tolist(), config.seed)
     chosen = calibration.first_distinct(base.cache, order, draw)
     wanted = Pass(base.proxy, base.cache.key)
-    found = calibration.divergences(chosen, draw, wanted, machine, progress)
+    found = calibration.divergences(chosen, draw, wanted, base.cache.folder, machine, progress)
     best = int(np.argmin(found))
     place = {sample_id: index for index, sample_id in enumerate(signals.ids.tolist())}
     batch, divergence = np.full(len(signals), -1), np.full(len(signals), np.nan)

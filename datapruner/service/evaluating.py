@@ -10,7 +10,7 @@ from typing import Any
 
 from datapruner.catalog import evaluations, runs
 from datapruner.catalog.models import Evaluation, Run, Version
-from datapruner.measuring.measure import Machine, proxy_for
+from datapruner.measuring.measure import proxy_for
 from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.progress import Progress
 from datapruner.request.evaluating import EvaluationSettings
@@ -78,14 +78,12 @@ def _evaluated(
     assert run.key is not None, run.id
     storage.local(f"{run.key}/run.duckdb")
     made = published.read(storage.local(f"{run.key}/run.json").parent)
-    machine = Machine(
-        context.devices, context.settings.token_budget, context.settings.threads, models, context.idle
-    )
+    machine = context.here
     progress.stage("finding the model", None, "steps")
     measuring = made.config.measuring
     if settings.model is not None:
         measuring = measuring.model_copy(update={"model": settings.model})
-    tokens = proxy_for(measuring, models, context.devices).tokens_only().key
+    tokens = proxy_for(measuring, models, machine.devices).tokens_only().key
     shared = [f"{project}/evaluations", signals_prefix(run.project_id, tokens)]
     for prefix in shared:
         storage.pull(prefix)

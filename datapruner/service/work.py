@@ -137,21 +137,19 @@ def _made(
         benchmarks = comparison_sets.evaluation_versions(session, run.project_id, config)
         aims = comparison_sets.target_versions(session, run.project_id, config)
     home, models = context.storage.folder(f"projects/{run.project_id}"), context.settings.home
-    machine = Machine(
-        context.devices, context.settings.token_budget, context.settings.threads, models, context.idle
-    )
+    machine = context.machine(config.engine)
     find_model(config.measuring, models, progress)
     # Projects share no answers, as they share no signals.
     answers = models / "teacher" / f"{run.project_id}.sqlite"
     tuned = _tuned(context, run, config, list(aims.values()), home, machine, progress)
     found = passes.passes(
-        config, models, context.devices, reads_model=stages.reads_model(config), tuned=tuned
+        config, models, machine.devices, reads_model=stages.reads_model(config), tuned=tuned
     )
     keys = [key for each in found.values() for key in (each.key, each.fuller) if key is not None]
     if SENTENCE_EMBEDDING in needs(config.methods):
         keys.append(embeddings.wanted(models, embeddings.model_of(config.measuring))[1])
     if reads_reward(needs(config.methods)):
-        keys.append(rewards.wanted(models, config.measuring, context.devices)[1])
+        keys.append(rewards.wanted(models, config.measuring, machine.devices)[1])
     signals = sorted({signals_prefix(run.project_id, key) for key in keys})
     for prefix in signals:
         context.storage.pull(prefix)

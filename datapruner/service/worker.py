@@ -34,6 +34,8 @@ from datapruner.catalog import migrations
 from datapruner.catalog.changes import Changes
 from datapruner.catalog.database import Database
 from datapruner.errors import DataprunerError, StorageError, WorkerError
+from datapruner.measuring.cluster import executor
+from datapruner.measuring.cluster.executor import Cluster
 from datapruner.measuring.devices import find_devices
 from datapruner.measuring.workers.local import IdleWorkers
 from datapruner.schemas.jobs import JobResult
@@ -76,7 +78,7 @@ def run_worker(
     The job at hand is then given back at its next report of progress; a second signal ends the process at
     once. With `once`, return when there is nothing to do. Raises UsageError when the database is not of this
     version of datapruner, or is brought to another one meanwhile; then the job at hand is done first. Or when
-    a tracker that the settings name is not there.
+    a tracker that the settings name is not there, or the engine ray is set and cannot be used.
     """
     stop = stop or threading.Event()
     check_trackers(settings.log_to)
@@ -88,11 +90,13 @@ def run_worker(
             _insist("checking the database", partial(migrations.ensure_current, db), stop)
             if stop.is_set():
                 return
+            if settings.engine == "ray":
+                executor.check(Cluster(settings.ray_address or None))
             context = Context(
                 settings=settings,
                 db=db,
                 storage=open_storage(settings.files, settings.home / "cache", settings.cache_bytes),
-                devices=find_devices(settings.devices),
+                devices=find_devices("auto" if settings.engine == "ray" else settings.devices),
                 idle=idle,
             )
             _Worker(context, perform, stop).run(once)

@@ -5,6 +5,8 @@ NAME is the module of this folder with its `main`.
 Most of a start is imports. Notable choices:
 - what such a process can do without is not there, as if it were not installed: torch itself where there is no
   model, as transformers' tokenizers need none; else the packages that transformers imports only to have them;
+- it ends with the process that started it, in the middle of whatever it does: nobody waits for that any
+  more, and whoever comes next may need its device;
 - garbage is not collected before the model is loaded (`protocol.serve`): nearly everything that is made until
   then stays, and to look through all of it again and again was a quarter of the start.
 """
@@ -14,6 +16,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
+import time
 from importlib import import_module
 
 START = ("-m", "datapruner.measuring.workers.start")
@@ -22,10 +26,12 @@ START = ("-m", "datapruner.measuring.workers.start")
 _WITHOUT_TORCH = ("tokeniser", "renderers")
 _UNUSED = ("accelerate", "scipy")
 _WITH_THEM = ("tuner",)  # peft imports accelerate in earnest
+_PARENT_SECONDS = 0.5
 
 
 def main(name: str) -> None:
     """Run the process that is called so over the standard streams."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     gc.disable()
     if name in _WITHOUT_TORCH:
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # which say that it is not installed
@@ -33,6 +39,12 @@ def main(name: str) -> None:
     for each in without:
         sys.modules[each] = None  # type: ignore[assignment]
     import_module(f"datapruner.measuring.workers.{name}").main()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    os._exit(1)
 
 
 def settled() -> None:

@@ -149,6 +149,7 @@ def test_the_last_run_of_a_schedule_is_found_by_version_and_configuration(place:
         found = runs.of_schedule(session, "sch_1", place.version, config)
         assert found is not None
         assert found.id == run.id
+        assert runs.of_schedule(session, "sch_1", place.version, config | {"engine": "ray"}) == found
         assert runs.of_schedule(session, "sch_1", place.version, config | {"seed": 1}) is None
         assert runs.of_schedule(session, "sch_1", "ver_other", config) is None
         assert runs.of_schedule(session, "sch_2", place.version, config) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +28,6 @@ STAND_IN = str(Path(__file__).parent / "workers" / "stand_in.py")
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Workers that have no model, in the process that measures and in those that start ahead of it."""
     monkeypatch.setattr(local, "WORKER", (STAND_IN,))
-    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(STAND_IN,)))
     before = processes()
     yield
     assert processes() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ def pairs(*responses: str) -> list[dict[str, str]]:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that measure nothing and do what the text of a sample says."""
-    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(STAND_IN),)))
+    monkeypatch.setattr(local, "WORKER", (str(STAND_IN),))
 
 
 def measured(corpus: Corpus, home: Path, folder: Path) -> Measurement:

@@ -481,3 +481,9 @@ def test_a_worker_ends_with_its_parent(db: Database, settings: Settings, tmp_pat
         parent.wait()
     until(lambda: job(db, made.id).state == "queued")
     until(lambda: has_ended(worker))
+
+
+def test_a_worker_does_not_start_with_a_cluster_that_it_could_never_use(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"engine": "ray", "ray_address": "ray://head:10001"})
+    with pytest.raises(UsageError, match="is no address of a Ray cluster"):
+        run_worker(wrong, once=True)

@@ -19,7 +19,7 @@ def say(**event: Any) -> None:
 
 
 def obey(text: str) -> None:
-    """DIE; DIE-ONCE file; EXIT; HANG file."""
+    """DIE; DIE-ONCE file; EXIT; HANG file; HANG-ONCE file."""
     command, _, path = text.partition(" ")
     if command == "DIE" or (command == "DIE-ONCE" and not Path(path).exists()):
         if path:
@@ -28,7 +28,7 @@ def obey(text: str) -> None:
     if command == "EXIT":
         print("first line\nMemoryError: the last word", file=sys.stderr)
         sys.exit(3)
-    if command == "HANG":
+    if command == "HANG" or (command == "HANG-ONCE" and not Path(path).exists()):
         Path(path).write_text(str(os.getpid()))
         time.sleep(3600)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import subprocess
 import sys
@@ -310,8 +309,7 @@ def test_after_a_death_in_the_middle_the_subset_has_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     died = tmp_path / "died"
-    unlucky = functools.partial(local.measure, worker=(str(PERILOUS), "", "Bonjour!", str(died)))
-    monkeypatch.setattr(local, "measure", unlucky)
+    monkeypatch.setattr(local, "WORKER", (str(PERILOUS), "", "Bonjour!", str(died)))
     result = datapruner.prune(corpus_file, "qtuning", 0.5, home=tmp_path / "home", **options)
     assert died.exists()
     result.export(tmp_path / "b.parquet")
@@ -324,7 +322,7 @@ def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"prompt": "Say a word.", "completion": word} for word in ("one", "poison it is")]
-    monkeypatch.setattr(local, "measure", functools.partial(local.measure, worker=(str(PERILOUS), "poison")))
+    monkeypatch.setattr(local, "WORKER", (str(PERILOUS), "poison"))
     monkeypatch.setattr(measure, "TASK_ROWS", 1)
     result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
     assert result.scores["status"].to_list() == ["kept", "error"]
