@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CPUS = len(os.sched_getaffinity(0)) + 1
-"""Of each node that measures: the processors of this machine, as the default of a local run, and one over."""
-
 _SMALL = {"object_store_memory": 80 << 20}
 _SPARING = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,7 +27,7 @@ def two_nodes() -> Iterator[str]:
         )
         try:
             for _ in range(2):
-                cluster.add_node(num_cpus=CPUS, **_SMALL)
+                cluster.add_node(num_cpus=1, **_SMALL)
             yield cluster.address
         finally:
             cluster.shutdown()
