@@ -1,6 +1,6 @@
 """What a Ray cluster costs beside this machine's own processes, with as many of them and the same result.
 
-    python -m benchmarks.cluster [--data rows.jsonl|.parquet] [--rows 128 384] [--processes 2] [--repeats 2]
+    python -m benchmarks.cluster [--data rows.jsonl|.parquet] [--rows 64 192] [--processes 2] [--repeats 2]
 
 Rows are measured by actors of a Ray that is started on this machine, and by processes of this machine, in
 turns, with one thread a process; that their shards have the same bytes is checked. Processor seconds are of
@@ -76,7 +76,7 @@ def measured(corpus: Corpus, model: str, models: Path, machine: Machine) -> tupl
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, help="a file of rows; made-up ones by default")
-    parser.add_argument("--rows", type=int, nargs="+", default=[128, 384])
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 192])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
