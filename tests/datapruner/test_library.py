@@ -17,11 +17,11 @@ import torch
 import transformers as tf
 
 import datapruner
-from datapruner import library
 from datapruner.errors import (
     UsageError,
     WorkerError,
 )
+from datapruner.measuring import engine
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers import local
 from datapruner.result import Result
@@ -188,7 +188,7 @@ def test_without_an_interpreter_a_corpus_that_is_not_measured_yet_is_an_error(
     tmp_path: Path, corpus_file: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "PYTHON", ("/there/is/no/python",))
-    monkeypatch.setattr(library, "Machine", Machine)  # without processes that are there already
+    monkeypatch.setattr(engine, "Machine", Machine)  # without processes that are there already
     with pytest.raises(WorkerError, match=r"cannot start a measuring process.*/there/is/no/python"):
         datapruner.prune(corpus_file, "ppl", 0.5, home=tmp_path, **options)
 
