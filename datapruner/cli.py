@@ -31,6 +31,7 @@ from datapruner.commands import (
     explain,
     export,
     jobs,
+    mcp,
     plan,
     prune,
     query,
@@ -95,6 +96,7 @@ app.command("methods")(about.methods)
 app.add_typer(about.models_app, name="models")
 app.command("doctor")(about.doctor)
 app.add_typer(storage.storage_app, name="storage")
+app.command("mcp")(mcp.mcp)
 app.command("serve")(serve.serve)
 app.command("worker")(service.worker)
 app.add_typer(service.db_app, name="db")

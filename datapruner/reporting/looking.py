@@ -98,17 +98,17 @@ def rows(run: Run, corpus_file: Path, asked: Outline) -> FoundRows:
         )
         more = len(found) > asked.limit
         found = found[: asked.limit]
-        about = _about(tables, [row for row, *_ in found])
-        shown = [FoundRow(row=row, x=x, y=y, **about[row]) for row, x, y in found]
+        told = fates(tables, [row for row, *_ in found])
+        shown = [FoundRow(row=row, x=x, y=y, **told[row]) for row, x, y in found]
         return FoundRows(samples=samples, kept=kept, rows=shown, next=shown[-1].row if more else None)
 
 
-def _about(tables: Tables, numbers: list[int]) -> dict[int, dict[str, Any]]:
+def fates(tables: Tables, numbers: list[int]) -> dict[int, dict[str, Any]]:
     """What became of these rows, and how the first prompt and the first response of each begin.
 
     Asked of few rows at the end: texts of all rows in question have no place in memory.
     """
-    fates = tables.connection.execute(_FATES, {"rows": numbers}).fetchall()
+    known = tables.connection.execute(_FATES, {"rows": numbers}).fetchall()
     begins = {}
     if tables.has_corpus:
         found = tables.connection.execute(_BEGINS, {"rows": numbers, "most": _EXCERPT}).fetchall()
@@ -116,7 +116,7 @@ def _about(tables: Tables, numbers: list[int]) -> dict[int, dict[str, Any]]:
     names = ("status", "reason", "prompt", "response")
     return {
         row: dict(zip(names, (status, reason, *begins.get(row, (None, None))), strict=True))
-        for row, status, reason in fates
+        for row, status, reason in known
     }
 
 

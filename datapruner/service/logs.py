@@ -13,7 +13,13 @@ import structlog
 
 from datapruner.settings import Settings
 
-_NOISY = {"uvicorn": "warning", "alembic": "warning", "botocore": "warning", "httpx": "warning"}
+_NOISY = {
+    "uvicorn": "warning",
+    "alembic": "warning",
+    "botocore": "warning",
+    "httpx": "warning",
+    "mcp": "warning",
+}
 
 
 def configure(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from datapruner.corpora.corpus import Corpus
 from datapruner.runs import published
 from datapruner.schemas.neighbours import NearestRows
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
+from datapruner.schemas.ranking import RankedRows, Ranking
 from datapruner.schemas.spreads import SpreadColumns
 from datapruner.service import results
 from datapruner.service.held import Held
@@ -90,6 +91,13 @@ def spread_over(service: Service, caller: Caller, run: str, column: str) -> str:
     return page.spread_part(
         _looked(service, caller, run, lambda found, corpus: spread.spread(found, corpus, column))
     )
+
+
+def ranked(service: Service, caller: Caller, run: str, asked: Ranking) -> RankedRows:
+    """Rows of a run by a score, as `reporting.ranking.ranked`."""
+    from datapruner.reporting import ranking
+
+    return _looked(service, caller, run, lambda found, corpus: ranking.ranked(found, corpus, asked))
 
 
 def original(service: Service, caller: Caller, run: str, row: int) -> dict[str, str] | None:
