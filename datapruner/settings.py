@@ -60,7 +60,12 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(16 << 30, ge=1, description="most that an input may unpack to")
     ingest_memory_bytes: int = Field(4 << 30, ge=1 << 28, description="memory that reading an input may take")
     max_row_bytes: int = Field(16 << 20, ge=1, description="longest row; longer ones are rejected")
-    max_turns: int = Field(1000, ge=1, description="most turns of a conversation; longer ones are rejected")
+    max_turns: int = Field(
+        1000,
+        ge=1,
+        description="most turns of a conversation, whose square tells how long it takes to read; those of "
+        "more are rejected",
+    )
     evaluation_seconds: float = Field(
         3600.0, gt=0, description="longest evaluation of a run, and how long one without a limit takes"
     )

@@ -13,13 +13,45 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    FloatRect,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from tests.served import Server
 from tests.waiting import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _COLOURS = {"runOnly": ["color-contrast"]}
+_NARROW: ViewportSize = {"width": 390, "height": 844}
+_UNSEEN = """() => {
+  const before = document.activeElement, unseen = [];
+  const all = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+  for (const each of document.querySelectorAll(all)) {
+    if (!each.checkVisibility() || each.disabled) continue;
+    each.focus({ preventScroll: true });
+    const { outlineStyle, outlineWidth } = getComputedStyle(each);
+    const isSeen = outlineStyle !== "none" && outlineWidth !== "0px";
+    if (document.activeElement !== each || !isSeen) unseen.push(each.outerHTML.slice(0, 200));
+  }
+  before.focus({ preventScroll: true });
+  return unseen;
+}"""
+"""What cannot be focused, or does not show that it is."""
+_TOO_WIDE = """() => {
+  const { scrollWidth } = document.documentElement;
+  if (scrollWidth <= innerWidth) return [];
+  const all = [...document.querySelectorAll("body *")];
+  const wide = all.filter((each) => each.getBoundingClientRect().right > innerWidth + 1);
+  return wide.map((each) => each.outerHTML.slice(0, 200));
+}"""
 _RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
 
@@ -40,6 +72,7 @@ class Visit:
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         self.page.on("request", self._asked)
+        self.page.on("dialog", self._asked_back)
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -49,6 +82,10 @@ class Visit:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and not request.url.startswith(self.url):
             self.wrong.append(f"asked for {request.url}")
+
+    def _asked_back(self, dialog: Dialog) -> None:
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self, path: str) -> Page:
         """The page at a path of the service."""
@@ -82,11 +119,19 @@ class Visit:
         self.page.mouse.up()
 
     def usable(self) -> None:
-        """Assert that axe finds nothing in what the tab shows; by dark, in its colours."""
+        """Assert that axe finds nothing in what the tab shows, by dark in its colours; that what has the
+        keyboard is outlined; and that no narrow screen needs to be scrolled sideways."""
         for scheme, options in (("dark", _COLOURS), ("light", _RULES)):
             self.page.emulate_media(color_scheme=scheme)
             found = Axe().run(self.page, options=options)
             assert not found.response["violations"], (scheme, found.generate_report())
+        self.page.keyboard.press("Shift")  # the keyboard is in use: from here on focus is to be seen
+        assert not self.page.evaluate(_UNSEEN)
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.set_viewport_size(_NARROW)
+        assert not self.page.evaluate(_TOO_WIDE)
+        self.page.set_viewport_size(size)
 
     def fine(self) -> None:
         """Assert that nothing went wrong but what is expected."""

@@ -12,7 +12,7 @@ from api.pages.rendering import page
 from api.pages.visits import PageRoute, Visitor
 from datapruner.schemas.runs import NewRun
 from datapruner.schemas.trying import Foreseen
-from datapruner.service import datasets, guided, runs, trying
+from datapruner.service import datasets, exports, guided, runs, trying
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 data = APIRouter(include_in_schema=False)
@@ -38,6 +38,7 @@ def page_dataset(request: Request, service: ServiceDep, visitor: Visitor, datase
         samples=[] if number is None else datasets.samples(service, caller, found.id, number, limit=_SAMPLES),
         rejects=[] if number is None else datasets.rejects(service, caller, found.id, number, limit=_REJECTS),
         runs=runs.listing(service, caller, limit=_RUNS, dataset=found.id),
+        exports=exports.listing(service, caller, limit=_RUNS, dataset=found.id),
         choices=choices,
         first=_FIRST,
         model=guided.MODEL,

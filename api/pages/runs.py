@@ -13,15 +13,15 @@ from api.pages.visits import PageRoute, Visitor
 from datapruner.schemas.planes import FoundRows, Look, Outline, PlaneColumns, PlaneView
 from datapruner.schemas.spreads import SpreadAsked, SpreadColumns
 from datapruner.schemas.trying import Tried, Try
-from datapruner.service import jobs, run_pages, runs, trying
+from datapruner.service import exports, jobs, run_pages, runs, trying
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 data = APIRouter(include_in_schema=False)
 """What scripts ask for; its errors are documents."""
 
 
-_OTHERS = 20
-"""Runs that one is offered to be compared with."""
+_OTHERS, _EXPORTS = 20, 10
+"""Runs that one is offered to be compared with, and exports that are listed."""
 
 
 @router.get("/runs/{run}", operation_id="page_run")
@@ -36,6 +36,7 @@ def page_run(request: Request, service: ServiceDep, visitor: Visitor, run: str) 
         visitor,
         run=found,
         job=job,
+        exports=exports.listing(service, visitor.caller, limit=_EXPORTS, run=run),
         others=[each for each in newest if each.published_at and each.id != run],
         triable=trying.offered(found),
         again=trying.settings_of(found),

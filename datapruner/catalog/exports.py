@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
-from datapruner.catalog.models import FINISHED, Export, Job, new_id, utcnow
+from datapruner.catalog.models import FINISHED, Export, Job, Run, new_id, utcnow
 from datapruner.catalog.pages import newest
 from datapruner.errors import ConflictError, NotFoundError
 
@@ -78,12 +78,21 @@ def find_published(session: Session, project_id: str, export_id: str) -> Export:
 
 
 def listing(
-    session: Session, project_id: str, *, limit: int, before: str | None = None, run_id: str | None = None
+    session: Session,
+    project_id: str,
+    *,
+    limit: int,
+    before: str | None = None,
+    run_id: str | None = None,
+    dataset_id: str | None = None,
 ) -> Sequence[Shown]:
-    """Exports of the project, the newest first: at most `limit` of those older than the id `before`."""
+    """Exports of the project, the newest first: at most `limit` of those older than the id `before`, of a run
+    or of a dataset's runs if these are given."""
     query = _shown(project_id)
     if run_id is not None:
         query = query.where(Export.run_id == run_id)
+    if dataset_id is not None:
+        query = query.where(Export.run_id.in_(select(Run.id).where(Run.dataset_id == dataset_id)))
     return [_as_shown(found) for found in session.execute(newest(query, Export.id, limit, before))]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datapruner.catalog import exports, runs
+from datapruner.catalog.datasets import find as find_dataset
 from datapruner.catalog.models import Dataset
 from datapruner.outputs.trainers.registry import TRAINERS, file_of
 from datapruner.rows.formats import is_plain
@@ -35,15 +36,26 @@ class ExportFile:
 
 
 def listing(
-    service: Service, caller: Caller, *, limit: int, before: str | None = None, run: str | None = None
+    service: Service,
+    caller: Caller,
+    *,
+    limit: int,
+    before: str | None = None,
+    run: str | None = None,
+    dataset: str | None = None,
 ) -> list[ExportAnswer]:
-    """The newest `limit` exports, those older than the id `before` and those of a run if these are given.
+    """The newest `limit` exports, those older than the id `before`, those of a run and those of a dataset's
+    runs if these are given.
 
-    Raises NotFoundError when there is no such run.
+    Raises NotFoundError when there is no such run or dataset.
     """
+    project = caller.project_id
     with service.db.read() as session:
-        only = None if run is None else runs.find(session, caller.project_id, run).id
-        found = exports.listing(session, caller.project_id, limit=limit, before=before, run_id=only)
+        of_run = None if run is None else runs.find(session, project, run).id
+        of_dataset = None if dataset is None else find_dataset(session, project, dataset).id
+        found = exports.listing(
+            session, project, limit=limit, before=before, run_id=of_run, dataset_id=of_dataset
+        )
     return [_answer(shown) for shown in found]
 
 

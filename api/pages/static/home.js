@@ -1,5 +1,5 @@
 // The first page: a file becomes a dataset, with the progress of its upload.
-import { send, watch } from "./service.js";
+import { ask, send, watch } from "./service.js";
 import { said } from "./progress.js";
 
 const form = document.getElementById("upload");
@@ -7,6 +7,12 @@ const form = document.getElementById("upload");
 const nameOf = (file) => {
   const plain = file.toLowerCase().replace(/\.(jsonl?|csv|parquet|arrow|gz|zst)(?=\.|$)/g, "");
   return plain.replace(/[^a-z0-9]+/g, "_").replace(/^[^a-z]+|_+$/g, "").slice(0, 63);
+};
+
+/** Take back a dataset of which nothing could be read, so that its name is free for the next try. */
+const takeBack = async (name) => {
+  const { id, latest } = await ask(`/v1/datasets/${name}`);
+  if (!latest) await ask(`/v1/datasets/${id}`, { method: "DELETE" });
 };
 
 const upload = async () => {
@@ -28,7 +34,10 @@ const upload = async () => {
     });
     bar.removeAttribute("value");
     const ended = await watch(job.id, (now) => (words.textContent = said(now)));
-    if (ended.state !== "succeeded") throw new Error(said(ended));
+    if (ended.state !== "succeeded") {
+      await takeBack(fields.get("name")).catch(() => {});
+      throw new Error(said(ended));
+    }
     location.assign(`/datasets/${ended.result.dataset_id}`);
   } catch (error) {
     wrong.textContent = error.message;

@@ -76,6 +76,9 @@ def test_exports_are_listed_the_newest_first(database: Database, run_id: str) ->
         rest = [shown.export.id for shown in exports.listing(session, "prj_1", limit=3, before=found[-1])]
         assert found + rest == made
         assert exports.listing(session, "prj_1", limit=3, run_id="run_other") == []
+        dataset = datasets.find(session, "prj_1", "motley").id
+        assert len(exports.listing(session, "prj_1", limit=9, dataset_id=dataset)) == len(found) + len(rest)
+        assert exports.listing(session, "prj_1", limit=3, dataset_id="ds_other") == []
 
 
 def test_the_published_export_of_a_run_is_found_by_format(database: Database, run_id: str) -> None:
