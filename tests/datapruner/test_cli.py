@@ -65,7 +65,7 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 def test_every_command_that_says_anything_says_it_in_json_on_request() -> None:
     found = dict(leaves(typer.main.get_command(cli.app)))
     assert {("prune",), ("serve",), ("models",), ("models", "pull"), ("schedules", "fires")} <= set(found)
-    silent = {("worker",)}  # it only logs, in JSON by DATAPRUNER_LOG_FORMAT
+    silent = {("worker",), ("mcp",)}  # it only logs, in JSON by DATAPRUNER_LOG_FORMAT; it speaks JSON alone
     without = {words for words, one in found.items() if not any("--json" in each.opts for each in one.params)}
     assert without == silent
 
