@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -121,7 +122,8 @@ class Visit:
     def usable(self) -> None:
         """Assert that axe finds nothing in what the tab shows, by dark in its colours; that what has the
         keyboard is outlined; and that no narrow screen needs to be scrolled sideways."""
-        for scheme, options in (("dark", _COLOURS), ("light", _RULES)):
+        schemes: tuple[tuple[Literal["dark", "light"], Any], ...] = (("dark", _COLOURS), ("light", _RULES))
+        for scheme, options in schemes:
             self.page.emulate_media(color_scheme=scheme)
             found = Axe().run(self.page, options=options)
             assert not found.response["violations"], (scheme, found.generate_report())
