@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datapruner.beforehand import plan, recommend
     from datapruner.client import AsyncClient, Client
     from datapruner.curation.calibration import calibrate
     from datapruner.curation.contamination import decontaminate
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from datapruner.errors import DataprunerError
     from datapruner.library import (
         evaluate,
-        plan,
         prune,
-        recommend,
         replay,
         report,
         rewrite,
@@ -52,6 +51,7 @@ __all__ = [
 ]
 _MODULES = {"AsyncClient": "client", "Client": "client", "DataprunerError": "errors"}
 _MODULES |= {"calibrate": "curation.calibration", "decontaminate": "curation.contamination"}
+_MODULES |= {"plan": "beforehand", "recommend": "beforehand"}
 _MODULES |= {"deduplicate": "curation.duplicates", "gate": "curation.gate", "Result": "result"}
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from datapruner import validation
-from datapruner.corpora.corpus import Corpus
 from datapruner.corpora.store import ingest_to
 from datapruner.errors import UsageError
 from datapruner.home import made_home
@@ -19,33 +18,25 @@ from datapruner.measuring.devices import find_devices
 from datapruner.measuring.measure import Machine
 from datapruner.planning.clock import PassClock
 from datapruner.progress import Progress, Silent
-from datapruner.request.config import DEFAULT_METHOD, Engine, MeasuringSettings, ReadingSettings, RunConfig
+from datapruner.request.config import Engine, MeasuringSettings, ReadingSettings, RunConfig
 from datapruner.request.evaluating import EvaluationSettings
-from datapruner.request.keep import Keep, parse_keep
-from datapruner.request.parts import Rewrite
-from datapruner.request.settings import assembled, check_prunes, config_for, name_of
-from datapruner.request.targets import by_task
+from datapruner.request.keep import Keep
+from datapruner.request.settings import assembled, check_prunes, config_for, methods_given, name_of
 from datapruner.result import Result
 from datapruner.runs import (
     evaluations,
     folders,
     forecasts,
-    judged,
     named,
     pipeline,
     published,
-    stages,
 )
-from datapruner.system.files import check_file
 from datapruner.system.panics import contained
 from datapruner.tracking import following
 
 if TYPE_CHECKING:
-    from datapruner.runs.recommend import Recommendation
     from datapruner.schemas.evaluations import Evaluation
-    from datapruner.schemas.plans import Plan
     from datapruner.schemas.reports import RunReport
-    from datapruner.teacher import Estimate, TeacherSettings
 
 
 def prune(
@@ -94,7 +85,7 @@ def prune(
     """
     given = {
         **measuring,
-        **_methods(method, methods),
+        **methods_given(method, methods),
         "keep": keep,
         "keep_tokens": keep_tokens,
         "token_keep": token_keep,
@@ -147,7 +138,7 @@ def score(
     """
     given = {
         **measuring,
-        **_methods(method, methods),
+        **methods_given(method, methods),
         "options": options or {},
         "seed": seed,
         "task_column": task_column,
@@ -166,11 +157,6 @@ def score(
         log_to=log_to,
         teacher=teacher,
     )
-
-
-def _methods(method: Any, methods: Any) -> dict[str, Any]:
-    """What is given in the two spellings, by default the method that is taken when none is named."""
-    return {"method": DEFAULT_METHOD if method is None and methods is None else method, "methods": methods}
 
 
 def rewrite(
@@ -223,97 +209,6 @@ def rewrite(
         progress=progress,
         teacher=teacher,
     )
-
-
-@contained()
-def estimate_rewrite(
-    source: Any,
-    method: str,
-    *,
-    teacher: TeacherSettings,
-    options: Mapping[str, Any] | None = None,
-    pattern: str | None = None,
-    answers: str | None = None,
-    mapping: Mapping[str, str] | None = None,
-    home: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Estimate:
-    """What `rewrite` with these arguments would ask of a teacher, and what that would cost; nothing is asked.
-
-    Raises UsageError and InputError as `rewrite` does.
-    """
-    from datapruner.rewriting.rehearsal import rehearse  # few calls do, and its libraries take time
-
-    given = {"method": method, "options": dict(options or {}), "pattern": pattern, "answers": answers}
-    wanted, place = validation.made(Rewrite, **given), made_home(home)
-    return rehearse(wanted, source, mapping or {}, place, progress or Silent(), teacher)
-
-
-@contained()
-def estimate_ratings(
-    config: RunConfig,
-    source: Any,
-    *,
-    teacher: TeacherSettings,
-    home: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Estimate:
-    """What rating these rows as the methods of a configuration ask would ask of a teacher, and what that
-    would cost; nothing is asked, and no model is needed.
-
-    Raises UsageError where no method asks one, and InputError as `prune` does.
-    """
-    from datapruner.judging.rehearsal import rehearse  # few calls do, and its libraries take time
-
-    if not (wanted := judged.asked(config)):
-        raise UsageError(f"{config.title} asks no teacher", remedy="leave out the dry run")
-    return rehearse(wanted, source, config.mapping, made_home(home), progress or Silent(), teacher)
-
-
-def recommend(
-    source: Any,
-    *,
-    target: Any = None,
-    keep_tokens: int | None = None,
-    mapping: Mapping[str, str] | None = None,
-    out: str | Path | None = None,
-    home: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Recommendation:
-    """A recipe for these rows, with a comment that says why beside each choice; no model is read.
-
-    `source`, `target` and `mapping` are those of `prune`; `keep_tokens` is a budget of trained tokens. `out`:
-    a file to write it to, for `run_recipe`; rows that are in no file are given to that again. Raises
-    UsageError and InputError.
-    """
-    from datapruner.runs import corpus_facts, recommend
-
-    if keep_tokens is not None:
-        parse_keep(tokens=keep_tokens)
-    place, listener, path = made_home(home), progress or Silent(), None if out is None else Path(out)
-    if path is not None:
-        check_file(path)
-    if target is not None and name_of(target) is None:
-        raise UsageError(
-            "a recipe has to name the rows to select towards", remedy="write them to a file", field="target"
-        )
-    samples = 0
-    if target is not None:
-        with Corpus(ingest_to(target, {}, place, listener)) as aim:
-            samples = aim.counts().unique
-    with Corpus(ingest_to(source, mapping or {}, place, listener)) as corpus:
-        found = corpus_facts.facts(corpus, listener)
-    made = recommend.recommendation(
-        found,
-        data=recommend.named_beside(name_of(source), path),
-        target=recommend.named_beside(name_of(target), path),
-        target_samples=samples,
-        mapping=mapping,
-        keep_tokens=keep_tokens,
-    )
-    if path is not None:
-        made.write(path)
-    return made
 
 
 def run_recipe(
@@ -463,80 +358,6 @@ def evaluate(
     for run, evaluation in zip(found, made, strict=True):
         evaluations.write(run.folder, evaluation)
     following.log_evaluations(log_to, made, _warn)
-    return made
-
-
-@contained()
-def plan(
-    source: Any,
-    method: str | Sequence[str] | None = None,
-    keep: float | int | str | Mapping[str, float] | Keep | None = None,
-    *,
-    methods: str | Sequence[str] | None = None,
-    keep_tokens: int | None = None,
-    token_keep: float | None = None,
-    preset: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    mapping: Mapping[str, str] | None = None,
-    target: Any = None,
-    task_column: str | None = None,
-    gpus: str | int | None = None,
-    utilisation: float = 0.3,
-    price_per_gpu_hour: float | None = None,
-    train_model_size: str | int | None = None,
-    epochs: float = 1.0,
-    train_tokens_per_second: float | None = None,
-    device: str = "auto",
-    token_budget: int | None = None,
-    home: str | Path | None = None,
-    progress: Progress | None = None,
-    **measuring: Unpack[MeasuringSettings],
-) -> Plan:
-    """What `prune` with the same arguments, or `score` without `keep`, will read, take and leave; a few
-    hundred rows are measured to tell, and not kept. The run of that request then says how far this was off.
-
-    `gpus`: "8xH100", or a number of those of this machine, that hours are told for as well: by published
-    peaks, of which the part `utilisation` is assumed. `price_per_gpu_hour` is in any currency; without one
-    there are hours only. `train_model_size` ("7B", or a count of parameters) and `epochs` are of the training
-    that what is kept is for, which is compared with one on everything, by operations or, with
-    `train_tokens_per_second` as measured, by seconds. The other arguments are those of `prune`, and so are
-    the errors raised.
-    """
-    from datapruner.planning.forecast import Wishes, forecast
-
-    given = {
-        **measuring,
-        **_methods(method, methods),
-        "keep": keep,
-        "keep_tokens": keep_tokens,
-        "token_keep": token_keep,
-        "preset": preset,
-        "options": options or {},
-        "seed": seed,
-        "task_column": task_column,
-    }
-    if keep is None:
-        del given["keep"]
-    config = config_for(source, given, mapping=mapping, target=target)
-    stages.check(config, has_target=target is not None)
-    wishes = Wishes(
-        gpus=None if gpus is None else str(gpus),
-        utilisation=utilisation,
-        price=price_per_gpu_hour,
-        train_model_size=None if train_model_size is None else str(train_model_size),
-        epochs=epochs,
-        train_rate=train_tokens_per_second,
-    )
-    place, listener = made_home(home), progress or Silent()
-    machine = Machine(find_devices(device), token_budget)
-    sets = {} if target is None else by_task(target)
-    aims = [ingest_to(each, {}, place, listener) for each in sets.values()]
-    with ExitStack() as stack:
-        corpus = stack.enter_context(Corpus(ingest_to(source, config.mapping, place, listener)))
-        targets = [stack.enter_context(Corpus(aim)) for aim in aims]
-        made = forecast(corpus, targets, config, place, machine, wishes, listener)
-    forecasts.keep(made, place)
     return made
 
 

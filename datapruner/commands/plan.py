@@ -54,13 +54,13 @@ def plan(
     The options are those of `prune`; without --keep it is a forecast of `score`. The run of the same request
     then says how far the forecast was off.
     """
-    from datapruner import library
+    from datapruner import beforehand
 
     asked = given.pruning(context, method, option)
     mapping = given.assignments(map_, "--map")
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
-        made = library.plan(
+        made = beforehand.plan(
             source,
             **asked,
             mapping=mapping,

@@ -185,11 +185,11 @@ def replay(
 
 
 def _rehearse(config: RunConfig, source: str, output: Output) -> None:
-    from datapruner import library
+    from datapruner import beforehand
     from datapruner.teacher.settings import load
 
     with output.progress() as progress:
-        found = library.estimate_ratings(config, source, teacher=load(), progress=progress)
+        found = beforehand.estimate_ratings(config, source, teacher=load(), progress=progress)
     output.estimate(found)
 
 

@@ -35,12 +35,12 @@ def recommend(
 
     Reads no model. The recipe is run by `datapruner run`, as it is or changed.
     """
-    from datapruner import library
+    from datapruner import beforehand
 
     mapping = given.assignments(map_, "--map")
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
-        made = library.recommend(
+        made = beforehand.recommend(
             source, target=target, keep_tokens=keep_tokens, mapping=mapping, out=out, progress=progress
         )
     output.document({"recipe": made.recipe, "facts": made.facts.document(), "written": out and str(out)})

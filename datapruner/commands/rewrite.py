@@ -218,11 +218,11 @@ def dap(
 
 
 def _rehearse(method: str, source: str, asked: Mapping[str, Any], output: Output) -> None:
-    from datapruner import library
+    from datapruner import beforehand
     from datapruner.teacher.settings import load
 
     with output.progress() as progress:
-        found = library.estimate_rewrite(source, method, teacher=load(), progress=progress, **asked)
+        found = beforehand.estimate_rewrite(source, method, teacher=load(), progress=progress, **asked)
     output.estimate(found)
 
 

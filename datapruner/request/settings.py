@@ -28,7 +28,7 @@ from datapruner import validation
 from datapruner.errors import UsageError
 from datapruner.input.shapes.columns import mapped_columns
 from datapruner.request import needs
-from datapruner.request.config import EngineField, Measuring, MethodChoice, RunConfig, find
+from datapruner.request.config import DEFAULT_METHOD, EngineField, Measuring, MethodChoice, RunConfig, find
 from datapruner.request.keep import DESCRIPTION, Amount, Keep, parse_keep
 from datapruner.request.parts import LARGEST, Name, Part, Seed, is_none
 from datapruner.request.targets import Targets
@@ -52,6 +52,11 @@ def _names(given: Any) -> list[str]:
         raise PydanticCustomError(
             "methods", "must be the name of a method, or a list of names", said
         ) from None
+
+
+def methods_given(method: Any, methods: Any) -> dict[str, Any]:
+    """What is given in the two spellings, by default the method that is taken when none is named."""
+    return {"method": DEFAULT_METHOD if method is None and methods is None else method, "methods": methods}
 
 
 _LISTED: TypeAdapter[list[str]] = TypeAdapter(

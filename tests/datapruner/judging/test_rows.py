@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datapruner import library
+from datapruner import beforehand, library
 from datapruner.errors import NothingSurvivedError, UsageError
 from datapruner.measuring.workers import local
 from datapruner.request.keep import Keep
@@ -166,14 +166,14 @@ def test_a_dry_run_asks_nothing_and_counts_what_is_stored(
     server.will(rates(worth))
     settings = load(base_url=f"{server.url}/v1", model="m", prompt_price=1.0, completion_price=2.0)
     config = config_for(ROWS, {"method": "judge", "keep": 2, "options": {"rubric": "deita"}})
-    found = library.estimate_ratings(config, ROWS, teacher=settings, home=tmp_path)
+    found = beforehand.estimate_ratings(config, ROWS, teacher=settings, home=tmp_path)
     assert server.seen == []
     assert (found.questions, found.stored, found.requests) == (10, 0, 10)
     assert found.completion_tokens == 10 * 512
     assert asdict(found)["cost"] == pytest.approx((found.prompt_tokens + 2 * found.completion_tokens) / 1e6)
     plain = config_for(ROWS, {"method": "length", "keep": 2})
     with pytest.raises(UsageError, match="length asks no teacher"):
-        library.estimate_ratings(plain, ROWS, teacher=settings, home=tmp_path)
+        beforehand.estimate_ratings(plain, ROWS, teacher=settings, home=tmp_path)
 
 
 def test_ratings_are_combined_with_other_scores(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from datapruner.beforehand import estimate_rewrite
 from datapruner.errors import UsageError
-from datapruner.library import estimate_rewrite
 from datapruner.teacher import TeacherSettings
 from tests.command_line import Said
 
