@@ -180,7 +180,7 @@ def _pushed(
 
     done = {"card": str(cards.place(out) / cards.README)}
     if repo is not None:
-        files = hub.names(out, folder)
+        files = cards.contents(out, folder) if out.is_dir() else {hub.name_of(out): out}
         described = {name: Described(path) for name, path in files.items()}
         document, url = folders.read_document(folders.beside(out)), hub.address(repo)
         exported = cards.Exported(

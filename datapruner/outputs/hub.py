@@ -43,12 +43,9 @@ def address(repo: str) -> str:
     return f"{constants.ENDPOINT}/datasets/{repo}"
 
 
-def names(path: Path, folder: str) -> dict[str, Path]:
-    """What a file, or the files in a folder, are called in `folder` of a repository."""
-    if path.is_file():
-        return {f"{folder}/train-00000-of-00001{path.suffix}": path}
-    files = sorted(each for each in path.rglob("*") if each.is_file())
-    return {f"{folder}/{each.relative_to(path).as_posix()}": each for each in files}
+def name_of(file: Path) -> str:
+    """What a file with all rows is called in a repository."""
+    return f"{DATA}/train-00000-of-00001{file.suffix}"
 
 
 def push(
@@ -61,8 +58,8 @@ def push(
     public: bool,
     message: str,
 ) -> str:
-    """Put files, by `names` of `path`, into a dataset repository, which is made if need be, and its card
-    beside `folder`.
+    """Put the files of `path`, by their names there, into a dataset repository, which is made if need be, and
+    its card beside the `folder` that they are in.
 
     Other files that were in `folder` go. Returns the address of the repository. Raises UsageError when the
     Hub refuses or cannot be reached; then nothing in the repository has changed.

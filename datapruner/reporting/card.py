@@ -34,6 +34,7 @@ from datapruner.shown import number, plain, share
 from datapruner.system.files import publishing
 
 README = "README.md"
+_PLOTS = "plots"
 _FILES = Path(__file__).with_name("page_files")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -99,9 +100,14 @@ def put(
 
 
 def contents(folder: Path, place: str) -> dict[str, Path]:
-    """The files in a folder, each under its address where the folder's is `place`."""
+    """The files in a folder but for its card, each under its address where the folder's is `place`."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {(PurePath(place) / path.relative_to(folder)).as_posix(): path for path in found}
+    names = {path.relative_to(folder): path for path in found}
+    return {(PurePath(place) / name).as_posix(): path for name, path in names.items() if not _is_card(name)}
+
+
+def _is_card(name: PurePath) -> bool:
+    return name.as_posix() in (README, croissant.NAME, RUN) or name.parts[0] == _PLOTS
 
 
 def write(folder: Path, card: Mapping[str, bytes]) -> None:
@@ -156,7 +162,7 @@ def made(exported: Exported) -> dict[str, bytes]:
     funnel = [("ingested", report.counts.ingested)]
     funnel += [(STEPS[step.step], step.removed) for step in report.funnel.steps]
     funnel.append(("kept", report.counts.kept))
-    plots = {"plots/rows.svg": charts.counts("What became of the rows", funnel)}
+    plots = {f"{_PLOTS}/rows.svg": charts.counts("What became of the rows", funnel)}
     plots |= {file: charts.histogram(found) for file, found in shown.items()}
     verdict = next((each for each in report.evaluations or () if each.verdict is not None), None)
     readme = _environment().get_template("card.md")
@@ -261,7 +267,7 @@ def _plots(report: RunReport) -> dict[str, Distribution]:
     length = next((name for name in _LENGTHS if name in known), None)
     cut = [each.column for each in known.values() if each.thresholds]
     wanted = dict.fromkeys([*([length] if length else []), *cut])
-    return {f"plots/{place}.svg": known[name] for place, name in enumerate(list(wanted)[:5], 1)}
+    return {f"{_PLOTS}/{place}.svg": known[name] for place, name in enumerate(list(wanted)[:5], 1)}
 
 
 def _methods(config: RunConfig) -> Iterator[dict[str, Any]]:

@@ -135,10 +135,10 @@ def test_ranks_count_the_measured_samples_with_higher_scores(
 def test_a_sample_is_found_by_its_id_or_the_start_of_it(first_run: Result, storage: FolderStorage) -> None:
     whole = first_run.scores.filter(pl.col("row") == 4)["sample_id"][0]
     by_row = results.explanation(storage, row_of(first_run), corpus_key(first_run), "4", storage.root)
+    assert by_row.copies == [20, 21]
     for name in (whole, whole[:20]):
         found = results.explanation(storage, row_of(first_run), corpus_key(first_run), name, storage.root)
-        assert found.copies == [20, 21]
-        assert found.model_copy(update={"copies": []}) == by_row
+        assert found == by_row
 
 
 @pytest.mark.parametrize("name", ["999", "f" * 64, "9" * 18, "9" * 5000, "٣", "'; --", "a\0b"])
@@ -247,7 +247,7 @@ def test_comparisons_take_turns_and_do_not_wait_for_ever(
 ) -> None:
     monkeypatch.setattr(results, "_PATIENCE_SECONDS", 0.01)
     first, second = written("first", "nod", FIRST), written("second", "nod", SECOND)
-    with results._turn(), results._turn(), pytest.raises(QuotaError, match="too many"):
+    with results.turn(), results.turn(), pytest.raises(QuotaError, match="too many"):
         results.comparison(FolderStorage(tmp_path), first, second)
     assert results.comparison(FolderStorage(tmp_path), first, second).common_samples == 6
 
@@ -255,7 +255,7 @@ def test_comparisons_take_turns_and_do_not_wait_for_ever(
 def test_when_many_wait_to_compare_more_are_turned_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "_PATIENCE_SECONDS", 600.0)
     monkeypatch.setattr(results, "_queue", threading.BoundedSemaphore(2))
-    with results._turn(), results._turn(), pytest.raises(QuotaError, match="too many"), results._turn():
+    with results.turn(), results.turn(), pytest.raises(QuotaError, match="too many"), results.turn():
         raise AssertionError("a third one has its turn")
 
 

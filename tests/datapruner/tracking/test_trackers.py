@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WANDB_DATA_DIR", str(folder))
         patch.setenv("WANDB_CACHE_DIR", str(folder))
         patch.setenv("TRACKIO_DIR", str(folder / "trackio"))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+            patch.delitem(sys.modules, name)  # which read that setting when trl, say, imported them
         patch.chdir(folder)  # MLflow keeps artifacts in the folder that it runs in
         yield folder
 
