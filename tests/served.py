@@ -21,6 +21,8 @@ from tests.waiting import PATIENCE, until
 
 WAIT = {"Prefer": f"wait={PATIENCE:.0f}"}
 """The header of a request that is to be answered with what the job made."""
+MOST_UNPACKED = 32 << 20
+"""Bytes that an upload to the service of all tests may unpack to."""
 SELDOM = "0 2 29 2 *"
 """A cron that does not fire while a test runs, unless it is the 29th of February."""
 
@@ -157,7 +159,8 @@ def server(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     Starting one takes seconds of two processors. Tests mind only what they made themselves; one that cannot
     has a service of its own by `serving`.
     """
-    with serving(tmp_path_factory.mktemp("service") / "home", tiny_folder) as running:
+    home = tmp_path_factory.mktemp("service") / "home"
+    with serving(home, tiny_folder, max_unpacked_bytes=MOST_UNPACKED) as running:
         yield running
 
 

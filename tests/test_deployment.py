@@ -405,7 +405,7 @@ async def _restarted_under_load(hosts: Hosts, workers: list[Host]) -> None:
         for worker in workers[:2]:
             await asyncio.to_thread(worker.stop)
             worker.start()
-            await _until(load.went_round())
+        await _until(load.went_round())
         load.over.set()
         await at_work
         (await watcher.post(f"/v1/jobs/{job}/cancel")).raise_for_status()

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import Visit
-from tests.served import WAIT, Server, serving
+from tests.served import MOST_UNPACKED, WAIT, Server
 
 EVIL = "<img src=x onerror=alert(1)>\u202e</td></script><script>document.title='owned'</script>{{ 7 * 7 }}"
 ROWS: list[dict[str, Any]] = [
@@ -25,14 +23,6 @@ _DROP = """(form, [name, content]) => {
   form.dispatchEvent(new DragEvent("dragover", { dataTransfer: carried, cancelable: true }));
   form.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, cancelable: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def server(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that unpacks little."""
-    home = tmp_path_factory.mktemp("service") / "home"
-    with serving(home, tiny_folder, max_unpacked_bytes=4 << 20) as running:
-        yield running
 
 
 def drop(page: Page, name: str, content: str) -> None:
@@ -88,14 +78,14 @@ def test_a_file_that_cannot_be_read_says_why_and_the_next_one_is_taken(admin: Vi
     page = admin.page
     admin.expected = ["status of 4"]
     bomb = tmp_path / "bomb.jsonl.gz"
-    bomb.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode() + b"\n" + b" " * (8 << 20)))
+    bomb.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode() + b"\n" + b" " * (MOST_UNPACKED + 1)))
     said = page.get_by_role("alert")
     button = page.get_by_role("button", name="Upload")
     for name, content, why in (
         ("empty.jsonl", "", "empty"),
         ("hello.json", "<html>Hello</html>", "hello.json"),
         ("rows.parquet", "PAR1 and nothing else", "rows.parquet"),
-        (None, None, "4,194,304"),
+        (None, None, f"{MOST_UNPACKED:,}"),
     ):
         if name is None:
             page.get_by_label("Drop a file here").set_input_files(bomb)

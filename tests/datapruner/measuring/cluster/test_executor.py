@@ -105,10 +105,11 @@ def kill_node(process: psutil.Process) -> None:
 
 
 def test_the_shards_and_the_subset_are_those_of_this_machine(
-    first_run: Result, corpus_file: Path, options: dict[str, Any], home: Path, tmp_path: Path
+    address: str, first_run: Result, corpus_file: Path, options: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
-    """With a Ray that is started for it, and as many threads as the run before had."""
-    result = datapruner.prune(corpus_file, "qtuning", 0.5, engine="ray", home=tmp_path, **options)
+    """Measured with as many threads as the run before had."""
+    there = {"engine": "ray", "ray_address": address}
+    result = datapruner.prune(corpus_file, "qtuning", 0.5, home=tmp_path, **options, **there)
     assert result.run.run_id == first_run.run.run_id
     assert result.run.measured == first_run.run.measured
     first_run.export(tmp_path / "a.parquet")
@@ -134,7 +135,7 @@ def test_what_is_measured_already_needs_no_cluster(
 def test_a_killed_actor_loses_nothing_and_poisonous_samples_fail_as_on_this_machine(
     address: str, tmp_path: Path
 ) -> None:
-    texts = ["x", "yy", "DIE", "FAIL", "EXIT", "REFUSE", "lone \ud800 half", *"abcdefgh"]
+    texts = ["x", "yy", "DIE", "FAIL", "EXIT", "REFUSE", "lone \ud800 half", *"abc"]
     here = Measured(tmp_path / "here", texts, on=None)
     with Hanging(tmp_path, kill_actor) as hangs:
         there = Measured(tmp_path / "there", [*texts, hangs], on=Cluster(address))
@@ -164,8 +165,8 @@ def test_cancelling_ends_everything_in_the_middle_of_a_task(address: str, tmp_pa
 
 def test_a_killed_node_loses_nothing(address: str, tmp_path: Path) -> None:
     with Hanging(tmp_path, kill_node) as hangs:
-        found = Measured(tmp_path, ["x", hangs, *"abcdefgh"], on=Cluster(address))
-    assert (len(found.shards), found.failed, sum(found.rows)) == (10, {}, 10)
+        found = Measured(tmp_path, ["x", hangs, *"abc"], on=Cluster(address))
+    assert (len(found.shards), found.failed, sum(found.rows)) == (5, {}, 5)
 
 
 # What is refused
