@@ -6,6 +6,8 @@ INSTALLED = $(VENV)/.installed
 # Tests wait for servers and workers that they start: three keep two processors busy.
 TEST_PROCESSES ?= 3
 SECONDS_OF_TABLE ?= 570
+# Tests start hundreds of processes, each of which would compile anew what another has compiled before.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test trainers lint bench bench-gpu table clean
 
