@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from scorers.column import Column
 from scorers.method import Columns, Options, Selection, option, sample_column, token_column
 from scorers.methods.ppl import PPL, perplexity
+from scorers.selection.cut import first_in_turn, nth_highest
 from scorers.selection.plane import (
     ADDED,
     FILL_Q2,
@@ -62,7 +63,7 @@ ENTROPY = SAMPLE_SIGNALS["entropy"]
 # Share of the kept samples. To keep 10 % of Alpaca, Dolly or GSM8K none to 7 % are added, 25 %: 23 to 41 %.
 _MANY_ADDED = 0.2
 
-_PLANE_TOKENS = 1 << 22  # of planes that are settled together, about
+_PLANE_TOKENS = 1 << 22  # of planes that are settled together, about, and most of one settled in memory
 _BLOCK_TOKENS = 1 << 18  # tokens scored at once: small enough for the cache, large enough for numpy
 
 
@@ -356,41 +357,81 @@ def _keep_of_planes(
     whole = np.bincount(plane, weights=positions)
     dropped = np.bincount(plane, weights=positions * ~KEPT[reason], minlength=len(whole))
     excess = np.maximum(whole - np.rint(whole * share * options.token_keep) - dropped, 0).astype(np.int64)
-    rank = np.empty(len(signals), dtype=np.int64)
-    rank[np.argsort(signals.ids, kind="stable")] = np.arange(len(signals))
-    signals.let_go()
     samples = np.flatnonzero(LIKE_Q2[reason] & (excess[plane] > 0))
-    sizes = (signals.offsets[samples + 1] - signals.offsets[samples]).astype(np.float64)
-    ends = np.cumsum(np.bincount(plane[samples], weights=sizes, minlength=len(excess)))
-    turn = (ends // _PLANE_TOKENS).astype(np.int64)[plane[samples]]  # planes that are settled together
-    for number in np.unique(turn).tolist():
-        _settle(signals, samples[turn == number], rank, plane, excess, mask, options)
+    plane = plane[samples]
+    lengths = signals.offsets[samples + 1] - signals.offsets[samples]
+    sizes = np.bincount(plane, weights=lengths, minlength=len(excess))
+    large = sizes > _PLANE_TOKENS
+    for number in np.flatnonzero(large).tolist():
+        some = samples[plane == number]
+        excess[number] -= _settle_in_parts(signals, some, int(excess[number]), mask, options)
+    turn = (np.cumsum(sizes * ~large) // _PLANE_TOKENS).astype(np.int64)  # planes that are settled together
+    turn = np.where(large, -1, turn)[plane]
+    for number in np.unique(turn[turn >= 0]).tolist():
+        here = turn == number
+        _settle(signals, samples[here], plane[here], excess, mask, options)
     return mask, int(excess.sum())
 
 
 def _settle(
-    signals: Signals,
-    samples: Ints,
-    rank: Ints,
-    plane: Ints,
-    excess: Ints,
-    mask: Bools,
-    options: QTuningOptions,
+    signals: Signals, samples: Ints, plane: Ints, excess: Ints, mask: Bools, options: QTuningOptions
 ) -> None:
     """Take from these samples, all of their planes, the tokens of highest score, in `mask` (M,), and what
-    that makes of the planes' `excess`."""
+    that makes of the planes' `excess`. plane: of each of the samples."""
     found: list[tuple[Ints, Floats, Ints]] = []
-    for rows, tokens, scores in _scored_blocks(signals, samples, options):
-        free = ~_protect(signals, tokens, scores, options)
-        free[np.arange(len(rows)), np.argmin(scores, axis=1)] = False
+    for rows, tokens, scores, free in _candidates(signals, samples, options):
         found.append((tokens[free], scores[free], np.repeat(rows, free.sum(axis=1))))
     if found:
         tokens, scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        order = np.lexsort((-tokens, -rank[rows], -scores, plane[rows]))
-        numbers, count = np.unique(plane[rows], return_counts=True)
+        at = np.searchsorted(samples, rows)
+        rank = np.empty(len(samples), dtype=np.int64)
+        rank[np.argsort(signals.ids[samples], kind="stable")] = np.arange(len(samples))
+        order = np.lexsort((-tokens, -rank[at], -scores, plane[at]))
+        numbers, count = np.unique(plane[at], return_counts=True)
         place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
         mask[tokens[order[place < np.repeat(excess[numbers], count)]]] = False
         excess[numbers] = np.maximum(excess[numbers] - count, 0)
+
+
+def _settle_in_parts(
+    signals: Signals, samples: Ints, excess: int, mask: Bools, options: QTuningOptions
+) -> int:
+    """Take from these samples, all of one plane, the `excess` tokens of highest score, in `mask` (M,): how
+    many there were to take. Their scores are read several times, for they may be too many to hold."""
+    count = sum(int(free.sum()) for *_, free in _candidates(signals, samples, options))
+    wanted = min(excess, count)
+    if not wanted:
+        return 0
+    cut = nth_highest(
+        lambda: (scores[free] for _, _, scores, free in _candidates(signals, samples, options)), count, wanted
+    )
+    above, ties = 0, np.zeros(len(samples), dtype=np.int64)
+    for rows, _, scores, free in _candidates(signals, samples, options):
+        above += int((free & (scores > cut)).sum())
+        ties[np.searchsorted(samples, rows)] = (free & (scores == cut)).sum(axis=1)
+    tied = np.flatnonzero(ties)
+    order = np.argsort(signals.ids[samples[tied]], kind="stable")[::-1]
+    whole, last, left = first_in_turn(ties[tied], order, wanted - above)
+    ties[tied[~whole]] = 0
+    if left:
+        ties[tied[last]] = left
+    for rows, tokens, scores, free in _candidates(signals, samples, options):
+        equal = free & (scores == cut)
+        from_the_end = np.cumsum(equal[:, ::-1], axis=1)[:, ::-1]
+        equal &= from_the_end <= ties[np.searchsorted(samples, rows)][:, None]
+        mask[tokens[equal | (free & (scores > cut))]] = False
+    return wanted
+
+
+def _candidates(
+    signals: Signals, samples: Ints, options: QTuningOptions
+) -> Iterator[tuple[Ints, Ints, Floats, Bools]]:
+    """As `_scored_blocks`, and which tokens (R, L) may be pruned: not those that are protected, nor the
+    lowest of a sample without any."""
+    for rows, tokens, scores in _scored_blocks(signals, samples, options):
+        free = ~_protect(signals, tokens, scores, options)
+        free[np.arange(len(rows)), np.argmin(scores, axis=1)] = False
+        yield rows, tokens, scores, free
 
 
 def _protect(signals: Signals, tokens: Ints, scores: Floats, options: QTuningOptions) -> Bools:

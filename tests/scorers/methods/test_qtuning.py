@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scorers.method import Selection
 from scorers.methods import qtuning
 from scorers.methods.qtuning import QTuning, QTuningOptions
+from scorers.selection import cut
 from scorers.selection.ranking import draws
 from scorers.signals import columns
 from scorers.signals.columns import Signals
@@ -418,7 +419,7 @@ def test_a_pruned_sample_keeps_its_budget_at_least_one_token_and_its_protected_e
 def test_the_samples_of_a_plane_share_a_budget_as_in_the_authors_trainer(
     scope: Any, protect: bool, share: float, token_keep: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qtuning, "_PLANE_TOKENS", 60)
+    monkeypatch.setattr(cut, "_FEW", 3)
     monkeypatch.setattr(columns, "_BLOCK", 20)
     signals = make_signals(90, seed=17, max_response=20)
     coarse = np.round(signals.tokens["nll"].astype(np.float64)).astype(np.float32)
@@ -453,9 +454,12 @@ def test_the_samples_of_a_plane_share_a_budget_as_in_the_authors_trainer(
         for *_, token in sorted(free)[max(0, len(free) - drop) :]:
             expected[token] = False
         over += max(0, drop - len(free))
-    assert np.array_equal(selection.token_keep, expected)
-    said = [w for w in selection.warnings if f"{over:,} tokens over the budgets" in w]
-    assert len(said) == (1 if over else 0)
+    for at_once in (1, 60, 10_000):  # planes in parts, some, and all in memory
+        monkeypatch.setattr(qtuning, "_PLANE_TOKENS", at_once)
+        selection = run(signals, share, options, seed=5)
+        assert np.array_equal(selection.token_keep, expected)
+        said = [w for w in selection.warnings if f"{over:,} tokens over the budgets" in w]
+        assert len(said) == (1 if over else 0)
     assert expected.all() == (token_keep == 1)
 
 
