@@ -8,7 +8,7 @@ Notable choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -114,8 +114,9 @@ class Selection:
     keep: (N,). reason: (N,) indices into `reasons`, one for every sample, kept or not.
     token_keep: (M,) flat like the token signals; a pruned token stays in the input and only loses its
     loss. True wherever the method does not prune tokens; meaningful for kept samples only.
-    token_weight: (M,) the factor of each token's loss, over 0; meaningful for kept tokens only, and None
-    where the method weights nothing. A step's loss is the weighted sum over its kept tokens by their number.
+    token_weight: gives of tokens that follow each other, a slice of the M, the factors of their loss, over 0;
+    meaningful for kept tokens only, and None where the method weights nothing. A step's loss is the weighted
+    sum over its kept tokens by their number.
     thresholds: the cuts that decided, by name, for the report. columns: per-sample columns (N,) that only
     exist once a keep share is known (Q-Tuning's quadrant). warnings: in words, where the method's own rule
     does not give what was asked for. share_of: what the share asked for is a share of.
@@ -127,7 +128,7 @@ class Selection:
     reason: Ints
     reasons: tuple[str, ...]
     token_keep: Bools
-    token_weight: NDArray[np.float32] | None = None
+    token_weight: Callable[[slice], NDArray[np.float32]] | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     columns: Columns = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

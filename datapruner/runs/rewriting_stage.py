@@ -123,9 +123,9 @@ def after_rewriting(
     assert selection is not None, "nothing was selected"
     lost = outcomes.filter(pl.col("status").is_in(["dropped", "error"]))
     keep, reason, told = selection.keep.copy(), selection.reason.copy(), list(selection.reasons)
-    owner = np.repeat(np.arange(len(signals)), signals.lengths)
-    masked = reason[owner[~selection.token_keep & keep[owner]]]
-    for number in np.unique(masked if selection.token_weight is None else reason[keep]).tolist():
+    weighted = selection.token_weight is not None
+    masked = keep & (weighted | (signals.counted(selection.token_keep) < signals.lengths))
+    for number in np.unique(reason[masked]).tolist():
         told[number] += UNMASKED
     reasons = lost["reason"].unique(maintain_order=True).to_list()
     number_of = {each: len(told) + index for index, each in enumerate(reasons)}

@@ -354,7 +354,8 @@ def token_scores(
         if selection is not None:
             keep, token_keep = selection.keep[start:stop], selection.token_keep[low:high]
             found["keep"] = pl.Series(token_keep & keep[owner])
-            weight = None if selection.token_weight is None else selection.token_weight[low:high]
+            weights = selection.token_weight
+            weight = None if weights is None else weights(slice(low, high))
             if weight is not None:
                 found["token_weight"] = pl.Series(np.where(found["keep"], weight, np.float32(0)))
             as_measured = keep

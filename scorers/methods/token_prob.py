@@ -80,17 +80,17 @@ class TokenProb:
 
     def scores(self, signals: Signals, options: TokenProbOptions, seed: int) -> Columns:
         """token_prob: mean probability of the response tokens."""
-        total = np.empty(len(signals))
+        nll, total = token_column(signals, "nll"), np.empty(len(signals))
         for samples, tokens in signals.blocks():
             lengths = signals.lengths_in(samples)
             owner = np.repeat(np.arange(len(lengths)), lengths)
-            found = _probability(signals, tokens)
+            found = _probability(nll[tokens])
             total[samples] = np.bincount(owner, weights=found, minlength=len(lengths))
         return {"token_prob": total / np.maximum(signals.lengths, 1)}
 
     def token_scores(self, signals: Signals, options: TokenProbOptions) -> Columns:
         """Probability of every response token, float32."""
-        return {"token_prob": _probability(signals, slice(None))}
+        return {"token_prob": _probability(token_column(signals, "nll"))}
 
     def select(
         self, signals: Signals, scores: Columns, share: float, options: TokenProbOptions, seed: int
@@ -103,22 +103,25 @@ class TokenProb:
             among="mean token probability among the highest",
             shown={"token_prob": values},
         )
-        weighted = options.mode == "weight"
-        weight = np.maximum(_probability(signals, slice(None)), _LEAST) if weighted else None
+        nll, weighted = token_column(signals, "nll"), options.mode == "weight"
+
+        def weights(tokens: slice) -> NDArray[np.float32]:
+            return np.maximum(_probability(nll[tokens]), _LEAST)
+
         done = "weighted by probability" if weighted else f"under {options.threshold:g} masked"
         return Selection(
             keep=chosen.keep,
             reason=chosen.reason,
             reasons=(f"{chosen.reasons[0]}; its tokens {done}", chosen.reasons[1]),
             token_keep=all_tokens(signals) if weighted else _likely(signals, options),
-            token_weight=weight,
+            token_weight=weights if weighted else None,
             thresholds=chosen.thresholds,
         )
 
 
-def _probability(signals: Signals, tokens: slice) -> NDArray[np.float32]:
-    """exp(-nll) of these response tokens."""
-    nats = -token_column(signals, "nll")[tokens].astype(np.float32, copy=False)
+def _probability(nll: NDArray[np.generic]) -> NDArray[np.float32]:
+    """exp(-nll) of response tokens."""
+    nats = -nll.astype(np.float32, copy=False)
     return np.exp(nats, out=nats)
 
 
@@ -128,7 +131,7 @@ def _likely(signals: Signals, options: TokenProbOptions) -> Bools:
     mask = np.empty(len(nll), dtype=np.bool_)
     for samples, tokens in signals.blocks():
         here, lengths = mask[tokens], signals.lengths_in(samples)
-        here[:] = _probability(signals, tokens) >= np.float32(options.threshold)
+        here[:] = _probability(nll[tokens]) >= np.float32(options.threshold)
         if options.protect_end:
             here |= token_column(signals, "is_end")[tokens].astype(np.bool_)
         owner = np.repeat(np.arange(len(lengths)), lengths)
