@@ -1,11 +1,12 @@
 """Selection past memory: every method over ten million rows of made-up signals, and what parts cost.
 
-    python -m benchmarks.past_memory [--rows 10000000] [--tokens 63] [--only METHOD ...] [--folder FOLDER]
-                                     [--loss-rows 100000]
+    python -m benchmarks.past_memory [--rows 10000000] [--tokens 63] [--only METHOD[:OPTION=VALUE...] ...]
+                                     [--folder FOLDER] [--loss-rows 100000]
 
 Each method, and the search for near duplicates of texts, is run on a tenth of the rows and on all, in a
-process of its own. A method scores and selects a quarter, with its defaults. Processor seconds are compared
-with those of the tenth by N log N, and peak memory, libraries included, with 4 GB. Ids and token columns lie
+process of its own. A method scores and selects a quarter, with its defaults or the options that it is given;
+weights of tokens are read as tables are written. Processor seconds are compared with those of the tenth by
+N log N, and peak memory, libraries included, with 4 GB. Ids and token columns lie
 in files (17 bytes a token, 12 GB for ten million rows), as the signal cache has them for so many; vectors are
 made up each time they are read, which is part of the seconds, with as many dimensions as SmolLM2-135M's
 unless told otherwise.
@@ -32,8 +33,10 @@ from numpy.typing import NDArray
 from benchmarks.figures import figure
 from benchmarks.processes import alone, peak_mib, timed
 from benchmarks.synthetic import PROMPT, TARGETS, VOCABULARY, WIDTH, signals_for
+from datapruner.commands.options import assignments, method_options
 from datapruner.corpora.texts import Ragged
 from datapruner.curation import duplicates
+from datapruner.errors import UsageError
 from datapruner.measuring import spool
 from datapruner.request.config import MethodChoice
 from datapruner.request.keep import parse_keep
@@ -63,6 +66,8 @@ PARTS: tuple[tuple[str, float, tuple[tuple[ModuleType, str, int], ...]], ...] = 
     ("divprune", 0.9, ((divprune, "_EXACT", 1),)),
 )
 """A method, a share, and what limits how many it compares: with which value parts begin at any size."""
+HOLDING = ("qtuning:budget=plane", "token-prob:mode=weight")
+"""Settings in which what is decided of a token depends on all others, or is a number."""
 COUNTS = frozenset({"n_tokens", "n_prompt_tokens", "n_response_tokens"})
 DIRECTIONS, ROWS_OF_TOPIC, PAIRED, NOISE, APART = 8192, 200, 10, 0.5, 0.1
 """Of made-up vectors: directions that they are made of; rows to a topic, which is a direction that they
@@ -186,11 +191,28 @@ def signals_of(folder: Path, needs: frozenset[str], rows: int, tokens: int, widt
     return Signals(corpus.ids, corpus.samples, corpus.tokens, offsets, corpus.vectors, made)
 
 
-def needs_of(name: str) -> frozenset[str]:
-    if name == NEAR_DUPLICATES:
+def choice_of(named: str) -> MethodChoice:
+    """A method, by its name and what may follow of its options. Raises UsageError."""
+    name, *given = named.split(":")
+    choice, _ = MethodChoice.of(name, method_options(name, assignments(given, "option")))
+    return choice
+
+
+def known(named: str) -> str:
+    """What `--only` is given, where that is something."""
+    try:
+        if named != NEAR_DUPLICATES:
+            choice_of(named)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return named
+
+
+def needs_of(named: str) -> frozenset[str]:
+    if named == NEAR_DUPLICATES:
         return frozenset()
-    choice, _ = MethodChoice.of(name, {})
-    return registry.get(name).needs(choice.parsed()) | SCALARS
+    choice = choice_of(named)
+    return registry.get(choice.name).needs(choice.parsed()) | SCALARS
 
 
 def token_needs(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -204,14 +226,16 @@ def token_needs(names: Sequence[str]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def select(name: str, folder: Path, rows: int, tokens: int, width: int) -> None:
+def select(named: str, folder: Path, rows: int, tokens: int, width: int) -> None:
     """In a process of its own."""
-    signals = signals_of(folder, needs_of(name), rows, tokens, width)
+    signals = signals_of(folder, needs_of(named), rows, tokens, width)
     read = peak_mib()
     with timed() as took:
-        choice, _ = MethodChoice.of(name, {})
-        scored = score(signals, [choice], parse_keep(SHARE), SEED)
-    assert scored.selection is not None
+        scored = score(signals, [choice_of(named)], parse_keep(SHARE), SEED)
+        assert scored.selection is not None
+        if (weights := scored.selection.token_weight) is not None:
+            for _, some in signals.blocks():
+                weights(some)
     kept = int(scored.selection.keep.sum())
     print(
         json.dumps({"cpu": took.processor, "wall": took.wall, "peak": peak_mib(), "read": read, "kept": kept})
@@ -349,11 +373,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = [*(method.name for method in registry.OWN), NEAR_DUPLICATES]
+    every = [*(method.name for method in registry.OWN), *HOLDING, NEAR_DUPLICATES]
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--tokens", type=int, default=63, help="response tokens of a row, on average")
     parser.add_argument("--width", type=int, default=WIDTH, help="dimensions of a vector")
-    parser.add_argument("--only", nargs="*", default=every, choices=every, metavar="METHOD")
+    parser.add_argument("--only", nargs="*", type=known, default=every, metavar="METHOD[:OPTION=VALUE...]")
     parser.add_argument("--loss-rows", type=int, default=100_000, help="0: no comparison with exact results")
     parser.add_argument("--folder", type=Path, help="where token columns are made, and found again")
     parser.add_argument("--method", help=argparse.SUPPRESS)

@@ -62,7 +62,7 @@ SCRIPTS: Mapping[str, Sizes] = {
     ),
     "parity": Sizes("--families llama-tied --dtype float32 --device cpu"),
     "past_memory": Sizes(  # ten million rows: an hour or two, 12 GB of disk
-        "--rows 300 --only rho near-duplicates --loss-rows 200 --width 16",
+        "--rows 300 --only qtuning:budget=plane near-duplicates --loss-rows 200 --width 16",
         "--rows 200000 --only qtuning rho semdedup near-duplicates --loss-rows 20000 --width 128",
     ),
     "peers": Sizes("--rows 8 --model {model} --only loop --method length", "--rows 32"),
