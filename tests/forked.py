@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,29 @@ from typing import Any
 from tests.waiting import PATIENCE
 
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["tests.forked", "datapruner.service.worker"])
+_FORKING.set_forkserver_preload(
+    ["tests.forked", "api.app", "datapruner.service.worker", "datapruner.library", "datasets", "torch"]
+)
 
 
 class Forked:
     """A process, just started, that calls `task(*arguments)` with no environment but this, and ends.
 
-    What it prints and logs is appended to the file `said`.
+    What it prints and logs is appended to the file `said`; what goes to standard error to `errors`, if given.
     """
 
     def __init__(
-        self, task: Callable[..., object], *arguments: Any, environment: Mapping[str, str], said: Path
+        self,
+        task: Callable[..., object],
+        *arguments: Any,
+        environment: Mapping[str, str],
+        said: Path,
+        errors: Path | None = None,
     ) -> None:
         self.said = said
-        given = (task, arguments, dict(environment), str(said))
+        said.touch()
+        self._begins = said.stat().st_size
+        given = (task, arguments, dict(environment), str(said), str(errors or said))
         self._process = _FORKING.Process(target=_do, args=given, daemon=True)
         self._process.start()
 
@@ -48,6 +58,14 @@ class Forked:
         assert code is not None, f"it still runs: {self.said.read_text()[-5000:]}"
         return code
 
+    def printed(self) -> str:
+        """What it has printed and logged so far, without what stood in the file before."""
+        return self.said.read_bytes()[self._begins :].decode(errors="replace")
+
+    def terminate(self) -> None:
+        """Tell it to end, if it has not ended."""
+        self.send(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it at once, if it has not ended."""
         self._process.kill()
@@ -59,14 +77,35 @@ class Forked:
             os.kill(self.pid, number)
 
 
+def command_line(arguments: Sequence[str], folder: str) -> None:
+    """A task: what our command does with these arguments, in a folder."""
+    from datapruner.cli import main
+
+    os.chdir(folder)
+    sys.exit(main(arguments))
+
+
+def python_file(arguments: Sequence[str], folder: str) -> None:
+    """A task: what Python does with a file, in a folder."""
+    os.chdir(folder)
+    [file] = arguments
+    runpy.run_path(file, run_name="__main__")
+
+
+def module(name: str, arguments: Sequence[str]) -> None:
+    """A task: what `python -m NAME` does with these arguments."""
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
 def _do(
-    task: Callable[..., object], arguments: tuple[Any, ...], environment: dict[str, str], said: str
+    task: Callable[..., object], arguments: tuple[Any, ...], environment: dict[str, str], *said: str
 ) -> None:
     os.setsid()  # Ctrl-C is for the tests
     os.environ.clear()
     os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (sys.stdout, sys.stderr):
+    for stream, path in zip((sys.stdout, sys.stderr), said, strict=True):
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, stream.fileno())
-    os.close(output)
+        os.close(output)
     task(*arguments)

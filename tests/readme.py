@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.forked import Forked, command_line, python_file
 from tests.served import WAIT
 from tests.waiting import until
 
@@ -108,8 +109,7 @@ class Terminal:
     def type(self, command: str) -> Said:
         """Run a command to its end."""
         out, err = self._give(command)
-        assert self._shell.stdout is not None
-        return Said(int(self._shell.stdout.readline()), out.read_text(), err.read_text())
+        return Said(int(self._answer()), out.read_text(), err.read_text())
 
     def start(self, command: str, expected: str) -> Said:
         """Run a command that goes on, until it has said what is expected."""
@@ -120,10 +120,17 @@ class Terminal:
     def _give(self, command: str) -> tuple[Path, Path]:
         self._count += 1
         out, err = (self._log / f"{id(self)}-{self._count}.{end}" for end in ("out", "err"))
-        assert self._shell.stdin is not None
-        self._shell.stdin.write(f'{{ {command}\n}} >"{out}" 2>"{err}" </dev/null\necho $?\n')
-        self._shell.stdin.flush()
+        self._write(f'{{ {command}\n}} >"{out}" 2>"{err}" </dev/null; echo $?\n')
         return out, err
+
+    def _write(self, text: str) -> None:
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(text)
+        self._shell.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._shell.stdout is not None
+        return self._shell.stdout.readline()
 
     def close(self) -> None:
         """End what still runs in it, and the shell."""
@@ -131,6 +138,42 @@ class Terminal:
             for child in psutil.Process(self._shell.pid).children():
                 child.terminate()
         self._shell.communicate()
+
+
+_ASKING = """
+exec 3>&1 4<&0
+_forked() {
+    env -0 >"$_environment"
+    printf '%s\\0' "$PWD" "$@" >"$_asked"
+    echo >&3
+    read -r _code <&4
+    return $_code
+}
+datapruner() { _forked datapruner "$@"; }
+python() { _forked python "$@"; }
+"""
+
+
+class QuickTerminal(Terminal):
+    """One in which our command, and a file given to Python, are not started: each is a process forked from
+    one that has imported the libraries, which is most of what a start takes."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(folder, environment)
+        self._environment, self._asked = (self._log / f"{id(self)}.{end}" for end in ("environment", "asked"))
+        self._write(f'_environment="{self._environment}" _asked="{self._asked}"\n{_ASKING}')
+
+    def type(self, command: str) -> Said:
+        out, err = self._give(command)
+        while not (answer := self._answer().strip()):
+            folder, program, *arguments = self._asked.read_text().split("\0")[:-1]
+            environment = dict(
+                line.split("=", 1) for line in self._environment.read_text().split("\0") if line
+            )
+            task = command_line if program == "datapruner" else python_file
+            forked = Forked(task, arguments, folder, environment=environment, said=out, errors=err)
+            self._write(f"{forked.wait()}\n")
+        return Said(int(answer), out.read_text(), err.read_text())
 
 
 @dataclass

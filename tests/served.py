@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scorers.interpreter import PYTHON
+from tests.forked import Forked, command_line
 from tests.waiting import PATIENCE, until
 
 WAIT = {"Prefer": f"wait={PATIENCE:.0f}"}
@@ -31,10 +29,10 @@ SELDOM = "0 2 29 2 *"
 class Server:
     """A running `datapruner serve`. `url` has no /v1; `model` is the folder of the tiny proxy model.
 
-    `said` is what it printed until it answered.
+    `said` is what it printed and logged until it answered.
     """
 
-    process: subprocess.Popen[str]
+    process: Forked
     url: str
     home: Path
     model: str
@@ -98,7 +96,7 @@ class Server:
         """End it as a service manager does; the exit code."""
         self.client.close()
         self.process.terminate()
-        return self.process.wait(PATIENCE)
+        return self.process.wait()
 
 
 @contextlib.contextmanager
@@ -110,19 +108,13 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
     }
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DATAPRUNER_")}
     wanted = {f"DATAPRUNER_{name.upper()}": str(value) for name, value in (given | settings).items()}
-    log = home / "serve.log"
-    with log.open("a") as errors:
-        process = subprocess.Popen(
-            [*PYTHON, "-m", "datapruner", "serve"],
-            env=plain | wanted,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+    task = (command_line, ["serve"], str(Path.cwd()))
+    process = Forked(*task, environment=plain | wanted, said=home / "serve.log")
     try:
-        said = _until_it_listens(process, log)
+        said = until(lambda: _once_it_listens(process), process.printed)
         url = said.split("listens on ")[1].split()[0]
-        server = Server(process, url, home, str(model), (home / "admin-token").read_text().strip(), log, said)
+        token = (home / "admin-token").read_text().strip()
+        server = Server(process, url, home, str(model), token, process.said, said)
         try:
             yield server
         finally:
@@ -130,26 +122,15 @@ def serving(home: Path, model: Path, **settings: object) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
             process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        finally:
+            process.kill()
 
 
-def _until_it_listens(process: subprocess.Popen[str], log: Path) -> str:
-    assert process.stdout is not None
-    overdue, said = threading.Timer(PATIENCE, process.kill), ""
-    overdue.start()
-    try:
-        for line in process.stdout:
-            said += line
-            if "listens on " in line:
-                return said
-    finally:
-        overdue.cancel()
-    raise AssertionError(f"serve ended with {process.wait()}:\n{log.read_text()}")
+def _once_it_listens(process: Forked) -> str:
+    said = process.printed()
+    assert process.poll() is None, f"serve ended: {said}"
+    return said if "\n" in said.partition("listens on ")[2] else ""
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import httpx
 
 from tests import compose
-from tests.waiting import PATIENCE
+from tests.forked import Forked, command_line
+from tests.waiting import PATIENCE, until
 
 
 @dataclass
@@ -43,23 +42,20 @@ class Stack:
         }
         return image | self.services[service]["environment"] | self.addresses | here
 
-    def command(self, service: str) -> list[str]:
-        """What a container of `service` runs."""
-        entrypoint = self.services[service].get("entrypoint", ["python", "-m", "datapruner"])
-        assert entrypoint[0] == "python"
-        return [sys.executable, *entrypoint[1:], *self.services[service]["command"]]
+    def start(self, service: str, environment: Mapping[str, str], said: Path) -> Forked:
+        """Start what a container of `service` runs: our command, or the Python code that is given to `-c`."""
+        entrypoint = self.services[service].get("entrypoint", ["datapruner"])
+        arguments = self.services[service]["command"]
+        if entrypoint == ["datapruner"]:
+            return Forked(command_line, arguments, str(self.folder), environment=environment, said=said)
+        assert entrypoint == ["python", "-P", "-c"]
+        return Forked(exec, *arguments, environment=environment, said=said)
 
-    def run(self, service: str) -> subprocess.CompletedProcess[str]:
-        """Run a service that ends by itself."""
-        return subprocess.run(
-            self.command(service),
-            env=self.environment(service, service),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+    def run(self, service: str) -> tuple[int, str]:
+        """Run a service that ends by itself: its exit code, and what it said."""
+        said = self.folder / f"{service}.log"
+        code = self.start(service, self.environment(service, service), said).wait()
+        return code, said.read_text()
 
     @contextlib.contextmanager
     def running(self, service: str, data: str, **settings: object) -> Iterator[Host]:
@@ -70,7 +66,7 @@ class Stack:
             yield host
             host.stop()
         finally:
-            host.end()
+            host.process.kill()
 
 
 class Host:
@@ -80,46 +76,29 @@ class Host:
         self._stack, self._service, self.home = stack, service, stack.folder / data
         self._environment = stack.environment(service, data) | settings
         self.log = stack.folder / f"{data}.log"
-        self.process = self._started()
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or where it was stopped."""
+        self.process = self._stack.start(self._service, self._environment, self.log)
 
     def stop(self) -> None:
         """End it, as a container engine does, unless it was told already."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-3000:]
-        self.end()
-
-    def end(self) -> None:
-        """Leave nothing of it, however it came to this."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def start(self) -> None:
-        """Start it again where it was stopped."""
-        self.process = self._started()
+        self.process.terminate()
+        assert self.process.wait() == 0, self.log.read_text()[-3000:]
 
     def url(self) -> str:
-        """The address of an API, once it answers. To be asked for once after each start."""
-        assert self.process.stdout is not None
-        line = next((line for line in self.process.stdout if "listens on " in line), None)
-        assert line is not None, self.log.read_text()[-3000:]
-        return line.split("listens on ")[1].split()[0]
+        """The address of an API, once it answers."""
+
+        def said() -> str:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            address, end, _ = self.process.printed().partition("listens on ")[2].partition(" ")
+            return address if end else ""
+
+        return until(said, lambda: self.log.read_text()[-3000:])
 
     def client(self, url: str) -> httpx.Client:
         """Asks the API at `url` with the token that this host made at its first start."""
         token = (self.home / "admin-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.Client(base_url=url, headers=headers, timeout=2 * PATIENCE, trust_env=False)
-
-    def _started(self) -> subprocess.Popen[str]:
-        with self.log.open("a") as errors:
-            return subprocess.Popen(
-                self._stack.command(self._service),
-                env=self._environment,
-                cwd=self._stack.folder,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )

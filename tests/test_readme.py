@@ -2,7 +2,8 @@
 
 It is typed into shells, in a folder with what a clone has, with a home of its own. Three things are not as
 for a reader: the default model is a tiny one, the service listens on a free port, and nothing is downloaded.
-Of what needs a container engine, and of what would begin these tests anew, the text is checked only.
+Of what needs a container engine, and of what would begin these tests anew, the text is checked only. Of our
+commands, `make demo` and the service start as for a reader; the others are forked, which is quicker.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.datapruner.client.unruly import unruly_server
 from tests.datapruner.rewriting.lessons import EASY, judged
 from tests.datapruner.teacher.scripted import says
 from tests.readers_folder import write
-from tests.readme import Step, Terminal, Tour
+from tests.readme import QuickTerminal, Step, Terminal, Tour
 from tests.tiny_model import FACTS
 
 pytestmark = [
@@ -71,11 +72,12 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         teacher.will(says(judged("easy", EASY)))
         asking = {"BASE_URL": f"{teacher.url}/v1", "MODEL": "m"}
         environment = plain | {f"DATAPRUNER_TEACHER_{name}": value for name, value in asking.items()}
-        terminals = [Terminal(folder, environment) for _ in range(2)]
-        for terminal in terminals:
+        typing, serving = QuickTerminal(folder, environment), Terminal(folder, environment)
+        for terminal in (typing, serving):
             stack.callback(terminal.close)
-        assert terminals[0].type("source .venv/bin/activate").code == 0
-        yield Tour(folder, *terminals)
+        assert typing.type("source .venv/bin/activate").code == 0
+        assert typing.type("type -P datapruner").out == f"{sys.prefix}/bin/datapruner\n"
+        yield Tour(folder, typing, serving)
 
 
 # The steps

@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from tests.served import Server, serving
-from tests.waiting import PATIENCE
 
 ROWS = [{"instruction": "Name a colour.", "output": "Blue."}]
 
@@ -141,5 +140,5 @@ def test_those_who_watch_do_not_keep_the_service_from_ending(tiny_folder: Path, 
             next(lines)
             running.process.terminate()
             assert "cancelled" not in "".join(lines)  # the stream comes to its end, it is not cut off
-            assert running.process.wait(PATIENCE) == 0
+            assert running.process.wait() == 0
         assert "graceful shutdown exceeded" not in running.log.read_text()

@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from scorers.interpreter import PYTHON
+from tests.forked import Forked, command_line
 from tests.served import Server, serving
 from tests.waiting import PATIENCE, has_ended, until
 
@@ -105,52 +106,56 @@ def test_workers_end_when_the_service_is_killed(tiny_folder: Path, tmp_path: Pat
 
 def test_a_script_is_told_the_address_and_the_file_of_the_token(tmp_path: Path) -> None:
     """In one document, and a service that nobody listens to serves all the same."""
-    command = [*PYTHON, "-m", "datapruner", "serve", "--workers", "0"]
     environment = {**os.environ, "DATAPRUNER_HOME": str(tmp_path)}
-    with subprocess.Popen(
-        [*command, "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        said = ""
-        while not said.endswith("}\n"):
-            said += next(lines)
-        document = json.loads(said)
-        process.terminate()
-    assert process.returncode == 0
+    command = ["serve", "--workers", "0", "--port"]
+    told: dict[str, Any] = {
+        "environment": environment,
+        "said": tmp_path / "said",
+        "errors": tmp_path / "errors",
+    }
+    process = Forked(command_line, [*command, "0", "--json"], str(tmp_path), **told)
+    document = json.loads(until(lambda: said if (said := process.printed()).endswith("}\n") else ""))
+    process.terminate()
+    assert process.wait() == 0
     token = (tmp_path / "admin-token").read_text().strip()
     assert document == {"url": document["url"], "admin_token_file": str(tmp_path / "admin-token")}
 
+    port = document["url"].rpartition(":")[2]
+    process = Forked(unheard, [*command, port], str(tmp_path), **told)
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            found = httpx.get(f"{document['url']}/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+            return found.status_code == 200
+        return False
+
+    try:
+        until(answers)
+    finally:
+        process.terminate()
+    assert process.wait() == 0
+
+
+def unheard(arguments: list[str], folder: str) -> None:
+    """A task: what our command does, with nobody who reads its output."""
     reading, writing = os.pipe()
     os.close(reading)
-    port = document["url"].rpartition(":")[2]
-    with subprocess.Popen([*command, "--port", port], env=environment, stdout=writing) as process:
-        os.close(writing)
-
-        def answers() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                found = httpx.get(f"{document['url']}/v1/jobs", headers={"Authorization": f"Bearer {token}"})
-                return found.status_code == 200
-            return False
-
-        try:
-            until(answers)
-        finally:
-            process.terminate()
-    assert process.returncode == 0
+    os.dup2(writing, sys.stdout.fileno())
+    command_line(arguments, folder)
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*PYTHON, "-m", "datapruner", "serve", "--port", str(port), "--workers", "0"],
-            env={**os.environ, "DATAPRUNER_HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+        process = Forked(
+            command_line,
+            ["serve", "--port", str(port), "--workers", "0"],
+            str(tmp_path),
+            environment={**os.environ, "DATAPRUNER_HOME": str(tmp_path)},
+            said=tmp_path / "said",
+            errors=errors,
         )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1 port {port}")
-    assert len(done.stderr.splitlines()) == 1
+        assert process.wait() == 2
+    assert errors.read_text().startswith(f"error: cannot listen on 127.0.0.1 port {port}")
+    assert len(errors.read_text().splitlines()) == 1

@@ -320,7 +320,8 @@ def test_the_whole_service_killed_while_it_measures_goes_on_where_it_stood(
             lambda: (server.client.get(first).json()["progress"] or {}).get("rows", 0) >= 300,
             lambda: server.client.get(first).text,
         )
-        family = [server.process, *psutil.Process(server.process.pid).children(recursive=True)]
+        service = psutil.Process(server.process.pid)
+        family = [service, *service.children(recursive=True)]
         for process in family:
             process.kill()
         server.process.wait()
