@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import math
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -15,6 +19,7 @@ from benchmarks import figures, gpu
 from benchmarks.processes import ROOT
 from benchmarks.sizes import SCRIPTS
 from tests.browser import CHROMIUM
+from tests.forked import Forked, module
 from tests.served import Server
 
 HELPERS = {
@@ -68,6 +73,22 @@ def test_whatever_longer_runs_are_given_is_tried_on_a_few_rows(small: bool) -> N
         assert options <= set(SCRIPTS[script].tiny.split()), script
 
 
+@pytest.fixture
+def quickly_alone(tmp_path: Path) -> Callable[..., Any]:
+    """`processes.alone`, but that its process is forked from one that has imported the libraries."""
+    numbers = itertools.count()
+
+    def alone(script: str, *arguments: str) -> Any:
+        out, errors = (tmp_path / f"alone-{next(numbers)}.{end}" for end in ("out", "errors"))
+        started = Forked(
+            module, f"benchmarks.{script}", arguments, environment=os.environ, said=out, errors=errors
+        )
+        assert started.wait() == 0, errors.read_text()
+        return json.loads(out.read_text().splitlines()[-1])
+
+    return alone
+
+
 @pytest.mark.parametrize("script", sorted(IN_FOLDER))
 def test_prints_ratios_on_a_few_rows(
     script: str,
@@ -75,6 +96,7 @@ def test_prints_ratios_on_a_few_rows(
     model: Path,
     traces: Path,
     smollm2: Path,
+    quickly_alone: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -89,7 +111,10 @@ def test_prints_ratios_on_a_few_rows(
         server: Server = request.getfixturevalue("server")
         given |= {"url": server.url, "token": server.token, "model": server.model}
     arguments = [word.format(**given) for word in SCRIPTS[script].tiny.split()]
-    importlib.import_module(f"benchmarks.{script}").main(arguments)
+    imported = importlib.import_module(f"benchmarks.{script}")
+    if hasattr(imported, "alone"):
+        monkeypatch.setattr(imported, "alone", quickly_alone)
+    imported.main(arguments)
     found = figures.read(tmp_path / "figures.jsonl")
     printed = capsys.readouterr().out
     assert found, printed
