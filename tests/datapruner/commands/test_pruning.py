@@ -49,12 +49,14 @@ def test_pruning_says_all_that_a_script_needs(pruned_home: PrunedHome) -> None:
 
 
 @pytest.mark.slow
-def test_pruning_reports_for_people_without_measuring_again(pruned_home: PrunedHome, tmp_path: Path) -> None:
+def test_pruning_reports_for_people_without_measuring_again(
+    pruned_home: PrunedHome, command: Command, tmp_path: Path
+) -> None:
     plain = tmp_path / "plain.jsonl"
     settings = ["--keep", "0.5", "--max-length", "64", "--overflow", "error"]
-    done = installed(["prune", str(pruned_home.rows), *settings, "--plain", str(plain)], pruned_home.home)
-    lines = run_lines(Said(done.returncode, done.stdout, done.stderr))
-    text = " ".join(done.stdout.split())
+    said = command("prune", pruned_home.rows, *settings, "--plain", plain, home=pruned_home.home)
+    lines = run_lines(said)
+    text = " ".join(said.out.split())
     assert "5 rows of shape alpaca (instruction, input, output)" in text
     assert "messages (messages)" in text
     assert "nothing measured" in text
@@ -67,8 +69,8 @@ def test_pruning_reports_for_people_without_measuring_again(pruned_home: PrunedH
     kept_rows = pruned_home.document["report"]["kept"]
     assert f"  {plain}: plain rows, {kept_rows} rows" in lines
     suggested = next(line.strip() for line in lines if line.strip().startswith("datapruner explain"))
-    again = installed(suggested.split()[1:], pruned_home.home)
-    assert again.returncode == 0, again.stderr
+    again = command(*suggested.split()[1:], home=pruned_home.home)
+    assert again.code == 0, again.err
     kept = [json.loads(line) for line in plain.read_text(encoding="utf-8").splitlines()]
     assert len(kept) == pruned_home.document["report"]["kept"]
 
@@ -101,14 +103,20 @@ def test_rows_from_standard_input_are_pruned(pruned_home: PrunedHome) -> None:
 
 
 @pytest.mark.slow
-def test_a_source_that_breaks_off_is_named_in_the_summary_and_the_document(pruned_home: PrunedHome) -> None:
-    settings = ["--keep", "50%", "--max-length", "64", "--overflow", "error"]
-    text = pruned_home.rows.read_text(encoding="utf-8") + '{"instruction": "Half a'
+def test_a_source_that_breaks_off_is_named_in_the_summary_and_the_document(
+    pruned_home: PrunedHome, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, settings = tmp_path / "rows.jsonl", ["--keep", "50%", "--max-length", "64", "--overflow", "error"]
+    file.write_text(pruned_home.rows.read_text(encoding="utf-8") + '{"instruction": "Half a')
     where = "line 9: the file ends inside this row; the rows before this point were read"
-    done = installed(["prune", "-", *settings, "--json"], pruned_home.home, input=text)
-    assert json.loads(done.stdout)["report"]["truncated_sources"] == {"stdin": where}
-    said = " ".join(installed(["prune", "-", *settings], pruned_home.home, input=text).stdout.split())
-    assert f"Truncated sources stdin, {where}" in said
+
+    def said(*more: str) -> Said:
+        with file.open(encoding="utf-8") as text:
+            monkeypatch.setattr(sys, "stdin", text)
+            return command("prune", "-", *settings, *more, home=pruned_home.home)
+
+    assert said("--json").json["report"]["truncated_sources"] == {"stdin": where}
+    assert f"Truncated sources stdin, {where}" in " ".join(said().out.split())
 
 
 @pytest.mark.slow
