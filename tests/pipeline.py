@@ -46,8 +46,27 @@ class ManyIdle(IdleWorkers):
             each.close()
 
 
+class Lent(ManyIdle):
+    """Those of another, which outlive this."""
+
+    def __init__(self, owner: ManyIdle) -> None:
+        self._by_kind = owner._by_kind
+
+    def end_waiting(self, seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def lent(idle: ManyIdle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for workers of a service that run, and end, in this process."""
+    monkeypatch.setattr("datapruner.service.worker.IdleWorkers", partial(Lent, idle))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def idle() -> Iterator[IdleWorkers]:
+def idle() -> Iterator[ManyIdle]:
     """Measuring processes stay for the next test that calls the library here, as they do in a service: to
     start one takes seconds."""
     waiting = ManyIdle()

@@ -97,6 +97,7 @@ def submitted(db: Database, settings: Settings, model: Path, mode: str, attempts
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lent")
 def test_a_job_waits_for_a_fit_disk_at_every_stage_and_then_goes_on(
     db: Database, settings: Settings, how: str, small_disk: Disk, tiny_folder: Path, tmp_path: Path
 ) -> None:
