@@ -11,6 +11,8 @@ _SPARING = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
+    # A node that is gone refuses each look at it at once, one that is slow has ten seconds to answer each.
+    "RAY_health_check_period_ms": "300",
 }
 
 
