@@ -3,6 +3,7 @@ takes seconds of a processor."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -101,6 +102,7 @@ def module(name: str, arguments: Sequence[str]) -> None:
 def _do(
     task: Callable[..., object], arguments: tuple[Any, ...], environment: dict[str, str], *said: str
 ) -> None:
+    gc.freeze()  # to look through what it was born with would be to copy it
     os.setsid()  # Ctrl-C is for the tests
     os.environ.clear()
     os.environ.update(environment)
