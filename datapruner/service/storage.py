@@ -150,13 +150,12 @@ class FolderStorage:
     def listing(self, prefix: str) -> Iterator[Stored]:
         found: list[Stored] = []
         with _refusing(f"{prefix}: cannot be listed"):
-            for folder, _, names in os.walk(self._path(prefix), onerror=_unless_gone):
-                for path in (Path(folder, name) for name in names if not name.startswith(".")):
-                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                        about = path.stat()
-                        modified = datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None)
-                        key = path.relative_to(self.root).as_posix()
-                        found.append(Stored(key, modified, about.st_size))
+            for path in _finished(self._path(prefix)):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    about = path.stat()
+                    modified = datetime.fromtimestamp(about.st_mtime, UTC).replace(tzinfo=None)
+                    key = path.relative_to(self.root).as_posix()
+                    found.append(Stored(key, modified, about.st_size))
         yield from sorted(found, key=lambda stored: stored.key)
 
     def delete(self, key: str) -> None:
@@ -267,7 +266,8 @@ class ObjectStorage:
 
     def push(self, prefix: str) -> None:
         known = {stored.key for stored in self.listing(prefix)}
-        held = [path for path in sorted(self.folder(prefix).rglob("[!.]*")) if path.is_file()]
+        with _refusing(f"{prefix}: cannot be listed"):
+            held = sorted(_finished(self.folder(prefix)))
         for path in held:
             _asked_again(path)
         keys = (path.relative_to(self._cache).as_posix() for path in held)
@@ -360,6 +360,13 @@ def _for_each(call: Callable[[str], object], keys: Iterable[str]) -> None:
     with ThreadPoolExecutor(_REQUESTS) as pool:
         for _ in pool.map(call, keys):
             pass
+
+
+def _finished(folder: Path) -> Iterator[Path]:
+    """The files below a folder, without what has no name yet and what is in a folder that has none."""
+    for place, folders, names in os.walk(folder, onerror=_unless_gone):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def _checked(key: str) -> str:

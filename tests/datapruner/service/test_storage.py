@@ -271,6 +271,8 @@ class TestAppendOnlyFolders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "1.parquet").write_bytes(b"one")
         (folder / ".2.parquet.part").write_bytes(b"unfinished")
+        (folder / ".tasks").mkdir()
+        (folder / ".tasks" / "3.parquet").write_bytes(b"of a measuring that goes on")
         here.push("signals/key")
         there.pull("signals/key")
         assert (there.folder("signals/key") / "1.parquet").read_bytes() == b"one"
