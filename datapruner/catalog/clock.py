@@ -8,6 +8,7 @@ used on one machine, which has one clock.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 _ASKED_EVERY = 30.0
@@ -24,13 +25,22 @@ def microseconds() -> int:
 
 def follow(connection: Any, *_: Any) -> None:
     """Go by the clock of the server at the other end of a connection of PostgreSQL's driver, outside of any
-    transaction of its. What is known of it is good for a while."""
+    transaction of its. What is known of it is good for a while.
+
+    A connection that breaks just now is left to whoever asked for it, whose own statement meets that."""
+    import psycopg
+
     global _ahead, _asked
     if _asked is not None and time.monotonic() - _asked < _ASKED_EVERY:
         return
     before = _own()
-    told = connection.execute(_SQL).fetchone()[0]
-    connection.rollback()
+    try:
+        told = connection.execute(_SQL).fetchone()[0]
+        connection.rollback()
+    except psycopg.Error:
+        with suppress(psycopg.Error):
+            connection.rollback()
+        return
     _ahead = told - (before + _own()) // 2
     _asked = time.monotonic()
 

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -34,3 +35,15 @@ def test_a_host_whose_clock_is_wrong_goes_by_the_database_servers(
     assert abs(int(wrong.removeprefix("job_"), 16) - milliseconds) > 3000 * 1000 << 40
     monkeypatch.setattr("datapruner.catalog.models._drawn", 0)
     assert abs(int(new_id("job").removeprefix("job_"), 16) - milliseconds) < 600 * 1000 << 40
+
+
+def test_a_connection_that_breaks_is_left_to_whoever_asked_for_it(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a database that is away knows the errors of statements."""
+    monkeypatch.setattr(clock, "_asked", None)
+    monkeypatch.setattr(clock, "_ahead", 7)
+    with psycopg.connect(postgres_url) as broken:
+        broken.close()
+        clock.follow(broken)
+    assert (clock._ahead, clock._asked) == (7, None)
