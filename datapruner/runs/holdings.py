@@ -1,8 +1,8 @@
 """What a home folder holds, which runs need it, and what may go.
 
 What a run needs stays, whatever its age: its corpus, its target set's, and the signals of both under the keys
-that it was measured with. Runs themselves, models and a teacher's answers are never taken away: they were
-asked for, or paid for.
+that it was measured with. Runs themselves, models, forecasts and a teacher's answers are never taken away:
+they were asked for, or paid for.
 
 Notable choices:
 - signals go by the file: one of which no sample is in a corpus that stays. What else stands in a file with
@@ -49,11 +49,12 @@ KINDS = (
     "tuned",
     "evaluations",
     "runs",
+    "forecasts",
     "answers",
     "models",
     "unfinished",
 )
-_OURS = ("corpora", "signals", "influence", "tuned", "evaluations", "runs")
+_OURS = ("corpora", "signals", "influence", "tuned", "evaluations", "runs", "plans")
 _OF_SIGNALS = (".parquet", ".json")
 _UNFINISHED_AFTER = timedelta(days=1)
 
@@ -251,9 +252,13 @@ def _others(home: Path, limit: datetime) -> Iterator[Holding]:
         whole = _folder(path.parent)
         about = f"{run.config.title}: {run.report.ingested:,} rows"
         yield Holding("runs", _name(home, path.parent), about, whole.bytes, whole.written, (run.run_id,))
-    if (home / "teacher").is_dir():
-        whole = _folder(home / "teacher")
-        yield Holding("answers", "teacher", "what a teacher was asked", whole.bytes, whole.written)
+    for kind, name, about in (
+        ("forecasts", "plans", "what runs were forecast to take"),
+        ("answers", "teacher", "what a teacher was asked"),
+    ):
+        if (home / name).is_dir():
+            whole = _folder(home / name)
+            yield Holding(kind, name, about, whole.bytes, whole.written)
     for folder in sorted(path for path in (home / "models").glob("[!.]*") if path.is_dir()):
         whole = _folder(folder)
         yield Holding("models", _name(home, folder), "a model", whole.bytes, whole.written)

@@ -158,6 +158,17 @@ def test_trainings_of_an_evaluation_go_when_they_are_old_and_what_came_of_it_sta
     assert stored.exists()
 
 
+def test_forecasts_are_listed_and_stay(place: Any) -> None:
+    home, *_ = place
+    forecast = home / "plans" / "0123456789abcdef.json"
+    forecast.parent.mkdir()
+    forecast.write_bytes(b"{}")
+    aged(home, days=3)
+    (holding,) = by_kind(home, "forecasts")
+    assert (holding.about, holding.bytes) == ("what runs were forecast to take", 2)
+    assert clean(home, older_than=DAY) == []
+
+
 def test_while_another_process_uses_the_home_nothing_goes(place: Any) -> None:
     home, _, second = place
     forget(second)
