@@ -26,6 +26,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from datapruner.errors import DataprunerError, UsageError
+from datapruner.reporting.dotted import flat
 from datapruner.schemas.reports import STEPS, RunReport
 from datapruner.schemas.spreads import Spread
 from datapruner.shown import templates
@@ -145,13 +146,3 @@ def _environment() -> Environment:
     made = templates(_FILES)
     made.filters["flat"] = flat
     return made
-
-
-def flat(document: dict[str, Any], under: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of a nested document under its path."""
-    for name, value in document.items():
-        path = f"{under}.{name}" if under else str(name)
-        if isinstance(value, dict) and value:
-            yield from flat(value, path)
-        else:
-            yield path, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datapruner.reporting.page import flat
+from datapruner.reporting.dotted import flat
 from datapruner.runs.published import Run
 from datapruner.schemas.evaluations import RANDOM, SUBSET, Evaluation
 

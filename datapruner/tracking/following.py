@@ -2,15 +2,18 @@
 
 Notable choices:
 - nothing is sent unless it is asked for by name; where to, each tool's own settings say;
-- a tracker that fails does not fail the run: that is said in words, once, and the run stands;
+- a tracker that fails does not fail the run: that is said in words, once, and the run stands. Nor does one
+  that is told when the job is to stop: the run is there already;
+- addresses may hold passwords, which libraries quote in their errors;
 - what a tracker prints goes to standard error, as standard output is the result's.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,6 +35,7 @@ from datapruner.tracking.lineage import Places
 Warn = Callable[[str], None]
 _OPENLINEAGE = "openlineage"
 _SHOWN = 300
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 def check(names: Iterable[str]) -> tuple[str, ...]:
@@ -86,10 +90,15 @@ class Following:
 
 
 class Teller:
-    """Trackers of these names, and who is told when one fails. Raises UsageError as `check`."""
+    """Trackers of these names, and who is told when one fails, and of the name before one is logged to.
 
-    def __init__(self, names: Iterable[str], warn: Warn) -> None:
-        self.names, self._warn = check(names), warn
+    Raises UsageError as `check`.
+    """
+
+    def __init__(
+        self, names: Iterable[str], warn: Warn, begin: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.names, self._warn, self._begin = check(names), warn, begin
         self._failed: set[str] = set()
 
     @property
@@ -100,6 +109,8 @@ class Teller:
     def log(self, made: Entry) -> None:
         """Make the entry in each."""
         for name in self.keepers:
+            with suppress(Exception):
+                self._begin(name)
             tracker = import_module(f"datapruner.tracking.{name}")  # whose libraries take seconds
             self.tried(name, partial(tracker.log, made))
 
@@ -109,7 +120,7 @@ class Teller:
             with redirect_stdout(sys.stderr):
                 do()
         except Exception as error:  # of many families, and none is the run's
-            said = " ".join(str(error).split())[:_SHOWN]
+            said = _PASSWORD.sub("//", " ".join(str(error).split()))[:_SHOWN]
             if name not in self._failed:
                 self._warn(f"not logged to {name}: {type(error).__name__}: {said}")
             self._failed.add(name)
@@ -131,7 +142,8 @@ def following(
     `warn` is told of a tracker that fails; `about`: tags. `stops`: errors which mean that the run was stopped
     and did not fail. Raises UsageError as `check` does, and nothing of a tracker's.
     """
-    found = Following(Teller(names, warn), config, progress, about or {}, places or Places())
+    teller = Teller(names, warn, lambda name: progress.stage(f"logging to {name}", None, "steps"))
+    found = Following(teller, config, progress, about or {}, places or Places())
     found.began()
     try:
         yield found

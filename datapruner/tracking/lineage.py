@@ -23,7 +23,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from datapruner.corpora.corpus import Corpus
-from datapruner.reporting.page import flat
+from datapruner.reporting.dotted import flat
 from datapruner.request.config import RunConfig
 from datapruner.runs.columns import COLUMNS
 from datapruner.runs.published import Run
@@ -56,7 +56,9 @@ def dataset_name(place: str) -> tuple[str, str]:
         parts = urlsplit(place)
         kind = "s3" if scheme in _LIKE_S3 else scheme
         name = parts.path.strip("/")
-        return f"{kind}://{parts.netloc}", name if scheme in ("hf", "s3", "gs", *_LIKE_S3) else f"/{name}"
+        user, _, host = parts.netloc.rpartition("@")
+        host = host if ":" in user else parts.netloc  # without a password
+        return f"{kind}://{host}", name if scheme in ("hf", "s3", "gs", *_LIKE_S3) else f"/{name}"
     path = Path(urlsplit(place).path if colon else place)
     if not colon and _HUB_NAME.fullmatch(place) and not path.exists():
         return "hf://datasets", place
@@ -72,7 +74,8 @@ class Events:
         self._producer = f"pkg:pypi/datapruner@{version('datapruner')}"
 
     def started(self) -> None:
-        """Raises what the client does, and ValueError where it has not been told where events go."""
+        """Raises what the client does, and ValueError where it has not been told where events go, or what is
+        told of the run around this one cannot be read."""
         from openlineage.client.event_v2 import RunState
 
         self._emit(RunState.START, {}, self._inputs(None), [])
@@ -165,6 +168,8 @@ class Events:
             ),
         }
         if around := os.environ.get("OPENLINEAGE_PARENT_ID"):
+            if around.count("/") < 2:
+                raise ValueError("OPENLINEAGE_PARENT_ID is not of the form namespace/job/run-id")
             namespace, job, run = around.rsplit("/", 2)
             found["parent"] = parent_run.ParentRunFacet(
                 parent_run.Run(run), parent_run.Job(namespace, job), producer=self._producer

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from datapruner.tracking.entry import PROJECT, Entry
@@ -19,10 +21,31 @@ _KEY, _PARAM, _TAG = 250, 6000, 5000
 """Longest texts that its stores take."""
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 """Of one request."""
+_TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_FEW = "3"
+"""Times that a request is tried again: MLflow's own 7 take four minutes, and the run is done by then."""
 
 
 def log(entry: Entry) -> None:
     """Raises what MLflow does when its store cannot be used."""
+    with _few_tries():
+        _log(entry)
+
+
+@contextmanager
+def _few_tries() -> Iterator[None]:
+    """Have requests tried again a few times, where the environment does not say how often."""
+    if _TRIES in os.environ:
+        yield
+        return
+    os.environ[_TRIES] = _FEW
+    try:
+        yield
+    finally:
+        del os.environ[_TRIES]
+
+
+def _log(entry: Entry) -> None:
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param

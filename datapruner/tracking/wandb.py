@@ -6,14 +6,19 @@ What is not of the entry is not sent: no code, no output of the terminal, nothin
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from datapruner.tracking.entry import PROJECT, Entry
+
+_SECONDS = 30.0
+"""Of waiting for the server, unless WANDB_INIT_TIMEOUT is set; wandb itself waits for 90."""
 
 
 def log(entry: Entry) -> None:
     """Raises what wandb does when nobody is logged in, or its server cannot be used."""
     import wandb
 
+    patience: dict[str, Any] = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": _SECONDS}
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -23,6 +28,7 @@ def log(entry: Entry) -> None:
         x_disable_stats=True,
         x_disable_machine_info=True,
         x_save_requirements=False,
+        **patience,
     )
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT") or PROJECT,

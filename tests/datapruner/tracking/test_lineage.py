@@ -17,6 +17,7 @@ from openlineage.client.naming.dataset import GCS, S3, LocalFileSystem
 
 import datapruner
 from datapruner.errors import InputError
+from datapruner.progress import Silent
 from datapruner.request.config import RunConfig
 from datapruner.request.settings import config_for
 from datapruner.result import Result
@@ -218,6 +219,17 @@ def test_a_server_that_is_not_there_or_not_named_is_warned_of_once(
     assert again.report == first_run.report
 
 
+def test_a_parent_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENLINEAGE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("OPENLINEAGE_PARENT_ID", "nightly")
+    said: list[str] = []
+    with following(["openlineage"], config_for("rows.jsonl", {"method": "length"}), Silent(), said.append):
+        pass
+    assert said == [
+        "not logged to openlineage: ValueError: OPENLINEAGE_PARENT_ID is not of the form namespace/job/run-id"
+    ]
+
+
 @pytest.mark.parametrize(
     ("place", "naming"),
     [
@@ -239,3 +251,5 @@ def test_the_hub_and_other_stores_are_named_by_their_addresses(tmp_path: Path) -
         "abfss://rows@me.dfs.core.windows.net",
         "/a/b",
     )
+    assert dataset_name("s3://key:secret@bucket/a") == ("s3://bucket", "a")
+    assert dataset_name("https://me:secret@host:8080/a") == ("https://host:8080", "/a")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from datapruner.errors import UsageError
+from datapruner.progress import Silent
 from datapruner.result import Result
 from datapruner.tracking import following
 from tests.command_line import Said
@@ -157,13 +158,31 @@ def test_an_evaluation_is_an_entry_beside_that_of_its_run(logged: Result, stores
     assert difference == against.nats_per_token.difference
 
 
+class Recorder(Silent):
+    """Remembers the stages."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, name: str, total: int | None, unit: str) -> None:
+        self.stages.append(name)
+
+
 def test_a_tracker_that_fails_is_warned_of_and_the_run_stands(
     stores: Path, prune: Prune, monkeypatch: pytest.MonkeyPatch, logged: Result
 ) -> None:
     monkeypatch.setenv("TRACKIO_SERVER_URL", "nowhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:s3cret@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    heard = Recorder()
     with pytest.warns(UserWarning, match="not logged to trackio: ValueError: `server_url` must be") as said:
-        again = prune("qtuning", 0.5, log_to=["trackio"])
-    assert len(said) == 1
+        again = prune("qtuning", 0.5, log_to=["trackio", "mlflow"], progress=heard)
+    assert [str(each.message).partition(": ")[0] for each in said] == [
+        "not logged to trackio",
+        "not logged to mlflow",
+    ]
+    assert "http://127.0.0.1:1/" in str(said[1].message)  # and no password
+    assert heard.stages[-2:] == ["logging to trackio", "logging to mlflow"]
     assert again.report == logged.report
 
 
