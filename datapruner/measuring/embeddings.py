@@ -21,10 +21,9 @@ import polars as pl
 from datapruner.corpora import texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
-from datapruner.measuring.measure import Machine
+from datapruner.measuring.measure import Machine, spec_of
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
-from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress
 from datapruner.request.config import Measuring
@@ -80,22 +79,6 @@ def wanted(models: Path, model: str) -> tuple[EncoderFolder, ProxyKey]:
     )
 
 
-def worker_spec(encoder: EncoderFolder, key: ProxyKey, machine: Machine) -> WorkerSpec:
-    """What an embedding process is told."""
-    return WorkerSpec(
-        folder=str(encoder.path),
-        revision=encoder.revision,
-        dtype=key.dtype,
-        max_length=key.max_length,
-        overflow=key.overflow,
-        train_on=key.train_on,
-        tied=False,
-        device=machine.devices[0],
-        token_budget=None,
-        threads=machine.threads,
-    )
-
-
 def embed(
     corpus: Corpus,
     home: Path,
@@ -116,7 +99,7 @@ def embed(
     known = set(cache.status(index["sample_id"].to_list())["sample_id"])
     missing = index.filter(~pl.col("sample_id").is_in(list(known)))
     cache.create()
-    spec = worker_spec(encoder, key, machine)
+    spec = spec_of(encoder, key, machine)
     progress.stage("embedding", len(missing), "samples")
     wordless: dict[str, str] = {}
     count = Count(progress)

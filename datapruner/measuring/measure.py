@@ -256,12 +256,30 @@ def measure(
     return Measurement(proxy, cache, errors, len(rows), seconds)
 
 
+class Model(Protocol):
+    """The files of a model."""
+
+    @property
+    def path(self) -> Path:
+        """The folder that they are in."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Which they are."""
+        ...
+
+
 def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
     """What a measuring process is told of this pass."""
-    key = wanted.key
+    return replace(spec_of(wanted.proxy, wanted.key, machine), template=wanted.template)
+
+
+def spec_of(model: Model, key: ProxyKey, machine: Machine) -> WorkerSpec:
+    """What a process is told that reads samples by a model, of whatever kind, for what has this key."""
     return WorkerSpec(
-        folder=str(wanted.proxy.path),
-        revision=wanted.proxy.revision,
+        folder=str(model.path),
+        revision=model.revision,
         dtype=key.dtype,
         max_length=key.max_length,
         overflow=key.overflow,
@@ -271,7 +289,6 @@ def worker_spec(wanted: Pass, machine: Machine) -> WorkerSpec:
         token_budget=machine.token_budget,
         threads=machine.threads or _threads(machine.devices),
         context=key.context,
-        template=wanted.template,
         lora=key.lora,
         renderers=_renderers(machine.devices) if key.has_signals else 0,
     )

@@ -17,10 +17,9 @@ import polars as pl
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import ModelError
-from datapruner.measuring.measure import Machine, cut, dtype_of
+from datapruner.measuring.measure import Machine, cut, dtype_of, spec_of
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.measuring.workers import local
-from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.measuring.workers.start import START
 from datapruner.progress import Count, Progress
 from datapruner.request.config import Measuring
@@ -82,23 +81,6 @@ def wanted(models: Path, measuring: Measuring, devices: Sequence[str]) -> tuple[
     )
 
 
-def worker_spec(model: RewardFolder, key: ProxyKey, machine: Machine) -> WorkerSpec:
-    """What a rewarding process is told."""
-    return WorkerSpec(
-        folder=str(model.path),
-        revision=model.revision,
-        dtype=key.dtype,
-        max_length=key.max_length,
-        overflow=key.overflow,
-        train_on=key.train_on,
-        tied=False,
-        device=machine.devices[0],
-        token_budget=machine.token_budget,
-        threads=machine.threads,
-        context=key.context,
-    )
-
-
 def reward(
     corpus: Corpus,
     home: Path,
@@ -128,7 +110,7 @@ def reward(
     failed: dict[str, str] = {}
     if len(missing):
         cache.create()
-        spec = worker_spec(model, key, machine)
+        spec = spec_of(model, key, machine)
         progress.stage("rewarding", len(missing), "samples")
         count = Count(progress, "loading the reward model")
         tasks = (local.Task(samples, cache.folder) for samples in cut(corpus, missing["row"].to_list()))

@@ -22,7 +22,7 @@ import polars as pl
 from datapruner.corpora import texts
 from datapruner.corpora.corpus import Corpus
 from datapruner.measuring import embeddings, rewards
-from datapruner.measuring.measure import Machine, cut, tokenisers, worker_spec
+from datapruner.measuring.measure import Machine, cut, spec_of, tokenisers, worker_spec
 from datapruner.measuring.measure import Pass as Measuring
 from datapruner.measuring.passes import passes
 from datapruner.measuring.signal_cache import SignalCache
@@ -217,12 +217,12 @@ class Prober:
 
     def _embedded(self, corpus: Corpus, models: Path) -> Planned:
         encoder, key = embeddings.wanted(models, embeddings.model_of(self.config.measuring))
-        spec, cache = embeddings.worker_spec(encoder, key, self.machine), SignalCache(self.home, key)
+        spec, cache = spec_of(encoder, key, self.machine), SignalCache(self.home, key)
         return self._other("embedding", corpus, cache, spec, _texts, embeddings.WORKER)
 
     def _rewarded(self, corpus: Corpus, models: Path) -> Planned:
         model, key = rewards.wanted(models, self.config.measuring, self.machine.devices)
-        spec, cache = rewards.worker_spec(model, key, self.machine), SignalCache(self.home, key)
+        spec, cache = spec_of(model, key, self.machine), SignalCache(self.home, key)
         return self._other("rewarding", corpus, cache, spec, _conversations, rewards.WORKER)
 
     def _other(
