@@ -2,11 +2,13 @@
 
 Notable choices:
 - no sessions: a request has all that its answer needs, so any process of the service can give it;
-- a bearer token alone is taken, not the cookie of a browser, whose other pages could send it as well.
+- a bearer token alone is taken, not the cookie of a browser, whose other pages could send it as well;
+- the library does not see that a client goes away, so its connection is watched here.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,9 +19,10 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.problems import MissingScopeError, UnauthorizedError
+from api.routes.sql import end_when_gone
 from datapruner.assistants.project import ProjectSource
 from datapruner.assistants.source import Source
 from datapruner.assistants.tools import server
@@ -49,7 +52,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises UnauthorizedError and MissingScopeError."""
-        request = Request(scope)
+        request = Request(scope, receive)
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not secret:
             raise UnauthorizedError("this needs a bearer token")
@@ -61,14 +64,33 @@ class Endpoint:
             raise UnauthorizedError("the token is unknown, revoked or over")
         if "read" not in caller.scopes:
             raise MissingScopeError("read")
-        scope["state"]["caller"] = caller
+        source = scope["state"]["source"] = ProjectSource(service, caller)
+        body = await request.body()
+        watching = asyncio.create_task(end_when_gone(request, source.end))
         assert self._manager is not None
-        await self._manager.handle_request(scope, receive, send)
+        try:
+            await self._manager.handle_request(scope, _giving(body), send)
+        finally:
+            watching.cancel()
+            source.end()  # this may be the end of the service, while its thread goes on
 
     def _source(self, ctx: Context) -> Source:
         request = ctx.request_context.request
         assert isinstance(request, Request), request
-        return ProjectSource(self._app.state.service, request.state.caller)
+        source: ProjectSource = request.state.source
+        return source
+
+
+def _giving(body: bytes) -> Receive:
+    """Gives a body that has been read, and then nothing more."""
+    parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if not parts:
+            await asyncio.Event().wait()
+        return parts.pop()
+
+    return receive
 
 
 def install(app: FastAPI) -> Endpoint:

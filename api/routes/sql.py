@@ -118,7 +118,7 @@ async def while_wanted(request: Request, run: Callable[[], T | None], end: Calla
 
     The request's body has been read. Raises ClientDisconnect.
     """
-    watching = asyncio.create_task(_end_when_gone(request, end))
+    watching = asyncio.create_task(end_when_gone(request, end))
     try:
         found = await run_in_threadpool(run)
     finally:
@@ -129,7 +129,8 @@ async def while_wanted(request: Request, run: Callable[[], T | None], end: Calla
     return found
 
 
-async def _end_when_gone(request: Request, end: Callable[[], None]) -> None:
+async def end_when_gone(request: Request, end: Callable[[], None]) -> None:
+    """Call `end` when the client of a request whose body has been read goes away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     end()

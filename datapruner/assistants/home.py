@@ -15,7 +15,7 @@ import orjson
 
 from datapruner.assistants.source import Dataset, DatasetLine, RunDetail, RunLine, SqlRows
 from datapruner.corpora.corpus import Corpus
-from datapruner.errors import NotFoundError
+from datapruner.errors import NotFoundError, UsageError
 from datapruner.explaining import explain
 from datapruner.query import results
 from datapruner.query.sandbox import QueryLimits, run_sql
@@ -46,6 +46,8 @@ class HomeSource:
 
     def dataset(self, name: str) -> Dataset:
         runs = [run for run in published.history(self._home) if run.lineage["corpus"].startswith(name)]
+        if len({run.lineage["corpus"] for run in runs}) > 1:
+            raise UsageError(f"several datasets begin with {name}", remedy="list_datasets has their names")
         path = None if not runs else published.corpus_path(runs[0], self._home)
         if path is None or not path.is_file():
             raise NotFoundError(f"there is no dataset {name}", remedy="list_datasets has their names")

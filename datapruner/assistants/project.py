@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from datapruner.assistants.source import Dataset, DatasetLine, RunDetail, RunLine, SqlRows
-from datapruner.errors import DeniedError, UsageError
+from datapruner.errors import BusyError, DeniedError, UsageError
 from datapruner.request.config import RunConfig
 from datapruner.schemas.datasets import DatasetAnswer
 from datapruner.schemas.ranking import RankedRows, Ranking
@@ -28,6 +28,14 @@ class ProjectSource:
 
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service, self._caller = service, caller
+        self._statements: list[sql.Statement] = []
+        self._ended = False
+
+    def end(self) -> None:
+        """End what is asked by SQL, now and later: nobody waits for it. May come from another thread."""
+        self._ended = True
+        for statement in list(self._statements):
+            statement.end()
 
     def datasets(self, limit: int, after: str | None) -> list[DatasetLine]:
         before = None if after is None else datasets.show(self._service, self._caller, after).id
@@ -74,8 +82,13 @@ class ProjectSource:
                 "a service's statements name their run", remedy=f'as in "{run}".sample_scores', field="run"
             )
         wanted = SqlRequest(sql=query, max_rows=rows)
-        found = sql.Statement(self._service, self._caller, wanted, "json").run()
-        assert found is not None  # nobody ends it
+        statement = sql.Statement(self._service, self._caller, wanted, "json")
+        self._statements.append(statement)
+        if self._ended:  # before `end` could know of it
+            statement.end()
+        found = statement.run()
+        if found is None:
+            raise BusyError("nobody waits for the answer of the statement any more")
         return SqlRows.model_validate(orjson.loads(bytes(found.content)))
 
 

@@ -44,6 +44,7 @@ _LOOKS = ToolAnnotations(
 )
 _EXCERPT, _TURN, _CELL = 240, 2_000, 500
 _HARDEST, _SQL_ROWS, _SQL_CHARACTERS = 20, 200, 40_000
+_NAME, _COLUMNS = 120, 200
 
 Limit = Annotated[int, Field(ge=1, le=MOST, description="how many")]
 After = Annotated[str | None, Field(max_length=200, description="`next` of the page before")]
@@ -124,7 +125,11 @@ def server(source_of: Callable[[Context], Source], sql_tables: str) -> MCPServer
     def describe_dataset(
         ctx: Context, dataset: Annotated[str, Field(min_length=1, max_length=200, description="its name")]
     ) -> Dataset:
-        return source_of(ctx).dataset(dataset)
+        found = source_of(ctx).dataset(dataset)
+        columns = {
+            shape: [_name(each) for each in names[:_COLUMNS]] for shape, names in found.columns.items()
+        }
+        return found.model_copy(update={"columns": columns})
 
     @tool("Runs, the newest first: what was done to which dataset, and how many rows were kept.")
     def list_runs(
@@ -219,9 +224,8 @@ def server(source_of: Callable[[Context], Source], sql_tables: str) -> MCPServer
             shown.append(cells)
         less = len(shown) < len(found.rows)
         said = f"; only {len(shown)} rows fit: select fewer columns" if less else ""
-        return SqlResult(
-            columns=found.columns, rows=shown, truncated=found.truncated or less, note=f"{DATA}{said}"
-        )
+        columns = [{name: _name(text) for name, text in each.items()} for each in found.columns]
+        return SqlResult(columns=columns, rows=shown, truncated=found.truncated or less, note=f"{DATA}{said}")
 
     @tool("Pruning methods: all names, or of one its options, columns, paper and what it was measured to do.")
     def methods(
@@ -275,6 +279,11 @@ def _explained(found: dict[str, Any]) -> ExplainedRow:
 
 def _fate(token: dict[str, Any]) -> str:
     return {True: "kept", False: "pruned", None: "scored"}[token["keep"]]
+
+
+def _name(column: str) -> str:
+    """The name or type of a column, which whoever made the rows gave it."""
+    return plain(column[:_NAME])
 
 
 def _cut(text: str | None, most: int) -> str | None:
