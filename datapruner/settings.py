@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("text", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
+    @field_validator("home")
+    @classmethod
+    def _whole(cls, value: Path) -> Path:
+        return value.expanduser().absolute()  # for processes that start elsewhere
+
     @field_validator("import_roots", mode="before")
     @classmethod
     def _by_colons(cls, value: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from datapruner import settings
 from datapruner.errors import UsageError
+from datapruner.home import home_folder, made_home
 
 
 def test_every_setting_has_a_description() -> None:
@@ -21,6 +22,14 @@ def test_lists_are_read_as_the_table_says(monkeypatch: pytest.MonkeyPatch) -> No
     found = settings.load()
     assert found.import_roots == [Path("/a"), Path("/b c")]
     assert found.import_urls == ["s3://one/", "s3://two/x/"]
+
+
+def test_the_home_folder_is_the_same_for_a_process_that_starts_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATAPRUNER_HOME", "mine")
+    assert settings.load().home == home_folder() == made_home("mine") == tmp_path / "mine"
 
 
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ what came of each. Notable choices:
   `write_parquet` would cut the rows into other files under names of chance, and neither the bytes would be
   those of one machine nor could a broken run be resumed from them;
 - an actor that dies is started again and its load with it, a few times. When a node is lost, its actors may
-  never find another, and Ray would wait for them: the loads that are not done begin anew on what is left.
+  never find another, and Ray would wait for them: the loads that are not done begin anew on what is left;
+- its working directory is the folder of the tasks, where there are no modules: Ray has every actor look for
+  modules in it before anywhere else.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import socket
 import sys
 import threading
@@ -40,6 +43,9 @@ from datapruner.measuring.cluster.scorer import Board, Scorer, told
 
 _RETRIES = 4
 """Times that a load is tried again after its actor died, which a sample cannot make it do."""
+
+_RESTARTS = 4
+"""Times that an actor is started again, before all of them begin anew: some never start at all."""
 
 _STORE_BYTES = 100 << 20
 _IN_FLIGHT = 2
@@ -61,7 +67,10 @@ class _Speaker:
 
 
 def connect(address: str | None, temporary: str | None, cpus: int, gpus: int) -> None:
-    """Join the cluster at `address`, or start one of this machine alone. Raises UsageError."""
+    """Join the cluster at `address`, or start one of this machine alone, with its files below `temporary`.
+
+    Raises UsageError.
+    """
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
@@ -72,7 +81,8 @@ def connect(address: str | None, temporary: str | None, cpus: int, gpus: int) ->
             num_gpus=gpus,
             include_dashboard=False,
             object_store_memory=_STORE_BYTES,  # of which the loads, a few numbers each, take next to nothing
-            _temp_dir=temporary,
+            # Ray opens the folder to every user of the machine; the one around it stays closed.
+            _temp_dir=f"{temporary}/r",
             **quiet,
         )
         return
@@ -82,7 +92,7 @@ def connect(address: str | None, temporary: str | None, cpus: int, gpus: int) ->
             socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"no Ray cluster can be reached at {address}: {reason}",
             remedy="give the address that `ray status` or `ray start` tells, on one of its nodes",
@@ -121,7 +131,11 @@ class _Look(threading.Thread):
         while True:
             time.sleep(_LOOK_SECONDS)
             done = [self._done.get() for _ in range(self._done.qsize())]
-            *found, nodes = ray.get(self._board.read.remote(done))
+            try:
+                *found, nodes = ray.get(self._board.read.remote(done))
+            except ray.exceptions.RayError:
+                self._speaker.say("lost", reason="the actor that hears of progress cannot start, or is gone")
+                return
             if nodes - living().keys():
                 self._speaker.say("lost", reason="a node with an actor is gone")
                 return
@@ -169,7 +183,7 @@ def run(job: Mapping[str, Any], speaker: _Speaker) -> None:
         batch_format="pyarrow",
         num_cpus=wanted.cpus,
         num_gpus=wanted.gpus,
-        max_restarts=-1,
+        max_restarts=_RESTARTS,
         max_task_retries=_RETRIES,
     )
     for load, said in _rows(results):
@@ -185,18 +199,20 @@ def _rows(results: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _drive(lines: TextIO, speaker: _Speaker) -> None:
+    where = json.loads(lines.readline())
+    temporary: str | None = where["temporary"]
     try:
-        connect(**json.loads(lines.readline()))
+        connect(**where)
         speaker.say("connected", nodes=[[node.cpus, node.gpus] for node in living().values()])
         if line := lines.readline():
-            threading.Thread(target=_end_with, args=(lines,), daemon=True).start()
+            threading.Thread(target=_end_with, args=(lines, temporary), daemon=True).start()
             run(json.loads(line), speaker)
     except DataprunerError as error:
         speaker.say("refused", **told(error))
     except Exception as error:  # whatever Ray has to say
         _explain(error, speaker)
     finally:
-        _leave()
+        _leave(temporary)
 
 
 def _explain(error: Exception, speaker: _Speaker) -> None:
@@ -216,17 +232,19 @@ def _explain(error: Exception, speaker: _Speaker) -> None:
         speaker.say("refused", **told(WorkerError(f"measuring on the Ray cluster failed: {reason}")))
 
 
-def _end_with(lines: TextIO) -> None:
+def _end_with(lines: TextIO, temporary: str | None) -> None:
     """End the process when whoever started it is gone, or wants it to."""
     lines.read()
-    _leave()
+    _leave(temporary)
     os._exit(0)
 
 
-def _leave() -> None:
+def _leave(temporary: str | None) -> None:
     import ray
 
     ray.shutdown()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def main() -> None:

@@ -50,6 +50,8 @@ _HOPELESS = 4
 """Nodes lost without a load being done in between that end the measuring."""
 
 _LOG_LINES = 15
+_MOST_TEMPORARY = 24
+"""Characters of the folder for temporary files below which Ray's sockets can be: their paths end at 103."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def check(cluster: Cluster) -> None:
 def nodes(cluster: Cluster) -> list[Node]:
     """What the nodes of a running cluster have. Raises UsageError when it cannot be reached."""
     check(cluster)
-    with _Driving(cluster, cpus=1, gpus=0) as driving:
+    with _Driving(cluster, Path(), cpus=1, gpus=0) as driving:
         return driving.connected(lambda: None)
 
 
@@ -105,7 +107,8 @@ def measure(
     if cluster.address is None:
         threads = threads or spec.threads
     folder = unfinished(first.folder / "tasks")
-    folder.mkdir()
+    with _writing():
+        folder.mkdir()
     try:
         job = _Job(spec, tuple(places), tuple(worker), folder, threads, cluster)
         yield from job.run(chain([first], coming), on_progress, on_wait)
@@ -136,10 +139,8 @@ class _Job:
         while left is None or left:
             with self._driving() as driving:
                 if left is None:
-                    try:
+                    with _writing():
                         count, whole = loads.write(self.folder, tasks, on_wait)
-                    except OSError as error:
-                        raise space.told(WorkerError(f"cannot write the tasks: {error.strerror}")) from error
                     # What follows from one another stays together, in its order.
                     chained = whole and len(self.places) == 1
                     left = dict(enumerate([(0, count)] if chained else loads.cut(count, len(self.places))))
@@ -164,7 +165,7 @@ class _Job:
         size = len(self.places)
         cpus = 1 if on_gpu else size * (self.threads or 1)
         visible = _visible(self.places) if on_gpu and self.cluster.address is None else None
-        return _Driving(self.cluster, cpus=cpus + 1, gpus=size if on_gpu else 0, visible=visible)
+        return _Driving(self.cluster, self.folder, cpus=cpus + 1, gpus=size if on_gpu else 0, visible=visible)
 
     def _document(self, left: dict[int, loads.Load], *, first: bool) -> dict[str, Any]:
         renderers = None if self.cluster.address is not None else self.spec.renderers
@@ -203,13 +204,16 @@ class _Job:
 
 
 class _Driving:
-    """The process that drives the cluster. Ends with the block, and all on the cluster with it."""
+    """The process that drives the cluster, with `folder` as its working directory. Ends with the block, and
+    all on the cluster with it."""
 
-    def __init__(self, cluster: Cluster, *, cpus: int, gpus: int, visible: str | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, folder: Path, *, cpus: int, gpus: int, visible: str | None = None
+    ) -> None:
         self._cluster = cluster
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
         # In a place of its own, and not in that of a cluster that runs here besides.
-        self._temporary = tempfile.mkdtemp(prefix="ray-") if cluster.address is None else None
+        self._temporary = _temporary() if cluster.address is None else None
         environment = os.environ | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
         try:
             self._process = subprocess.Popen(
@@ -218,6 +222,7 @@ class _Driving:
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 env=environment,
+                cwd=folder,
                 start_new_session=True,  # a Ctrl-C is ours to answer: its input ends
                 text=True,
                 encoding="utf-8",
@@ -306,12 +311,28 @@ class _Driving:
         return WorkerError(text)
 
 
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Tell what keeps the tasks from being written. Raises NoSpaceError and WorkerError."""
+    try:
+        with space.needed("the tasks"):
+            yield
+    except OSError as error:
+        raise WorkerError(f"cannot write the tasks: {error.strerror or error}") from error
+
+
 def _raised(event: dict[str, Any]) -> Exception:
     kind = {"ModelError": ModelError, "UsageError": UsageError}.get(event["error"], WorkerError)
     error = kind(event["message"], remedy=event["remedy"], field=event["field"])
     number = event["errno"]
     error.__cause__ = None if number is None else OSError(number, os.strerror(number))
     return space.told(error)
+
+
+def _temporary() -> str:
+    """A folder for the files of a Ray of ours, whose driving process removes it."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) <= _MOST_TEMPORARY else "/tmp")  # noqa: S108
 
 
 def _visible(places: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ class Scorer:
     """Turns loads into shards. What Ray pickles of it is this, and no data of anybody's."""
 
     def __init__(self, folder: str, spec: dict[str, Any], worker: list[str], ours: str, board: Any) -> None:
-        self._folder, self._spec, self._worker = Path(folder), WorkerSpec(**spec), worker
+        self._folder, self._spec, self._worker = Path(folder), spec, worker
         self._ours, self._board = ours, board
         self._idle = local.IdleWorkers()
         self._node = _node()
@@ -77,9 +77,10 @@ class Scorer:
         return pa.table({"load": [row["load"]], "said": [json.dumps(said)]})
 
     def _measure(self, tasks: Iterator[local.Task], telling: _Telling) -> Iterator[tuple[str, str]]:
+        spec = WorkerSpec(**self._spec)
         return local.measure(
-            self._spec,
-            [self._spec.device],
+            spec,
+            [spec.device],
             tasks,
             telling.count,
             self._worker,
@@ -96,7 +97,7 @@ class Scorer:
                 f"node {here} of the Ray cluster has datapruner {theirs}, not {self._ours}",
                 remedy="install the same version on every node",
             )
-        for folder in (self._folder, Path(self._spec.folder)):
+        for folder in (self._folder, Path(self._spec["folder"])):
             if not folder.is_dir():
                 raise UsageError(
                     f"node {here} of the Ray cluster does not see {folder}",

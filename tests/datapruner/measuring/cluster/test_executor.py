@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +14,13 @@ import psutil
 import pytest
 
 import datapruner
-from datapruner.errors import UsageError
+from datapruner.errors import UsageError, WorkerError
 from datapruner.measuring.cluster import executor
 from datapruner.measuring.cluster.executor import Cluster
 from datapruner.measuring.workers import local
 from datapruner.measuring.workers.spec import WorkerSpec
 from datapruner.result import Result
+from datapruner.system.space import NoSpaceError
 from tests.ray_nodes import two_nodes
 from tests.waiting import has_ended, until
 
@@ -163,7 +166,10 @@ def test_cancelling_ends_everything_in_the_middle_of_a_task(address: str, tmp_pa
     assert not list((tmp_path / "signals").glob(".*"))
 
 
-def test_a_killed_node_loses_nothing(address: str, tmp_path: Path) -> None:
+def test_a_killed_node_loses_nothing(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything taken from the working directory, where Ray looks for modules by itself."""
+    (tmp_path / "pyarrow.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
     with Hanging(tmp_path, kill_node) as hangs:
         found = Measured(tmp_path, ["x", hangs, *"abc"], on=Cluster(address))
     assert (len(found.shards), found.failed, sum(found.rows)) == (5, {}, 5)
@@ -192,6 +198,25 @@ def test_without_ray_the_remedy_says_how_to_install_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"needs the package ray \(pip install 'datapruner\[ray\]'\)"):
         executor.check(Cluster())
+
+
+def test_a_cluster_of_this_machine_has_a_folder_of_its_own_with_room_for_the_paths_of_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "far" / "below"))
+    folder = Path(executor._temporary())
+    try:
+        assert folder.parent == Path("/tmp")
+        assert folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        folder.rmdir()
+
+
+def test_what_keeps_tasks_from_being_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NoSpaceError, match="the tasks cannot be written: No space left"), executor._writing():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(WorkerError, match="cannot write the tasks: Is a directory"), executor._writing():
+        tmp_path.open("w")
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ class NearBoard:
         self.board.tell(*told)
 
 
-def said(folder: Path, mode: str = "", *, model: str = "", ours: str = "", load: Any = (0, 2)) -> Any:
-    """What came of the tasks "a" and "FAIL"."""
+def said(
+    folder: Path, mode: str = "", *, model: str = "", ours: str = "", load: Any = (0, 2), **more: Any
+) -> Any:
+    """What came of the tasks "a" and "FAIL". `more`: fields of the specification."""
     tasks = folder / "tasks"
     tasks.mkdir(exist_ok=True)
     samples = [
@@ -44,7 +46,8 @@ def said(folder: Path, mode: str = "", *, model: str = "", ours: str = "", load:
         model or str(folder), "revision", "float32", None, "truncate", "all", False, "cpu", None, 1
     )
     board = NearBoard()
-    scorer = Scorer(str(tasks), asdict(spec), [STAND_IN, mode], ours or version("datapruner"), board)
+    wanted = asdict(spec) | more
+    scorer = Scorer(str(tasks), wanted, [STAND_IN, mode], ours or version("datapruner"), board)
     try:
         found = scorer(pa.table({"load": [7], "first": [load[0]], "stop": [load[1]]})).to_pylist()
     finally:
@@ -102,6 +105,6 @@ def test_a_node_that_does_not_see_the_files_or_has_another_version_is_named(tmp_
     assert "every node mounts" in told["remedy"]
     other = tmp_path / "other"
     other.mkdir()
-    told, _ = said(other, ours="9.9")
+    told, _ = said(other, ours="9.9", of_that_version=True)
     assert told["message"].endswith(f"has datapruner {version('datapruner')}, not 9.9")
     assert isinstance(executor._raised(told), UsageError)
