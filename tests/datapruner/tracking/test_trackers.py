@@ -175,13 +175,11 @@ def test_a_tracker_that_fails_is_warned_of_and_the_run_stands(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:s3cret@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     heard = Recorder()
-    with pytest.warns(UserWarning, match="not logged to trackio: ValueError: `server_url` must be") as said:
+    with pytest.warns(UserWarning, match="not logged to") as said:
         again = prune("qtuning", 0.5, log_to=["trackio", "mlflow"], progress=heard)
-    assert [str(each.message).partition(": ")[0] for each in said] == [
-        "not logged to trackio",
-        "not logged to mlflow",
-    ]
-    assert "http://127.0.0.1:1/" in str(said[1].message)  # and no password
+    trackio, mlflow = [str(each.message) for each in said]
+    assert trackio.startswith("not logged to trackio: ValueError: `server_url` must be")
+    assert mlflow.startswith("not logged to mlflow: MlflowException: API request to http://127.0.0.1:1/")
     assert heard.stages[-2:] == ["logging to trackio", "logging to mlflow"]
     assert again.report == logged.report
 
