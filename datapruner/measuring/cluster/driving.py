@@ -54,6 +54,8 @@ _IN_FLIGHT = 2
 _INSTALL = "install the same version on every node"
 _LOOK_SECONDS = 0.5
 _REACH_SECONDS = 5.0
+_LEAVE_SECONDS = 4.0
+"""For Ray to take leave, which it does not where it could not begin. It ends with this process anyway."""
 
 
 class _Speaker:
@@ -201,12 +203,12 @@ def _rows(results: Any) -> Iterator[tuple[int, dict[str, Any]]]:
 def _drive(lines: TextIO, speaker: _Speaker) -> None:
     where = json.loads(lines.readline())
     temporary: str | None = where["temporary"]
+    jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(lines, jobs, temporary), daemon=True).start()
     try:
         connect(**where)
         speaker.say("connected", nodes=[[node.cpus, node.gpus] for node in living().values()])
-        if line := lines.readline():
-            threading.Thread(target=_end_with, args=(lines, temporary), daemon=True).start()
-            run(json.loads(line), speaker)
+        run(json.loads(jobs.get()), speaker)
     except DataprunerError as error:
         speaker.say("refused", **told(error))
     except Exception as error:  # whatever Ray has to say
@@ -232,11 +234,21 @@ def _explain(error: Exception, speaker: _Speaker) -> None:
         speaker.say("refused", **told(WorkerError(f"measuring on the Ray cluster failed: {reason}")))
 
 
-def _end_with(lines: TextIO, temporary: str | None) -> None:
-    """End the process when whoever started it is gone, or wants it to."""
-    lines.read()
+def _listen(lines: TextIO, jobs: queue.SimpleQueue[str], temporary: str | None) -> None:
+    """Pass the job on, and end the process when whoever started it is gone, or wants it to."""
+    for line in lines:
+        jobs.put(line)
+    late = threading.Timer(_LEAVE_SECONDS, _vanish, (temporary,))
+    late.daemon = True
+    late.start()
     _leave(temporary)
     os._exit(0)
+
+
+def _vanish(temporary: str | None) -> None:
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)
+    os._exit(1)
 
 
 def _leave(temporary: str | None) -> None:

@@ -44,7 +44,7 @@ from scorers.interpreter import PYTHON
 _DRIVE = ("-m", "datapruner.measuring.cluster.driving")
 _ADDRESS = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}")
 _WAKE_SECONDS = 0.2
-_CONNECT_SECONDS = 60.0
+_CONNECT_SECONDS, _START_SECONDS = 60.0, 180.0
 _END_SECONDS = 5.0
 _HOPELESS = 4
 """Nodes lost without a load being done in between that end the measuring."""
@@ -263,18 +263,23 @@ class _Driving:
             self._in.flush()
 
     def connected(self, on_wait: Callable[[], None]) -> list[Node]:
-        """Wait until it is, and no longer than a cluster that is there can take. Raises UsageError."""
-        until = time.monotonic() + _CONNECT_SECONDS
+        """Wait until it is, and no longer than a cluster that is there can take. Raises UsageError, and
+        WorkerError where Ray does not start."""
+        address = self._cluster.address
+        until = time.monotonic() + (_START_SECONDS if address is None else _CONNECT_SECONDS)
         while True:
             event = self._next(on_wait)
             if event is not None:
                 return [Node(*each) for each in event["nodes"]]
-            if self._cluster.address is not None and time.monotonic() > until:
-                raise UsageError(
-                    f"the Ray cluster at {self._cluster.address} does not answer",
-                    remedy="see `ray status` there",
-                    field="ray_address",
-                )
+            if time.monotonic() < until:
+                continue
+            if address is None:
+                raise WorkerError(f"Ray did not start on this machine within {_START_SECONDS:.0f} seconds")
+            raise UsageError(
+                f"the Ray cluster at {address} does not answer",
+                remedy="see `ray status` there",
+                field="ray_address",
+            )
 
     def events(self, on_wait: Callable[[], None]) -> Iterator[dict[str, Any]]:
         """All that it says, to the end of its work or to where a node was lost."""
