@@ -21,6 +21,8 @@ from datapruner.measuring.signal_cache import ProxyKey
 from datapruner.measuring.workers import local
 from datapruner.progress import Silent
 from datapruner.request.config import Measuring
+from scorers.models.encoders import EncoderFolder
+from scorers.models.rewards import RewardFolder
 
 STAND_IN = Path(__file__).parent / "workers" / "stand_in.py"
 
@@ -240,6 +242,16 @@ def test_the_processors_that_are_ours_are_shared_among_workers_on_them(
         assert measuring_module._threads(["cpu"]) == 1
     finally:
         os.sched_setaffinity(0, ours)
+
+
+def test_processors_are_shared_whichever_kind_of_model_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    key = ProxyKey("model", "0", "", "float32", None, "error", "all", False, 1)
+    for model in (EncoderFolder(tmp_path, "0", None), RewardFolder(tmp_path, "0", "", ("",), False)):
+        spec = measuring_module.spec_of(model, key, Machine(["cpu"] * 1000))
+        assert (spec.folder, spec.threads) == (str(tmp_path), 1)
 
 
 def test_the_number_of_threads_can_be_given_in_the_usual_variable(monkeypatch: pytest.MonkeyPatch) -> None:
