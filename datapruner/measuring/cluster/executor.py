@@ -18,6 +18,7 @@ import json
 import os
 import queue
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -215,6 +216,7 @@ class _Driving:
         # In a place of its own, and not in that of a cluster that runs here besides.
         self._temporary = _temporary() if cluster.address is None else None
         environment = os.environ | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+        environment |= _only_ours() if cluster.address is None else {}
         try:
             self._process = subprocess.Popen(
                 [*PYTHON, *_DRIVE],
@@ -332,6 +334,12 @@ def _raised(event: dict[str, Any]) -> Exception:
     number = event["errno"]
     error.__cause__ = None if number is None else OSError(number, os.strerror(number))
     return space.told(error)
+
+
+def _only_ours() -> dict[str, str]:
+    """What makes a Ray of ours, whose ports are open to the network, do nothing without a token that nobody
+    else has. Ray itself would keep one in the user's folder for all, and may not be able to."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _temporary() -> str:

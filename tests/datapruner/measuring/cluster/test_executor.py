@@ -212,6 +212,13 @@ def test_a_cluster_of_this_machine_has_a_folder_of_its_own_with_room_for_the_pat
         folder.rmdir()
 
 
+def test_each_cluster_of_this_machine_does_nothing_without_a_token_of_its_own() -> None:
+    first, second = executor._only_ours(), executor._only_ours()
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64
+    assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+
+
 def test_what_keeps_tasks_from_being_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(NoSpaceError, match="the tasks cannot be written: No space left"), executor._writing():
         raise OSError(errno.ENOSPC, "No space left on device")
