@@ -21,7 +21,8 @@ def machine_on(
     `device` as for `find_devices`; of a Ray cluster a place for each actor, with "auto" every GPU, or else
     the processors of every node. `ray_address` as for `Cluster`.
 
-    Raises UsageError for no device or address, and when the cluster has to be asked and does not answer.
+    Raises UsageError for no device or address, and WorkerError when the cluster has to be asked and does not
+    answer.
     """
     if engine != "ray":
         return Machine(find_devices(device), **settings)

@@ -28,7 +28,7 @@ class Context:
     def machine(self, engine: Engine | None) -> Machine:
         """Where a run is measured that asks for this engine, None for that of the settings.
 
-        Raises UsageError where that is a Ray cluster that cannot be reached.
+        Raises WorkerError where that is a Ray cluster that cannot be reached.
         """
         settings = self.settings
         if (engine or settings.engine) == "local":

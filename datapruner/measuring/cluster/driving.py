@@ -71,7 +71,7 @@ class _Speaker:
 def connect(address: str | None, temporary: str | None, cpus: int, gpus: int) -> None:
     """Join the cluster at `address`, or start one of this machine alone, with its files below `temporary`.
 
-    Raises UsageError.
+    Raises WorkerError when it cannot be reached: clusters are restarted, so trying again may help.
     """
     import ray
 
@@ -95,7 +95,7 @@ def connect(address: str | None, temporary: str | None, cpus: int, gpus: int) ->
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(
+        raise WorkerError(
             f"no Ray cluster can be reached at {address}: {reason}",
             remedy="give the address that `ray status` or `ray start` tells, on one of its nodes",
             field="ray_address",

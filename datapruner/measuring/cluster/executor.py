@@ -98,7 +98,8 @@ def measure(
     """As `local.measure`, by an actor for each of the places: a GPU, or processors of one node.
 
     `threads`: of a measuring process, by default its share of the cluster. All tasks are drawn at once.
-    Raises UsageError besides, when the cluster cannot be reached, has no room, or does not see the tasks.
+    Raises UsageError besides, when the cluster has no room or does not see the tasks, WorkerError when it
+    cannot be reached.
     """
     check(cluster)
     coming = iter(tasks)
@@ -265,8 +266,8 @@ class _Driving:
             self._in.flush()
 
     def connected(self, on_wait: Callable[[], None]) -> list[Node]:
-        """Wait until it is, and no longer than a cluster that is there can take. Raises UsageError, and
-        WorkerError where Ray does not start."""
+        """Wait until it is, and no longer than a cluster that is there can take. Raises
+        WorkerError."""
         address = self._cluster.address
         until = time.monotonic() + (_START_SECONDS if address is None else _CONNECT_SECONDS)
         while True:
@@ -277,7 +278,7 @@ class _Driving:
                 continue
             if address is None:
                 raise WorkerError(f"Ray did not start on this machine within {_START_SECONDS:.0f} seconds")
-            raise UsageError(
+            raise WorkerError(
                 f"the Ray cluster at {address} does not answer",
                 remedy="see `ray status` there",
                 field="ray_address",

@@ -180,7 +180,7 @@ def test_a_killed_node_loses_nothing(address: str, tmp_path: Path, monkeypatch: 
 
 def test_a_cluster_that_is_not_there_is_told_of_at_once(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"no Ray cluster can be reached at 127.0.0.1:1: .*refused"
+        WorkerError, match=r"no Ray cluster can be reached at 127.0.0.1:1: .*refused"
     ) as refused:
         executor.nodes(Cluster("127.0.0.1:1"))
     assert refused.value.field == "ray_address"
