@@ -54,6 +54,9 @@ def test_a_life_of_the_service(tiny_folder: Path, tmp_path: Path) -> None:
         assert server.token == token  # the second start makes none
         done = server.wait(job)
         assert (done["state"], done["error"]) == ("succeeded", None)
+        [worker] = workers(server)
+        os.kill(server.process.pid, signal.SIGKILL)
+        until(lambda: has_ended(worker.pid))  # workers end with a service that is killed
 
 
 def test_a_service_that_leaves_serves_on_and_then_ends_what_waits_in_a_request(
@@ -93,15 +96,6 @@ def test_a_service_that_leaves_serves_on_and_then_ends_what_waits_in_a_request(
             thread.join(PATIENCE)
         assert answers == [202]
         assert any(line.startswith("event: job") for line in seen)
-
-
-def test_workers_end_when_the_service_is_killed(tiny_folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path / "home", tiny_folder) as server:
-        until(lambda: len(workers(server)) == 1)
-        [worker] = workers(server)
-        until(lambda: server.log.read_text().count("worker started") == 2)  # said by both of them
-        os.kill(server.process.pid, signal.SIGKILL)
-        until(lambda: has_ended(worker.pid))
 
 
 def test_a_script_is_told_the_address_and_the_file_of_the_token(tmp_path: Path) -> None:
