@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 import tempfile
@@ -161,7 +162,8 @@ def test_cancelling_ends_everything_in_the_middle_of_a_task(address: str, tmp_pa
 
     with pytest.raises(KeyboardInterrupt):
         Measured(tmp_path, ["x", f"HANG {hangs}", "y"], on=Cluster(address), on_wait=cancel)
-    psutil.Process(int(hangs.read_text())).kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(hangs.read_text())).kill()
     until(lambda: has_ended(actors[0].pid))
     assert not list((tmp_path / "signals").glob(".*"))
 
