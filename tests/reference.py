@@ -28,13 +28,13 @@ class Reference:
 
 
 def double(model: Any) -> Any:
-    """The model in fp64."""
-    return copy.deepcopy(model).double()
+    """A copy of the model in fp64, in which nothing learns."""
+    return copy.deepcopy(model).double().requires_grad_(False)
 
 
 def untie(model: Any) -> Any:
-    """A copy whose head is a parameter of its own."""
-    model = copy.deepcopy(model)
+    """A copy whose head is a parameter of its own; the others are those of the model."""
+    model = copy.deepcopy(model, {id(each): each for each in model.parameters()})
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
     return model
@@ -57,7 +57,8 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
 
     single = untie(model64)
     weight = single.get_output_embeddings().weight.requires_grad_(True)
-    logits = single(**inputs).logits[0, positions - 1]
+    said = single(**inputs, output_hidden_states=True)
+    logits = said.logits[0, positions - 1]
     log_p = torch.log_softmax(logits, -1)
     nll = -log_p[torch.arange(len(targets)), targets]
     (grad,) = torch.autograd.grad(nll.mean(), weight)
@@ -68,7 +69,7 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
         el2n = np.array(
             [(row - hot).square().sum().sqrt().item() for row, hot in zip(p, onehot, strict=True)]
         )
-        everywhere = single.base_model(**inputs).last_hidden_state[0]
+        everywhere = said.hidden_states[-1][0]
         states = everywhere[positions - 1]
         weighted = torch.zeros_like(states[0])
         for place, state in enumerate(everywhere[left_padding:], start=1):
@@ -77,12 +78,12 @@ def measure(model64: Any, sample: Any, *, tied: bool = False, left_padding: int 
 
     tied_grad = None
     if tied:
-        shared = copy.deepcopy(model64)
-        parameter = shared.get_input_embeddings().weight
-        assert parameter is shared.get_output_embeddings().weight, "the reference needs a tied model"
+        parameter = model64.get_input_embeddings().weight
+        assert parameter is model64.get_output_embeddings().weight, "the reference needs a tied model"
         parameter.requires_grad_(True)
-        loss = torch.nn.functional.cross_entropy(shared(**inputs).logits[0, positions - 1], targets)
+        loss = torch.nn.functional.cross_entropy(model64(**inputs).logits[0, positions - 1], targets)
         (tied_grad,) = torch.autograd.grad(loss, parameter)
+        parameter.requires_grad_(False)
     return Reference(
         nll=nll.detach().numpy(),
         entropy=entropy,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers as tf
 
 from scorers.methods.donod import don_nod
 from scorers.models.proxy import load
@@ -46,6 +46,13 @@ def corpus() -> list[proxies.Sample]:
     return varied + alike
 
 
+@cache
+def references(family: str, *, tied: bool = False) -> list[reference.Reference]:
+    """What the corpus is to come to."""
+    model64 = reference.double(proxies.build(family))
+    return [reference.measure(model64, sample, tied=tied) for sample in corpus()]
+
+
 def same(a: Measured, b: Measured, tolerance: float = TOLERANCE) -> None:
     for name in ("nll", "entropy", "el2n", "head_grad_projection", "mean_hidden", "weighted_hidden"):
         assert reference.relative(getattr(a, name), getattr(b, name)) < tolerance, name
@@ -56,12 +63,11 @@ def same(a: Measured, b: Measured, tolerance: float = TOLERANCE) -> None:
 @pytest.mark.parametrize("chunk_rows", [16, 4096], ids=["by blocks", "at once"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_signal_equals_the_fp64_reference(family: str, chunk_rows: int) -> None:
-    run = forward(family, tied=family in proxies.TIED, token_budget=300)
+    tied = family in proxies.TIED
+    run = forward(family, tied=tied, token_budget=300)
     run.chunk_rows = chunk_rows
-    assert run.head.tied == (family in proxies.TIED)
-    model64 = reference.double(run.model)
-    for sample, found in zip(corpus(), measured(run, corpus()), strict=True):
-        expected = reference.measure(model64, sample, tied=family in proxies.TIED)
+    assert run.head.tied == tied
+    for found, expected in zip(measured(run, corpus()), references(family, tied=tied), strict=True):
         worst = reference.errors(found, expected, run.projection)
         assert max(worst.values()) < TOLERANCE, worst
         assert (found.top1 == expected.top1).all()
@@ -72,9 +78,8 @@ def test_the_way_of_a_gpu_equals_the_fp64_reference_too(family: str, monkeypatch
     monkeypatch.setattr(norms, "tiles_pay", lambda _device: True)
     run = forward(family)
     run.chunk_rows = 100
-    model64 = reference.double(run.model)
-    for sample, found in zip(corpus(), measured(run, corpus()), strict=True):
-        worst = reference.errors(found, reference.measure(model64, sample), run.projection)
+    for found, expected in zip(measured(run, corpus()), references(family, tied=True), strict=True):
+        worst = reference.errors(found, expected, run.projection)
         assert max(worst.values()) < TOLERANCE, worst
 
 
@@ -136,10 +141,8 @@ def test_a_common_opening_computed_once_changes_nothing(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_don_and_nod_equal_a_real_sgd_step_in_fp64(family: str, rate: float) -> None:
     run = forward(family)
-    model64 = reference.double(run.model)
-    for sample in corpus()[:6]:
+    for sample, expected in zip(corpus()[:6], references(family, tied=family in proxies.TIED), strict=False):
         found = measured(run, [sample])[0]
-        expected = reference.measure(model64, sample)
         weight = torch.nn.Parameter(expected.weight.clone())
         weight.grad = expected.grad
         torch.optim.SGD([weight], lr=rate).step()
@@ -314,10 +317,8 @@ def test_the_projection_keeps_inner_products_on_average() -> None:
     assert run.projection.vocabulary.shape == (k1, proxies.VOCABULARY)
     assert run.projection.hidden.shape == (k2, proxies.WIDTH)
     assert torch.allclose(run.projection.vocabulary.square().sum(0), torch.ones(proxies.VOCABULARY))
-    expected = [reference.measure(reference.double(run.model), s).grad for s in corpus()]
-    found = measured(run, corpus())
-    for grad, result in zip(expected, found, strict=True):
-        ratio = np.linalg.norm(result.head_grad_projection) / grad.norm().item()
+    for found, expected in zip(measured(run, corpus()), references("llama-untied"), strict=True):
+        ratio = np.linalg.norm(found.head_grad_projection) / expected.grad.norm().item()
         assert 0.5 < ratio < 1.6
 
 
@@ -327,7 +328,7 @@ def test_the_default_proxy_model_agrees_with_fp64_autograd(smollm2: Path) -> Non
     run = ForwardPass(proxy, tied=True, token_budget=256)
     assert run.head.tied
     assert run.prefix is not None
-    model64 = reference.double(tf.AutoModelForCausalLM.from_pretrained(smollm2))
+    model64 = reference.double(proxy.model)
     tokenizer = proxy.tokenizer
     samples = []
     for prompt, response in (
