@@ -10,12 +10,14 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from tests.waiting import PATIENCE
 
+_ROOT = Path(__file__).parents[1]
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     ["tests.forked", "api.app", "datapruner.service.worker", "datapruner.library", "datasets", "torch"]
@@ -39,6 +41,8 @@ class Forked:
         self.said = said
         said.touch()
         self._begins = said.stat().st_size
+        with chdir(_ROOT):  # whose modules it is to find, not those of where a test is
+            forkserver.ensure_running()
         given = (task, arguments, dict(environment), str(said), str(errors or said))
         self._process = _FORKING.Process(target=_do, args=given, daemon=True)
         self._process.start()
