@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import datapruner
-from datapruner import library, result
+from datapruner import beforehand, library, result
 from datapruner.measuring import engine
 from datapruner.measuring.measure import Machine
 from datapruner.measuring.workers.local import IdleWorkers
@@ -71,7 +71,7 @@ def idle() -> Iterator[ManyIdle]:
     start one takes seconds."""
     waiting = ManyIdle()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (library, result, engine):
+        for module in (beforehand, library, result, engine):
             patch.setattr(module, "Machine", partial(Machine, idle=waiting))
         yield waiting
     waiting.close()
