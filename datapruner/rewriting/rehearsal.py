@@ -48,12 +48,12 @@ def rehearse(
     path = store.ingest_to(rows, mapping, home, progress)
     with Corpus(path) as corpus:
         progress.stage("counting questions", corpus.counts().unique, "samples")
-        return estimate(_questions(corpus, wanted, method, progress), settings)
+        return estimate(all_questions(corpus, wanted, progress), settings)
 
 
-def _questions(
-    corpus: Corpus, wanted: Rewrite, method: methods.RewritingMethod, progress: Progress
-) -> Iterator[Question]:
+def all_questions(corpus: Corpus, wanted: Rewrite, progress: Progress) -> Iterator[Question]:
+    """What a teacher would be asked for every row that has reasoning, by a method that asks one."""
+    method = methods.find(wanted.method)
     rewriter = cast(TeacherRewriter, method.make(method.settings(wanted.options), len))
     done = 0
     with asyncio.Runner() as runner:

@@ -98,6 +98,11 @@ def reads_model(config: RunConfig) -> bool:
     )
 
 
+def asks_teacher(config: RunConfig) -> bool:
+    """Whether what is kept is rewritten by a teacher. Raises UsageError."""
+    return _rewriting_asks(config) == "teacher"
+
+
 def _rewriting_asks(config: RunConfig) -> str | None:
     """Whom rewriting asks, None where nothing is rewritten. Raises UsageError."""
     if config.rewrite is None:
