@@ -16,7 +16,7 @@ from datapruner.home import made_home
 from datapruner.measuring.devices import find_devices
 from datapruner.measuring.measure import Machine
 from datapruner.progress import Progress, Silent
-from datapruner.request.config import MeasuringSettings, RunConfig
+from datapruner.request.config import Engine, MeasuringSettings, RunConfig
 from datapruner.request.keep import Keep, parse_keep
 from datapruner.request.parts import Rewrite
 from datapruner.request.settings import config_for, methods_given, name_of
@@ -124,10 +124,11 @@ def recommend(
 
 @contained()
 def plan(
-    source: Any,
+    source: Any = None,
     method: str | Sequence[str] | None = None,
     keep: float | int | str | Mapping[str, float] | Keep | None = None,
     *,
+    recipe: str | Path | None = None,
     methods: str | Sequence[str] | None = None,
     keep_tokens: int | None = None,
     token_keep: float | None = None,
@@ -144,6 +145,7 @@ def plan(
     epochs: float = 1.0,
     train_tokens_per_second: float | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
     token_budget: int | None = None,
     home: str | Path | None = None,
     progress: Progress | None = None,
@@ -152,6 +154,9 @@ def plan(
     """What `prune` with the same arguments, or `score` without `keep`, will read, take and leave; a few
     hundred rows are measured to tell, and not kept. The run of that request then says how far this was off.
 
+    `recipe`: a file that says all of the run in place of these arguments, as for `run_recipe`; `source` is
+    then rows to use instead of those it names. Its stages are counted where they have a model or a teacher
+    read rows; what is not is named in the notes.
     `gpus`: "8xH100", or a number of those of this machine, that hours are told for as well: by published
     peaks, of which the part `utilisation` is assumed. `price_per_gpu_hour` is in any currency; without one
     there are hours only. `train_model_size` ("7B", or a count of parameters) and `epochs` are of the training
@@ -161,21 +166,31 @@ def plan(
     """
     from datapruner.planning.forecast import Wishes, forecast
 
-    given = {
-        **measuring,
-        **methods_given(method, methods),
+    settings = {
         "keep": keep,
         "keep_tokens": keep_tokens,
         "token_keep": token_keep,
         "preset": preset,
-        "options": options or {},
-        "seed": seed,
+        "options": options or None,
+        "seed": seed or None,
         "task_column": task_column,
+        "engine": engine,
     }
-    if keep is None:
-        del given["keep"]
-    config = config_for(source, given, mapping=mapping, target=target)
-    stages.check(config, has_target=target is not None)
+    given = measuring | {name: value for name, value in settings.items() if value is not None}
+    besides: list[str] = []
+    if recipe is not None:
+        if given or any(each is not None for each in (method, methods, mapping, target)):
+            raise UsageError(
+                "a recipe says all of the run", remedy="leave out the other settings", field="recipe"
+            )
+        config, source, besides = _of_recipe(recipe, source)
+        target = config.target
+    elif source is None:
+        raise UsageError("no rows are given", remedy="name them, or a recipe that does", field="source")
+    else:
+        given |= methods_given(method, methods)
+        config = config_for(source, given, mapping=mapping, target=target)
+        stages.check(config, has_target=target is not None)
     wishes = Wishes(
         gpus=None if gpus is None else str(gpus),
         utilisation=utilisation,
@@ -192,5 +207,19 @@ def plan(
         corpus = stack.enter_context(Corpus(ingest_to(source, config.mapping, place, listener)))
         targets = [stack.enter_context(Corpus(aim)) for aim in aims]
         made = forecast(corpus, targets, config, place, machine, wishes, listener)
+    made = made.model_copy(update={"notes": [*made.notes, *besides]})
     forecasts.keep(made, place)
     return made
+
+
+def _of_recipe(recipe: str | Path, source: Any) -> tuple[RunConfig, Any, list[str]]:
+    """The run that a recipe says, its rows or those given instead, and what of the recipe is no part of the
+    run. Raises UsageError and InputError."""
+    from datapruner.runs import recipes  # which needs more libraries than the rest
+
+    wanted = recipes.read(recipe)
+    rows = wanted.data if source is None else source
+    if rows is None:
+        raise UsageError("the recipe names no data", remedy="add data: FILE, or give the rows", field="data")
+    besides = [] if wanted.evaluate is None else ["evaluating is not forecast: its trainings come on top"]
+    return wanted.config.model_copy(update={"source": name_of(rows)}), rows, besides

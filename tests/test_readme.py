@@ -468,7 +468,13 @@ def _(tour: Tour, step: Step) -> None:
 )
 def _(tour: Tour, step: Step) -> None:
     out = tour.type(step).out
-    for shown in ("Forecast of", "all of it there", "8 × H100", "not measured", "for 3 epochs on everything"):
+    for shown in (
+        "Forecast of",
+        "all of it there",
+        "8 × H100",
+        "not measured",
+        "for 3 epochs on what is kept",
+    ):
         assert shown in out
 
 

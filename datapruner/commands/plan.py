@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from datapruner.commands import display
+from datapruner.commands import display, settings
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 
 def plan(
     context: typer.Context,
-    source: given.Source,
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="File, folder, Hub name, or - for standard input."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE.yaml", help="All of the run in a file, as for `datapruner run`."),
+    ] = None,
     method: given.Method = None,
     option: given.Option = None,
     map_: given.Mapped = None,
@@ -51,17 +59,22 @@ def plan(
     """Say before a run what it will read, how long that takes and where it pays.
 
     Rows and tokens are counted, and a few hundred rows are measured; nothing of that is kept but the corpus.
-    The options are those of `prune`; without --keep it is a forecast of `score`. The run of the same request
-    then says how far the forecast was off.
+    The options are those of `prune`; without --keep it is a forecast of `score`, and with --recipe of `run`,
+    whose rows SOURCE replaces. The run of the same request then says how far the forecast was off.
     """
     from datapruner import beforehand
 
-    asked = given.pruning(context, method, option)
-    mapping = given.assignments(map_, "--map")
+    asked: dict[str, Any] = settings.given(context)
+    if recipe is None:
+        asked = given.pruning(context, method, option)
+    elif method is not None or option:
+        asked |= {"method": method, "options": given.assignments(option, "--option")}
+    mapping = given.assignments(map_, "--map") or None
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
         made = beforehand.plan(
             source,
+            recipe=recipe,
             **asked,
             mapping=mapping,
             gpus=gpus,
@@ -110,13 +123,15 @@ def settled(found: Settled) -> Group:
     return Group(made, *(Text(note, style="dim") for note in found.notes))
 
 
+_AGES = 1e9
+"""Seconds beyond which days and minutes say nothing."""
 _NUMBERS: Sequence[str] = ("forecast", "between", "measured", "off by")
 
 
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return display.size(value)
-    return display.duration(value) if unit == "s" else f"{value:,.0f}"
+    return _time(value) if unit == "s" else f"{value:,.0f}"
 
 
 def _said(expected: Expected, unit: str = "") -> str:
@@ -137,7 +152,8 @@ def _heading(made: Plan) -> dict[str, str]:
     if made.kept_rows is not None and made.kept_tokens is not None:
         found["Kept"] = f"{_said(made.kept_rows)} rows; tokens: {_said(made.kept_tokens)}"
     if made.seconds is not None:
-        found["Measuring"] = _said(made.seconds, "s")
+        nothing = not any(each.missing for each in made.passes)
+        found["Measuring"] = "nothing, all is measured" if nothing else _said(made.seconds, "s")
     if made.probe is not None:
         took = display.duration(made.probe.seconds)
         found["Tried"] = f"{made.probe.rows:,} rows on {made.probe.device} in {took}"
@@ -170,23 +186,35 @@ def _passes(made: Plan) -> Table:
             f"{each.samples:,}",
             f"{each.cached:,}",
             "–" if each.tokens is None else f"{each.tokens.value:,.0f}",
-            "–" if each.seconds is None else display.duration(each.seconds.value),
+            "–" if each.seconds is None else _time(each.seconds.value),
         )
     return table
 
 
-def _devices(made: Plan) -> Table:
+def _devices(made: Plan) -> Group:
+    """Hours of the passes, and below them what those that were not measured are made of."""
     priced = any(each.money is not None for each in made.devices)
-    names = ["model", "on", "hours", "device hours", *(["money"] if priced else []), "how it is known"]
-    table = display.table(*names, title="Hours of the passes", right=("hours", "device hours", "money"))
+    names = ["model", "on", "time", "device hours", *(["money"] if priced else []), "known"]
+    table = display.table(*names, title="Hours of the passes", right=("time", "device hours", "money"))
+    made_of = list(dict.fromkeys(each.said for each in made.devices if not each.measured))
     for each in made.devices:
-        money = [] if not priced else ["–" if each.money is None else display.number(each.money.value)]
+        money = [] if not priced else ["–" if each.money is None else _hundredths(each.money.value)]
         table.add_row(
             display.clean(each.model),
             f"{each.count} × {each.device}",
-            display.number(each.hours.value),
-            display.number(each.device_hours.value),
+            _time(3600 * each.hours.value),
+            _hundredths(each.device_hours.value),
             *money,
-            each.said,
+            "measured" if each.measured else f"({1 + made_of.index(each.said)})",
         )
-    return table
+    return Group(table, *(Text(f"({at}) {said}", style="dim") for at, said in enumerate(made_of, 1)))
+
+
+def _time(seconds: float) -> str:
+    if seconds > _AGES:
+        return f"{seconds / 3600:.3g} hours"
+    return "under 0.1 s" if 0 < seconds < 0.1 else display.duration(seconds)
+
+
+def _hundredths(value: float) -> str:
+    return "under 0.01" if 0 < value < 0.01 else f"{value:,.2f}"

@@ -19,6 +19,7 @@ from datapruner.evaluation.cost import FORWARD_AND_BACKWARD, size
 from datapruner.schemas.plans import BreakEven
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMbBtT]?)")
+_HOUR = 3600
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
@@ -43,10 +44,12 @@ def by_operations(
     saved = all_tokens - kept_tokens
     even = scoring / (FORWARD_AND_BACKWARD * epochs * saved) if saved > 0 else None
     sides = (scoring, per_token * all_tokens, per_token * kept_tokens)
-    work, on_all, on_kept = (f"{side:.3g} FLOPs" for side in sides)
-    said = _sentence(work, on_all, on_kept, _share(*sides), parameters, epochs)
+    parts = [f"{100 * side / sides[1]:.3g} %" if sides[1] else "nothing" for side in (sides[0], sides[2])]
+    against = f"the work of training it on everything: {parts[0]} to score, {parts[1]} to train."
+    said = _sentence(against, sides, parameters, epochs)
     if even is not None:
-        said += f" Selecting takes less work for models of more than {size(even)} parameters."
+        larger = f"models of more than {size(even)} parameters" if even else "a model of any size"
+        said += f" Selecting pays for {larger}."
     return BreakEven(
         trained_parameters=parameters,
         epochs=epochs,
@@ -68,7 +71,10 @@ def by_seconds(
 ) -> BreakEven:
     """The comparison by seconds: of the passes, and of a training of `rate` tokens a second."""
     sides = (scoring, epochs * all_tokens / rate, epochs * kept_tokens / rate)
-    work, on_all, on_kept = (f"{side:,.0f} s" for side in sides)
+    took, on_all, on_kept = (
+        f"{side:,.0f} s" if side < _HOUR else f"{side / _HOUR:,.1f} hours" for side in sides
+    )
+    against = f"the {on_all} of training it on everything: {took} to score, {on_kept} to train."
     return BreakEven(
         trained_parameters=parameters,
         epochs=epochs,
@@ -80,7 +86,7 @@ def by_seconds(
         training_on_kept=sides[2],
         share=_share(*sides),
         pays=_share(*sides) < 1,
-        said=_sentence(work, on_all, on_kept, _share(*sides), parameters, epochs),
+        said=_sentence(against, sides, parameters, epochs),
     )
 
 
@@ -88,10 +94,10 @@ def _share(scoring: float, on_all: float, on_kept: float) -> float:
     return (scoring + on_kept) / on_all if on_all else 1.0
 
 
-def _sentence(work: str, on_all: str, on_kept: str, share: float, parameters: int, epochs: float) -> str:
+def _sentence(against: str, sides: tuple[float, float, float], parameters: int, epochs: float) -> str:
     times = "one epoch" if epochs == 1 else f"{epochs:g} epochs"
     return (
-        f"Training {size(parameters)} parameters for {times} on everything takes {on_all}; scoring {work} "
-        f"and training on what is kept {on_kept}, {100 * share:.1f} % of it. As many random rows save the "
-        "same and need no scoring."
+        f"Scoring, and training a model of {size(parameters)} parameters for {times} on what is kept, takes "
+        f"{100 * _share(*sides):.3g} % of {against} As many random rows save the same training and need no "
+        "scoring."
     )

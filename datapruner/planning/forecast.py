@@ -7,7 +7,8 @@
     other devices   by published peaks; other model sizes, by their parameters: neither is measured
 
 Notable choices:
-- what a stage of a recipe drops before measuring is not known without doing it, and is counted as read;
+- what a stage of a recipe drops is not known without doing it, and is counted as read and as there to keep;
+- rows are tried on this machine, whatever engine the run is to have;
 - nothing is priced unless a price is given.
 """
 
@@ -16,9 +17,10 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,6 @@ from datapruner.planning import break_even, devices
 from datapruner.planning.devices import Gpus
 from datapruner.planning.passes import Planned, Prober, tuning
 from datapruner.planning.probe import peak_bytes
-from datapruner.planning.strata import OF_TEMPLATE
 from datapruner.progress import Progress
 from datapruner.request.config import RunConfig
 from datapruner.request.keep import Keep
@@ -93,7 +94,7 @@ def forecast(
         prober = Prober(config, home, Path(scratch), shared, progress)
         planned = list(prober.planned(corpus, targets))
     tokens, responses = _tokens(planned)
-    kept_rows, kept_tokens = _kept(corpus, config.keep, tokens, responses)
+    kept_rows, kept_tokens = _kept(config.keep, planned, tokens, responses)
     passes = [each.told for each in planned]
     probe = _probe(planned, machine)
     notes = _notes(config, passes, machine)
@@ -124,7 +125,7 @@ def forecast(
         cached_bytes=_held(planned),
         memory_bytes=_memory(config, counts.unique, responses, probe, machine),
         probe=probe,
-        devices=_devices(passes, seconds, machine, gpus, wishes),
+        devices=_devices(planned, seconds, machine, gpus, wishes),
         break_even=found,
         notes=[*notes, *told],
     )
@@ -149,13 +150,13 @@ def _tokens(planned: Sequence[Planned]) -> tuple[Expected, Expected]:
 
 
 def _kept(
-    corpus: Corpus, keep: Keep | None, tokens: Expected, responses: Expected
+    keep: Keep | None, planned: Sequence[Planned], tokens: Expected, responses: Expected
 ) -> tuple[Expected | None, Expected | None]:
     """Rows that are kept, and the tokens that they are read as: those of rows of the mean length, between
     those of as many of the shortest and of the longest."""
-    samples = corpus.counts().unique
-    if keep is None or not samples:
+    if keep is None or planned[0].tokens is None or not planned[0].told.samples:
         return None, None
+    samples = planned[0].told.samples
     if keep.share is not None:
         rows = Expected.counted(count_to_keep(keep.share, samples))
     elif keep.count is not None:
@@ -164,10 +165,9 @@ def _kept(
         assert keep.tokens is not None
         share = min(1.0, keep.tokens / responses.value) if responses.value else 0.0
         rows = Expected(value=float(round(samples * share)), low=0.0, high=float(samples))
-    index = corpus.sample_index()
-    sizes = np.sort(index.filter(index["duplicate_of"].is_null())["n_chars"].to_numpy() + OF_TEMPLATE)
-    least = float(sizes[: int(rows.low)].sum() / sizes.sum())
-    most = float(sizes[len(sizes) - int(rows.high) :].sum() / sizes.sum())
+    sizes = np.sort(planned[0].tokens.each)
+    least = float(sizes[: int(rows.low)].sum() / max(1, sizes.sum()))
+    most = float(sizes[max(0, len(sizes) - int(rows.high)) :].sum() / max(1, sizes.sum()))
     return rows, Expected(
         value=tokens.value * rows.value / samples, low=tokens.low * least, high=tokens.high * most
     )
@@ -201,20 +201,28 @@ def _memory(
 
 
 def _asks(corpus: Corpus, config: RunConfig, progress: Progress) -> tuple[Asks | None, list[str]]:
-    """What a teacher would be asked for ratings, and what there is to say of it."""
-    wanted = judged.asked(config)
-    if not wanted:
+    """What a teacher would be asked for ratings and rewriting, and what there is to say of it."""
+    wanted, rewriting = judged.asked(config), config.rewrite if stages.asks_teacher(config) else None
+    if not wanted and rewriting is None:
         return None, []
     try:
         teacher = load()
     except UsageError as error:
         return None, [f"what a teacher is asked is not known: {error.message}"]
     progress.stage("counting questions", corpus.counts().unique, "samples")
-    found = estimate(all_questions(corpus, wanted, progress), teacher)
+    questions = [all_questions(corpus, wanted, progress)] if wanted else []
+    said = ["answers of the teacher are counted at their longest; its waiting is in none of the hours"]
+    if rewriting is not None:
+        from datapruner.rewriting import rehearsal  # few runs do, and its libraries take time
+
+        questions.append(rehearsal.all_questions(corpus, rewriting, progress))
+        said.append(
+            "the teacher rewrites what is kept, and is counted as asked of all rows, once each: a second "
+            "attempt comes on top"
+        )
+    found = estimate(chain.from_iterable(questions), teacher)
     names = Asks.model_fields
-    return Asks(**{name: getattr(found, name) for name in names}), [
-        "answers of the teacher are counted at their longest; its waiting is in none of the hours"
-    ]
+    return Asks(**{name: getattr(found, name) for name in names}), said
 
 
 def _notes(config: RunConfig, passes: Sequence[Pass], machine: Machine) -> list[str]:
@@ -222,17 +230,34 @@ def _notes(config: RunConfig, passes: Sequence[Pass], machine: Machine) -> list[
     unknown = [each.what for each in passes if each.seconds is None]
     if unknown:
         found.append(f"not timed, and in none of the hours here: {', '.join(unknown)}")
+    uncounted = [each.what for each in passes if each.missing and each.tokens is None]
+    if uncounted:
+        left_out = "left out of hours by published peaks and of the break-even, as its tokens are not counted"
+        found.append(f"{left_out}: {', '.join(uncounted)}")
     if (said := tuning(config)) is not None:
         found.append(said)
-    if any(getattr(config, stage) is not None for stage in stages.JUDGES):
-        found.append("what is dropped before measuring is counted as read")
+    found += _of_stages(config)
     if len(machine.devices) > 1 and stages.reads_model(config):
         found.append(f"one of {len(machine.devices)} devices was tried, and the others are taken to be alike")
-    if config.rewrite is not None:
+    if config.engine == "ray":
         found.append(
-            "rewriting is not forecast; `datapruner rewrite --dry-run` counts what a teacher is asked"
+            "rows are tried on this machine, not on the Ray cluster: hours are of the devices here; for "
+            "others, say how many GPUs of which kind the cluster has"
         )
     return found
+
+
+def _of_stages(config: RunConfig) -> Iterator[str]:
+    """What is not known of the stages of a recipe."""
+    dropping = [name for name in (*stages.JUDGES, "filter") if getattr(config, name) is not None]
+    if dropping:
+        names = ", ".join(dropping)
+        yield f"what a stage drops ({names}) is not known: all rows count as read, and as there to keep"
+    if config.calibrate is not None:
+        samples = f"{config.calibrate.samples:,} samples"
+        yield f"calibrating is not timed: compressed copies of the model read up to {samples} once more"
+    if config.rewrite is not None:
+        yield "rewriting is not timed, and tokens of the rows kept are those before it"
 
 
 def _gpus(given: str, machine: Machine) -> Gpus:
@@ -247,15 +272,17 @@ def _gpus(given: str, machine: Machine) -> Gpus:
 
 
 def _devices(
-    passes: Sequence[Pass], seconds: Expected, machine: Machine, gpus: Gpus | None, wishes: Wishes
+    planned: Sequence[Planned], seconds: Expected, machine: Machine, gpus: Gpus | None, wishes: Wishes
 ) -> list[OnDevice]:
-    """Hours here, and on the GPUs that were asked for: for the run's own model, and for other sizes of it."""
-    base = next((each for each in passes if each.reads != "tokens"), None)
+    """Hours here, and on the GPUs that were asked for: for the run's own model, and for other sizes of it,
+    which have read nothing yet."""
+    base = next((each.told for each in planned if each.told.reads != "tokens"), None)
     if base is None:
         return []
     own = base.parameters or 0
     others = {name: count for name, count in SIZES.items() if count > own} if own else {}
-    flops = sum(each.flops for each in passes)
+    missing = sum(each.told.flops for each in planned)
+    whole = sum(each.told.operations * own * _all_tokens(each) for each in planned)
     here = machine.devices[0].partition(":")[0]
     found: list[OnDevice] = []
 
@@ -274,20 +301,27 @@ def _devices(
             )
         )
 
-    sizes = {base.model: own, **others}
-    for model, count in sizes.items():
+    for model, count in {base.model: own, **others}.items():
         by_size = "" if model == base.model else "not measured: in proportion to the parameters"
-        hours = seconds.times((count / own if own else 1) / 3600)
-        add(model, count, here, len(machine.devices), hours, by_size)
-        if gpus is not None and gpus.kind is None:
-            share = len(machine.devices) / gpus.count
-            said = by_size or "not measured: as many times faster as there are more devices"
-            add(model, count, here, gpus.count, hours.times(share), said)
-        elif gpus is not None and own:
+        flops = whole * count / own if by_size else missing
+        if missing or not by_size:  # else nothing was timed that it could be told by
+            hours = seconds.times((flops / missing if by_size else 1) / 3600)
+            add(model, count, here, len(machine.devices), hours, by_size)
+            if gpus is not None and gpus.kind is None:
+                share = len(machine.devices) / gpus.count
+                said = by_size or "not measured: as many times faster as there are more devices"
+                add(model, count, here, gpus.count, hours.times(share), said)
+        if gpus is not None and gpus.kind is not None and whole:
             told = devices.said(gpus, wishes.utilisation)
-            took = devices.hours(flops * count / own, gpus, wishes.utilisation)
-            add(model, count, gpus.kind or here, gpus.count, Expected.counted(took), told)
+            took = devices.hours(flops, gpus, wishes.utilisation)
+            add(model, count, gpus.kind, gpus.count, Expected.counted(took), told)
     return found
+
+
+def _all_tokens(each: Planned) -> float:
+    """Of all samples of a pass, the cached ones too."""
+    found = each.told.tokens if each.tokens is None else each.tokens.all
+    return 0.0 if found is None else found.value
 
 
 def _break_even(

@@ -36,21 +36,27 @@ from datapruner.request.needs import needs, reads_reward
 from datapruner.rewriting.proxies import parameters
 from datapruner.runs import stages
 from datapruner.schemas.plans import Expected, Pass, Reads
-from scorers.signals.columns import SENTENCE_EMBEDDING, corpus_settings
+from scorers.signals.columns import SENTENCE_EMBEDDING, Floats, Ints, corpus_settings
 
 COUNTED_ROWS = 4096
 """Samples up to which the tokens of all are counted, and that are drawn of more."""
 _DRIFT = 0.15
 """By how much a machine may be faster or slower from one minute to another, at least."""
 _SEED = 0
+_OF_TEMPLATE = 64
+"""Characters that are added to a sample's own: what a chat template puts around it."""
+_CHARACTERS_OF_TOKEN = 4
+"""About, where nothing here counts the tokens of what reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Of a set of samples: all tokens, and those of their responses."""
+    """Of a set of samples: all tokens, and those of their responses. each: of each sample, counted or about,
+    over 0, (N,)."""
 
     all: Expected
     responses: Expected
+    each: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,11 @@ class Prober:
         base: Planned | None = None
         for view, each in found.items():
             if view == "target":
+                alike = any(each.key == other.key for name, other in found.items() if name != view)
+                before = [corpus] if alike else []
                 for number, target in enumerate(targets):
-                    yield self._measured("target" if not number else f"target {number + 1}", target, each)
+                    name = "target" if not number else f"target {number + 1}"
+                    yield self._measured(name, target, each, [*before, *targets[:number]])
                 continue
             if view == "reference" and tuned:
                 assert base is not None, "the proxy is first"
@@ -108,51 +117,62 @@ class Prober:
         if base is not None:
             yield from self._fitted(base, wanted)
 
-    def _measured(self, what: str, corpus: Corpus, wanted: Measuring) -> Planned:
+    def _measured(
+        self, what: str, corpus: Corpus, wanted: Measuring, before: Sequence[Corpus] = ()
+    ) -> Planned:
+        """A pass over these samples, but those that are among those `before`, which the run has read then."""
         samples, cache, known = _found(self.home, corpus, wanted)
         missing = samples.join(known, on="sample_id", how="anti", maintain_order="left")
+        for each in before:
+            missing = missing.join(each.sample_index(), on="sample_id", how="anti", maintain_order="left")
         reads: Reads = "tokens"
         if wanted.key.has_signals:
             reads = "forward and backward" if wanted.key.tied or wanted.key.lora else "forward"
         there = known.filter(pl.col("error").is_null())["sample_id"]
         cached = _cached_tokens(cache, there)
-        new = self._count(corpus, missing, wanted)
-        took = self._time(corpus, missing, wanted, what)
+        rows, new = self._count(corpus, missing, wanted)
+        took = self._time(corpus, (rows, new.each), wanted, what)
         told = Pass(
             what=what,
             model=wanted.key.model,
             parameters=parameters(wanted.proxy.path),
             reads=reads,
             samples=len(samples),
-            cached=len(known),
+            cached=len(samples) - len(missing),
             tokens=new.all,
             seconds=self._seconds(took, len(missing), reads=reads),
         )
-        tokens = Tokens(new.all + cached.all, new.responses + cached.responses)
+        lengths = np.concatenate([new.each, cached.each])
+        tokens = Tokens(new.all + cached.all, new.responses + cached.responses, lengths)
         return Planned(told, took, tokens, cache.held_bytes(known["sample_id"]), _size(took))
 
-    def _count(self, corpus: Corpus, missing: pl.DataFrame, wanted: Measuring) -> Tokens:
-        """The tokens of the samples that are not measured yet."""
+    def _count(self, corpus: Corpus, missing: pl.DataFrame, wanted: Measuring) -> tuple[Ints, Tokens]:
+        """The samples that are not measured yet, by their rows, and their tokens. Where not all are counted,
+        one has as many for its characters as others of its length."""
+        at, sizes = _columns(missing)
         if missing.is_empty():
-            return Tokens(Expected.counted(0), Expected.counted(0))
+            return at, Tokens(Expected.counted(0), Expected.counted(0), sizes)
         if len(missing) <= COUNTED_ROWS:
-            parts, count = strata(*_columns(missing), 1), len(missing)
+            parts, count = strata(at, sizes, 1), len(missing)
         else:
-            parts = strata(*_columns(missing), 16)
+            parts = strata(at, sizes, 16)
             count = COUNTED_ROWS // len(parts)
         rng = np.random.default_rng(_SEED)
         some = [drawn(part, count, rng) for part in parts]
         rows = np.concatenate([part.rows for part in some])
         counts = self._tokenised(corpus, np.sort(rows).tolist(), wanted)
         counted = dict(zip(counts["row"], counts.select("n_tokens", "n_response_tokens").rows(), strict=True))
-        found = []
-        for at in (0, 1):
-            read = []
-            for part, few in zip(parts, some, strict=True):
-                values = np.array([counted[row][at] for row in few.rows.tolist()], np.float64)
-                read.append(Read(part.whole, few.sizes.astype(np.float64), values))
-            found.append(total(read))
-        return Tokens(*found)
+        read: tuple[list[Read], list[Read]] = [], []
+        lengths: list[Floats] = []
+        for part, few in zip(parts, some, strict=True):
+            values = np.array([counted[row] for row in few.rows.tolist()], np.float64)  # (m, 2)
+            for of, column in zip(read, values.T, strict=True):
+                of.append(Read(part.whole, few.sizes.astype(np.float64), column))
+            about = part.sizes * (values[:, 0].sum() / few.sizes.sum())
+            about[np.isin(part.rows, few.rows)] = values[:, 0]
+            lengths.append(np.clip(about, 1, wanted.key.max_length))
+        each = np.rint(np.concatenate(lengths)).astype(np.int64)
+        return np.concatenate([part.rows for part in parts]), Tokens(total(read[0]), total(read[1]), each)
 
     def _tokenised(self, corpus: Corpus, rows: Sequence[int], wanted: Measuring) -> pl.DataFrame:
         """row, n_tokens, n_response_tokens of these rows; 0 of what cannot be rendered."""
@@ -172,14 +192,14 @@ class Prober:
         index = corpus.sample_index().filter(pl.col("row").is_in(list(rows)))
         return index.join(found, on="sample_id", how="left").select("row", *names[1:]).fill_null(0)
 
-    def _time(self, corpus: Corpus, missing: pl.DataFrame, wanted: Measuring, what: str) -> Timed | None:
-        if missing.is_empty():
+    def _time(self, corpus: Corpus, missing: Columns, wanted: Measuring, what: str) -> Timed | None:
+        if not len(missing[0]):
             return None
         self.progress.stage(f"trying a few rows: {what}", None, "samples")
         with_model = wanted.key.has_signals
         return timed(
             worker_spec(wanted, replace(self.machine, devices=self.machine.devices[:1])),
-            _columns(missing),
+            missing,
             partial(_conversations, corpus),
             self._folder(),
             self.machine,
@@ -241,8 +261,9 @@ class Prober:
         took: Timed | None = None
         if len(missing):
             self.progress.stage(f"trying a few rows: {what}", None, "samples")
-            rows, sent = _columns(missing), partial(samples, corpus)
-            took = timed(spec, rows, sent, self._folder(), self.machine, self.progress, worker)
+            rows, sizes = _columns(missing)
+            about, sent = (rows, sizes // _CHARACTERS_OF_TOKEN), partial(samples, corpus)
+            took = timed(spec, about, sent, self._folder(), self.machine, self.progress, worker)
         told = Pass(
             what=what,
             model=cache.key.model,
@@ -297,10 +318,11 @@ def _found(home: Path, corpus: Corpus, wanted: Measuring) -> tuple[pl.DataFrame,
 
 def _cached_tokens(cache: SignalCache, ids: pl.Series) -> Tokens:
     if ids.is_empty():
-        return Tokens(Expected.counted(0), Expected.counted(0))
+        return Tokens(Expected.counted(0), Expected.counted(0), np.empty(0, np.int64))
     names = ["n_tokens", "n_response_tokens"]
     counts = cache.columns(ids.to_list(), names)
-    return Tokens(*(Expected.counted(int(counts[name].sum())) for name in names))
+    read, responses = (Expected.counted(int(counts[name].sum())) for name in names)
+    return Tokens(read, responses, counts["n_tokens"].to_numpy())
 
 
 def _size(took: Timed | None) -> Expected:
@@ -308,7 +330,8 @@ def _size(took: Timed | None) -> Expected:
 
 
 def _columns(samples: pl.DataFrame) -> Columns:
-    return samples["row"].to_numpy(), samples["n_chars"].to_numpy()
+    """Rows and their characters."""
+    return samples["row"].to_numpy(), samples["n_chars"].to_numpy() + _OF_TEMPLATE
 
 
 def _texts(corpus: Corpus, rows: Sequence[int]) -> list[dict[str, Any]]:

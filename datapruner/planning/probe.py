@@ -1,8 +1,10 @@
 """A few rows through the processes that a run would measure with, and how long each part of them took.
 
 Notable choices:
-- what is timed are neighbours by length that fill about one batch, each a task of its own: so a batch is as
-  evenly filled as in a run, which sorts thousands of rows, and long rows have a rate of their own;
+- what is timed are neighbours by length that fill one batch, each a task of its own: so a batch is as evenly
+  filled as in a run, which sorts thousands of rows, and long rows have a rate of their own;
+- rows are as long as the tokens that are read of them: by characters, many of which are cut off, the draw
+  alone is off by 9 % for reasoning traces, by tokens by 1 % (`docs/capacity.md`);
 - they are timed in turns over all lengths, so that a machine that slows down meanwhile widens the interval
   and does not tilt the result;
 - a first task, which is not counted, waits for the process and its model;
@@ -34,10 +36,9 @@ from scorers.signals.columns import Ints
 
 STRATA = 8
 ROUNDS = 4
-_LONG_BATCHES = 2
+_LONG_BATCHES = 1
 _LEAST_ROUNDS = 2
 _ENOUGH_SECONDS = 30.0
-_CHARACTERS_OF_TOKEN = 4
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
 _PACKED = 0.05
 """By how much the same rows may take more or less room beside other rows."""
@@ -45,7 +46,7 @@ _SEED = 0
 _KIB = 1024
 
 Columns = tuple[Ints, Ints]
-"""Rows of a corpus and their characters, (N,) each."""
+"""Rows of a corpus and their tokens, counted or about, over 0, (N,) each."""
 
 Samples = Callable[[Sequence[int]], list[dict[str, Any]]]
 """What a process is sent of these rows."""
@@ -108,7 +109,7 @@ def timed(
     progress: Progress,
     worker: Sequence[str] = local.WORKER,
 ) -> Timed:
-    """How long all these rows, with their characters, take one device; some are measured into `folder`.
+    """How long all these rows take one device; some are measured into `folder`.
 
     Raises as `local.measure` does, and WorkerError when a process died of a row.
     """
@@ -167,13 +168,15 @@ def timed(
 
 def _batch_size(spec: WorkerSpec) -> float:
     kind = "cuda" if spec.device.startswith("cuda") else "cpu"
-    return float(_CHARACTERS_OF_TOKEN * (spec.token_budget or _BATCH_TOKENS[kind]))
+    return float(spec.token_budget or _BATCH_TOKENS[kind])
 
 
-def _strata(characters: Ints, batch: float) -> int:
-    """How many strata to read of: half as many where a row by itself takes as long as several batches."""
-    sizes = characters.astype(np.float64)
-    return STRATA // 2 if (sizes @ sizes) > _LONG_BATCHES * batch * sizes.sum() else STRATA
+def _strata(tokens: Ints, batch: float) -> int:
+    """How many strata to read of: half as many where a row by itself takes longer than a batch, and no more
+    than have full batches enough."""
+    sizes = tokens.astype(np.float64)
+    count = STRATA // 2 if (sizes @ sizes) > _LONG_BATCHES * batch * sizes.sum() else STRATA
+    return max(1, min(count, int(sizes.sum() // (ROUNDS * batch))))
 
 
 def _chosen(parts: Sequence[Stratum], size: float) -> list[tuple[int, Stratum]]:
@@ -204,20 +207,22 @@ def _read(parts: Sequence[Stratum], found: Sequence[Sequence[tuple[float, float]
 
 
 def _size(parts: Sequence[Stratum], sent: Sequence[_Sent], folder: Path) -> Expected:
-    """Bytes of the signals of all rows: the data of the shards that were written and, for each task of a
-    run, what a file takes besides. A shard of a few rows packs worse than one of a task, by as much as all
-    that were written do than one of all their rows."""
+    """Bytes of the signals of all rows. A shard takes so much to begin with, as its first rows pack worse
+    than those after them, and so much for its rows; a run has one for each of its tasks. What it begins with
+    is what the shards that were written take more, each for all but one, than one of all their rows."""
     written = [each for each in sent if each.out.is_file()]
     if not written:
         return Expected.counted(0)
     one = folder / "one.parquet"
     shards.publish(one, pa.concat_tables([pq.read_table(each.out) for each in written]))
-    packed = _data_bytes(one) / sum(_data_bytes(each.out) for each in written)
+    sizes = [_data_bytes(each.out) for each in written]
+    begun = max(0.0, (sum(sizes) - _data_bytes(one)) / max(1, len(sizes) - 1))
     data: list[list[tuple[float, float]]] = [[] for _ in parts]
-    for each in written:
-        data[each.stratum].append((each.size, packed * _data_bytes(each.out)))
+    for each, size in zip(written, sizes, strict=True):
+        data[each.stratum].append((each.size, size - begun))
     tasks = math.ceil(sum(len(part.rows) for part in parts) / TASK_ROWS)
-    found = total(_read(parts, data)) + Expected.counted(tasks * (one.stat().st_size - _data_bytes(one)))
+    of_file = begun + one.stat().st_size - _data_bytes(one)
+    found = total(_read(parts, data)) + Expected.counted(tasks * of_file)
     margin = _PACKED * found.value
     low, high = min(found.low, found.value - margin), max(found.high, found.value + margin)
     return Expected(value=found.value, low=low, high=high)

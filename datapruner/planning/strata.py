@@ -7,7 +7,8 @@ that make a batch) are read, and
     total = sum over strata of (size of the stratum) x (what was read) / (size of what was read),
 
 the separate ratio estimator of stratified sampling with its variance and finite-population correction
-(Cochran 1977, Sampling Techniques, sections 6.10 and 6.11). Sizes are characters, which are known of all.
+(Cochran 1977, Sampling Techniques, sections 6.10 and 6.11). Sizes are what is known of all rows: characters
+where tokens are counted, tokens where seconds are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from datapruner.schemas.plans import Expected
 from scorers.signals.columns import Floats, Ints
 
 CONFIDENCE = 0.95
-OF_TEMPLATE = 64
-"""Characters that are added to a sample's own: what a chat template puts around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,12 @@ class Read:
         return float(self.sizes.sum()) >= self.whole * (1 - 1e-12)
 
 
-def strata(rows: NDArray[np.integer], characters: NDArray[np.integer], count: int) -> list[Stratum]:
-    """These rows, (N,), with their characters, (N,), in at most `count` strata of about equal size."""
+def strata(rows: NDArray[np.integer], sizes: NDArray[np.integer], count: int) -> list[Stratum]:
+    """These rows, (N,), with their sizes over 0, (N,), in at most `count` strata of about equal size."""
     if not len(rows):
         return []
-    sizes = np.asarray(characters, np.int64) + OF_TEMPLATE
     order = np.lexsort((rows, sizes))
-    ordered, sizes = np.asarray(rows, np.int64)[order], sizes[order]
+    ordered, sizes = np.asarray(rows, np.int64)[order], np.asarray(sizes, np.int64)[order]
     middle = np.cumsum(sizes) - sizes / 2
     number = np.minimum((middle * count / sizes.sum()).astype(np.int64), count - 1)
     cuts = np.flatnonzero(np.diff(number)) + 1
@@ -76,18 +74,15 @@ def drawn(stratum: Stratum, count: int, rng: np.random.Generator) -> Stratum:
 
 
 def clusters(stratum: Stratum, size: float) -> list[Stratum]:
-    """Its rows in groups of neighbours that each have that size or, the last, less."""
-    if not len(stratum.rows):
-        return []
-    before = np.cumsum(stratum.sizes) - stratum.sizes
-    cuts: list[int] = []
-    start = 0.0
-    for at in range(1, len(before)):
-        if before[at] - start >= size:
-            cuts.append(at)
-            start = float(before[at])
-    parts = zip(np.split(stratum.rows, cuts), np.split(stratum.sizes, cuts), strict=True)
-    return [Stratum(*part) for part in parts]
+    """Its rows in groups of neighbours, the longest first, as measuring makes batches of them: as many as
+    have at most that size when each is padded to the longest, and one at least."""
+    found: list[Stratum] = []
+    end = len(stratum.rows)
+    while end:
+        start = max(0, end - max(1, int(size // stratum.sizes[end - 1])))
+        found.append(Stratum(stratum.rows[start:end], stratum.sizes[start:end]))
+        end = start
+    return found
 
 
 def total(read: Sequence[Read]) -> Expected:

@@ -79,10 +79,15 @@ class Pass(_Stored):
         return self.samples - self.cached
 
     @property
+    def operations(self) -> int:
+        """About how many a token and parameter takes (`datapruner.evaluation.cost`)."""
+        return {"tokens": 0, "forward": 2, "forward and backward": 6}[self.reads]
+
+    @property
     def flops(self) -> float:
-        """About how many operations that takes (`datapruner.evaluation.cost`)."""
-        per_token = {"tokens": 0, "forward": 2, "forward and backward": 6}[self.reads]
-        return per_token * (self.parameters or 0) * (0.0 if self.tokens is None else self.tokens.value)
+        """About how many operations what is missing takes."""
+        tokens = 0.0 if self.tokens is None else self.tokens.value
+        return self.operations * (self.parameters or 0) * tokens
 
 
 class Probe(_Stored):

@@ -37,6 +37,23 @@ def test_what_is_measured_already_takes_no_time_and_the_run_finds_the_forecast(
     assert {each["what"] for each in found["outcomes"]} >= {"tokens", "signals on disk", "rows kept"}
 
 
+def test_a_forecast_of_a_recipe_fits_a_narrow_terminal(
+    command: Command, first_run: Result, corpus_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "nightly.yaml"
+    recipe.write_text(f"methods: qtuning\nkeep: 0.5\nmeasuring: {{model: {tiny_folder}}}\n")
+    asked = ("plan", corpus_file, "--recipe", recipe, "--gpus", "8xH100", "--price-per-gpu-hour", "2.5")
+    said = command(*asked, home=first_run.home, terminal=True)
+    assert said.code == 0, said.err
+    assert "(1) not measured: 30 % of the published 989 TFLOP/s is assumed" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
+    for given in (["--keep", "0.5"], ["--method", "qtuning"], ["--option", "ppl=1"], ["--map", "prompt=q"]):
+        refused = command("plan", corpus_file, "--recipe", recipe, *given, home=first_run.home)
+        assert refused.code == 2
+        assert "a recipe says all of the run (leave out the other settings)" in refused.err
+    assert "no rows are given" in command("plan", home=first_run.home).err
+
+
 def test_a_run_without_a_forecast_says_nothing_of_one(first_run: Result) -> None:
     assert first_run.forecast is None
 

@@ -16,16 +16,21 @@ def test_seven_billion_parameters_over_three_epochs() -> None:
     assert found.break_even_parameters == pytest.approx(2.7e14 / (6 * 3 * 7.5e5))  # 20 million
     assert found.pays
     assert found.said == (
-        "Training 7 billion parameters for 3 epochs on everything takes 1.26e+17 FLOPs; scoring "
-        "2.7e+14 FLOPs and training on what is kept 3.15e+16 FLOPs, 25.2 % of it. As many random rows save "
-        "the same and need no scoring. Selecting takes less work for models of more than 20 million "
-        "parameters."
+        "Scoring, and training a model of 7 billion parameters for 3 epochs on what is kept, takes 25.2 % of "
+        "the work of training it on everything: 0.214 % to score, 25 % to train. As many random rows save "
+        "the same training and need no scoring. Selecting pays for models of more than 20 million parameters."
     )
 
 
 def test_a_model_at_the_break_even_takes_as_much_either_way() -> None:
     even = break_even.by_operations(2.7e14, 1e6, 2.5e5, parameters=20 * 10**6, epochs=3)
     assert even.share == pytest.approx(1)
+
+
+def test_what_is_measured_already_pays_for_a_model_of_any_size() -> None:
+    found = break_even.by_operations(0.0, 1e6, 5e5, parameters=10**9, epochs=1)
+    assert "0 % to score, 50 % to train" in found.said
+    assert found.said.endswith("Selecting pays for a model of any size.")
 
 
 def test_what_keeps_all_saves_nothing_for_a_model_of_any_size() -> None:
@@ -39,6 +44,9 @@ def test_a_training_that_was_timed_is_compared_by_seconds() -> None:
     found = break_even.by_seconds(600, 1e6, 5e5, rate=500, parameters=10**9, epochs=2)
     assert (found.training_on_all, found.training_on_kept, found.unit) == (4000, 2000, "seconds")
     assert found.share == pytest.approx(0.65)
+    assert (
+        "takes 65 % of the 1.1 hours of training it on everything: 600 s to score, 2,000 s to" in found.said
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datapruner.planning.strata import OF_TEMPLATE, Read, Stratum, clusters, drawn, strata, total
+from datapruner.planning.strata import Read, Stratum, clusters, drawn, strata, total
+from scorers.signals.forward import token_batches
 
 RNG = np.random.default_rng(5)
-CHARACTERS = np.rint(RNG.lognormal(5, 1.2, 3000)).astype(np.int64)
-TOKENS = np.rint(CHARACTERS * RNG.uniform(0.2, 0.3, 3000) + 20)
+CHARACTERS = np.rint(RNG.lognormal(5, 1.2, 3000)).astype(np.int64) + 64
+TOKENS = np.rint(CHARACTERS * RNG.uniform(0.2, 0.3, 3000))
 ROWS = RNG.permutation(9000)[:3000]
 
 
@@ -23,16 +24,20 @@ def test_strata_have_every_row_once_by_length_and_about_as_many_characters_each(
     parts = strata(ROWS, CHARACTERS, 8)
     assert sorted(row for part in parts for row in part.rows.tolist()) == sorted(ROWS.tolist())
     sizes = [size for part in parts for size in part.sizes.tolist()]
-    assert sizes == sorted((CHARACTERS + OF_TEMPLATE).tolist())
+    assert sizes == sorted(CHARACTERS.tolist())
     wholes = np.array([part.whole for part in parts])
     assert len(parts) == 8
     assert np.abs(wholes / wholes.mean() - 1).max() < 0.05
     assert strata(ROWS[:0], CHARACTERS[:0], 8) == []
 
 
-def test_neighbours_are_grouped_until_they_have_the_size() -> None:
-    part = Stratum(np.arange(7), np.array([3, 3, 4, 5, 5, 20, 20]))
-    assert [each.rows.tolist() for each in clusters(part, 10)] == [[0, 1, 2], [3, 4], [5], [6]]
+def test_neighbours_are_grouped_as_measuring_makes_batches_of_them() -> None:
+    lengths = np.sort(RNG.integers(3, 400, 500))
+    batches = token_batches(range(499, -1, -1), lengths.tolist(), 1024)
+    found = clusters(Stratum(np.arange(500), lengths), 1024)
+    assert [each.rows.tolist()[::-1] for each in found] == list(batches)
+    alone = clusters(Stratum(np.arange(2), np.array([20, 30])), 10)
+    assert [each.rows.tolist() for each in alone] == [[1], [0]]
 
 
 def test_what_was_read_wholly_is_counted() -> None:
