@@ -410,7 +410,7 @@ def run(
         made = pipeline.run(config, source, place, machine, followed.progress, target, teacher)
         followed.done(made, published.corpus_path(made, place))
     with suppress(OSError):  # a full disk, say: the run is done all the same
-        forecasts.settle(made, place, clock.seconds, machine.devices)
+        forecasts.settle(made, place, clock.seconds, machine)
     return Result(made, place)
 
 

@@ -2,7 +2,7 @@
 
 `plans/{id}.json` is the last forecast of a request, `runs/{run}/forecast.json` how far it was off. The
 request is what decides the work: the rows by their content, the methods with their options, the models, how
-much to keep; not what the rows' file is called.
+much to keep; not what the rows' file is called, nor what measures them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from datapruner.corpora.corpus import Corpus
 from datapruner.errors import InputError
+from datapruner.measuring.measure import Machine
 from datapruner.measuring.signal_cache import ProxyKey, SignalCache
 from datapruner.request.config import RunConfig
 from datapruner.runs import folders
@@ -29,8 +30,8 @@ from datapruner.system.files import publishing
 from datapruner.validation import first_problem
 
 _FILE = "forecast.json"
-_NOT_OURS = {"source", "target", "mapping"}
-"""Settings that say where the rows are, not what they hold."""
+_NOT_OURS = {"source", "target", "mapping", "engine"}
+"""Settings that say where rows are and where they are measured, not what they hold and what comes of it."""
 
 
 def plan_id(corpus: Corpus, targets: Sequence[Corpus], config: RunConfig) -> str:
@@ -64,11 +65,11 @@ def of_run(run: Run, home: Path) -> Plan | None:
         return None
 
 
-def settle(run: Run, home: Path, seconds: float, devices: Sequence[str]) -> Settled | None:
+def settle(run: Run, home: Path, seconds: float, machine: Machine) -> Settled | None:
     """How far the forecast of a run was off, which is kept beside it; None where there was none, or where
     the run found measured what was forecast to be measured: what is beside it then stays.
 
-    `seconds`: that its passes took on these devices. Raises OSError.
+    `seconds`: that its passes took on this machine. Raises OSError.
     """
     plan = of_run(run, home)
     if plan is None:
@@ -87,8 +88,8 @@ def settle(run: Run, home: Path, seconds: float, devices: Sequence[str]) -> Sett
     elif run.measured != missing:
         why = f"{run.measured:,} readings of samples were done where {missing:,} were forecast"
         found.notes.append(f"seconds are not compared: {why}")
-    elif plan.probe.device.partition(":")[0] != devices[0].partition(":")[0]:
-        found.notes.append(f"seconds are not compared: forecast on {plan.probe.device}, done on {devices[0]}")
+    elif (where := _elsewhere(plan.probe.device, machine)) is not None:
+        found.notes.append(f"seconds are not compared: forecast on {plan.probe.device}, done on {where}")
     else:
         found.outcomes.append(_outcome("measuring", "s", plan.seconds, seconds))
         loads = f"{plan.probe.load:.1f} when rows were tried and {os.getloadavg()[0]:.1f} at its end"
@@ -96,6 +97,14 @@ def settle(run: Run, home: Path, seconds: float, devices: Sequence[str]) -> Sett
     with publishing(run.folder / _FILE) as file:
         file.write(found.model_dump_json(indent=2).encode() + b"\n")
     return found
+
+
+def _elsewhere(device: str, machine: Machine) -> str | None:
+    """Where a run measured, if that is not the kind of device that rows were tried on."""
+    if machine.cluster is not None:
+        return "a Ray cluster"
+    done = machine.devices[0]
+    return None if done.partition(":")[0] == device.partition(":")[0] else done
 
 
 def read(folder: Path) -> Settled | None:
