@@ -109,13 +109,14 @@ class Teller:
     def log(self, made: Entry) -> None:
         """Make the entry in each."""
         for name in self.keepers:
-            with suppress(Exception):
-                self._begin(name)
             tracker = import_module(f"datapruner.tracking.{name}")  # whose libraries take seconds
             self.tried(name, partial(tracker.log, made))
 
     def tried(self, name: str, do: Callable[[], object]) -> None:
         """Do it; when that fails, say so."""
+        if name in self.names:
+            with suppress(Exception):
+                self._begin(name)
         try:
             with redirect_stdout(sys.stderr):
                 do()
