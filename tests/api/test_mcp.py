@@ -126,13 +126,14 @@ def test_a_row_is_explained_with_counts_of_its_tokens(assistant: Assistant, run:
 
 
 def test_sql_is_limited_and_its_cells_are_cut(assistant: Assistant, run: dict[str, Any]) -> None:
-    counts, long, wide, writes = assistant.call(
+    counts, long, wide, named, writes = assistant.call(
         (
             "sql",
             {"query": f'SELECT status, count(*) AS n FROM "{run["id"]}".sample_scores GROUP BY 1 ORDER BY 1'},
         ),
         ("sql", {"query": "SELECT range AS i, repeat('x', 5000) AS x FROM range(1000)", "rows": 3}),
         ("sql", {"query": "SELECT repeat('x', 400) AS x FROM range(200)", "rows": 200}),
+        ("sql", {"query": f'SELECT 1 AS "\u202e{"x" * 5000}"'}),
         ("sql", {"query": "CREATE TABLE t AS SELECT 1"}),
     )
     assert counts["rows"] == [["kept", 2], ["pruned", 1], ["rejected", 1]]
@@ -141,6 +142,7 @@ def test_sql_is_limited_and_its_cells_are_cut(assistant: Assistant, run: dict[st
     assert wide["truncated"]
     assert len(wide["rows"]) == 100
     assert "only 100 rows fit" in wide["note"]
+    assert named["columns"][0]["name"] == "⟨U+202E⟩" + "x" * 119
     assert isinstance(writes, RefusedError)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datapruner.assistants.home import HomeSource
 from datapruner.commands import mcp
+from datapruner.errors import NotFoundError, UsageError
 from datapruner.result import Result
 from tests.assistant import RefusedError, over_stdio
 from tests.command_line import Said
@@ -36,6 +40,20 @@ def test_the_runs_of_this_machine_are_looked_at_by_every_tool(first_run: Result,
     assert explained["row"] == 0
     assert counts["rows"] == [[report.ingested]]
     assert isinstance(missing, RefusedError)
+
+
+def test_the_start_of_a_name_that_several_datasets_have_is_refused(first_run: Result, tmp_path: Path) -> None:
+    document = json.loads((first_run.run.folder / "run.json").read_text())
+    for corpus in ("ab1", "ab2"):
+        run = tmp_path / "runs" / f"{corpus}0000"
+        shutil.copytree(first_run.run.folder, run)
+        document["lineage"]["corpus"] = corpus
+        (run / "run.json").write_text(json.dumps(document))
+    source = HomeSource(tmp_path)
+    with pytest.raises(UsageError, match=r"several datasets begin with ab \(list_datasets has"):
+        source.dataset("ab")
+    with pytest.raises(NotFoundError, match="there is no dataset ab1"):  # its corpus is gone
+        source.dataset("ab1")
 
 
 def test_what_is_missing_is_told_before_it_starts(
