@@ -10,6 +10,7 @@ from rich.text import Text
 
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
+from datapruner.system import garbage
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -29,14 +30,14 @@ def serve(
     The first start makes an admin token and says in which file it is; the token itself is never shown. With
     --json that file and the URL are one document, once the service answers.
     """
-    from api.app import (
-        create_app,
-    )  # the only place where the core knows of the API: where they are put together
-    from datapruner.catalog import migrations
-    from datapruner.catalog.database import Database
-    from datapruner.service import logs, server, token_key, tokens
-    from datapruner.service.stopping import Stopping
-    from datapruner.settings import load
+    with garbage.put_off():
+        # The only place where the core knows of the API: where they are put together.
+        from api.app import create_app
+        from datapruner.catalog import migrations
+        from datapruner.catalog.database import Database
+        from datapruner.service import logs, server, token_key, tokens
+        from datapruner.service.stopping import Stopping
+        from datapruner.settings import load
 
     asked: dict[str, Any] = {"host": host, "port": port, "workers": workers}
     settings = load(**{name: value for name, value in asked.items() if value is not None})
@@ -59,11 +60,13 @@ def serve(
             )
 
     try:
-        migrations.ensure_current(db)
-        token_file = tokens.bootstrap(db, settings, token_key.load_key(settings))
+        with garbage.put_off():
+            migrations.ensure_current(db)
+            token_file = tokens.bootstrap(db, settings, token_key.load_key(settings))
+            app = create_app(settings, stopping)
         if (first := tokens.first_token_file(settings)).is_file():
             output.show(Text(f"the admin token is in {first}, readable by you only"))
-        server.run(create_app(settings, stopping), settings, db, stopping, listening, announce)
+        server.run(app, settings, db, stopping, listening, announce)
     finally:
         listening.close()
         db.close()

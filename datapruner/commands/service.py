@@ -11,6 +11,7 @@ import typer
 from datapruner.commands import options as given
 from datapruner.commands.display import Output
 from datapruner.errors import UsageError
+from datapruner.system import garbage
 
 if TYPE_CHECKING:
     from datapruner.catalog.database import Database
@@ -22,9 +23,10 @@ def worker(
     once: Annotated[bool, typer.Option("--once", help="End when no job is left that may run now.")] = False,
 ) -> None:
     """Take jobs from the queue of a service and do them, until SIGTERM or Ctrl-C."""
-    from datapruner.service import logs
-    from datapruner.service.worker import run_worker
-    from datapruner.settings import load
+    with garbage.put_off():
+        from datapruner.service import logs
+        from datapruner.service.worker import run_worker
+        from datapruner.settings import load
 
     settings = load()
     logs.configure(settings)
