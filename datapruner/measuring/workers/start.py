@@ -40,9 +40,6 @@ def main(name: str) -> None:
     for each in without:
         sys.modules[each] = None  # type: ignore[assignment]
     import_module(f"datapruner.measuring.workers.{name}").main()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(0)
 
 
 def _end_with(parent: int) -> None:
@@ -60,3 +57,6 @@ def settled() -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
