@@ -300,29 +300,18 @@ list(local.measure(spec, ["cpu"], [task], lambda *_: None, ({str(STAND_IN)!r}, {
 # The real worker
 
 
-@pytest.mark.slow
-def test_after_a_death_in_the_middle_the_subset_has_the_same_bytes(
-    first_run: Result,
-    corpus_file: Path,
-    options: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    died = tmp_path / "died"
-    monkeypatch.setattr(local, "WORKER", (str(PERILOUS), "", "Bonjour!", str(died)))
-    result = datapruner.prune(corpus_file, "qtuning", 0.5, home=tmp_path / "home", **options)
-    assert died.exists()
-    result.export(tmp_path / "b.parquet")
-    first_run.export(tmp_path / "a.parquet")
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+@pytest.fixture(scope="module")
+def perilous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """A worker that dies of "poison" always, and in the middle of "Bonjour!" once."""
+    return (str(PERILOUS), "poison", "Bonjour!", str(tmp_path_factory.mktemp("perilous") / "died"))
 
 
 @pytest.mark.slow
 def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
-    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], tmp_path: Path, perilous: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"prompt": "Say a word.", "completion": word} for word in ("one", "poison it is")]
-    monkeypatch.setattr(local, "WORKER", (str(PERILOUS), "poison"))
+    rows = [{"prompt": "Say a word.", "completion": word} for word in ("one that is longer", "poison")]
+    monkeypatch.setattr(local, "WORKER", perilous)
     monkeypatch.setattr(measure, "TASK_ROWS", 1)
     result = datapruner.prune(rows, "ppl", 1.0, home=tmp_path, **options)
     assert result.scores["status"].to_list() == ["kept", "error"]
@@ -332,10 +321,27 @@ def test_a_poisonous_row_is_an_error_and_the_others_are_measured(
 
 
 @pytest.mark.slow
+def test_after_a_death_in_the_middle_the_subset_has_the_same_bytes(
+    first_run: Result,
+    corpus_file: Path,
+    options: dict[str, Any],
+    tmp_path: Path,
+    perilous: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local, "WORKER", perilous)
+    result = datapruner.prune(corpus_file, "qtuning", 0.5, home=tmp_path / "home", **options)
+    assert Path(perilous[-1]).exists()
+    result.export(tmp_path / "b.parquet")
+    first_run.export(tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.slow
 def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    total, home = 1000, tmp_path / "home"
+    total, home = 80, tmp_path / "home"
     rows = [{"prompt": f"What is {i} plus {i}?", "completion": f"It is {2 * i}."} for i in range(total)]
     path = tmp_path / "rows.parquet"
     pl.DataFrame(rows).write_parquet(path)
@@ -343,6 +349,7 @@ def test_after_the_parent_was_killed_only_what_is_missing_is_measured(
     program = f"""
 import os, signal
 import datapruner
+from datapruner.measuring import measure
 from datapruner.measuring.workers import local
 
 class Stop(local._Process):
@@ -351,7 +358,7 @@ class Stop(local._Process):
             print(self._process.pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
-local._Process = Stop
+local._Process, measure.TASK_ROWS = Stop, 8
 datapruner.prune({str(path)!r}, 'ppl', 0.5, home={str(home)!r}, **{options!r})
 """
 
@@ -396,25 +403,39 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, WorkerSpec]]:
 def test_an_idle_worker_measures_with_other_models_as_a_new_one_would(
     tiny_folder: Path, tmp_path: Path, loads: list[tuple[int, WorkerSpec]]
 ) -> None:
-    """It loads what it has not loaded yet. With another number of threads it is another process."""
+    """It loads what it has not loaded yet."""
     spec = replace(SPEC, folder=str(tiny_folder), threads=1)
-    short, shared = replace(spec, max_length=64), replace(spec, threads=2)
+    short = replace(spec, max_length=64)
     turns = [["user", "Hi", None], ["assistant", "Hello to you. " * 9, None]]
     idle, shards = local.IdleWorkers(), []
     try:
-        for number, wanted in enumerate((spec, spec, short, spec, shared)):
+        for number, wanted in enumerate((spec, spec, short, spec)):
             task = local.Task([{"id": "a", "turns": turns, "tools": None}], tmp_path / str(number))
             task.folder.mkdir()
             assert list(local.measure(wanted, ["cpu"], [task], lambda *_: None, idle=idle)) == []
             shards.append(task.out)
     finally:
         idle.close()
-    assert [wanted for _, wanted in loads] == [spec, short, spec, shared]
-    first, *others, last = [pid for pid, _ in loads]
-    assert {first} == set(others) != {last}
-    assert not any(psutil.pid_exists(pid) for pid in (first, last))
+    assert [wanted for _, wanted in loads] == [spec, short, spec]
+    (pid,) = {pid for pid, _ in loads}
+    assert not psutil.pid_exists(pid)
     assert shards[0].read_bytes() == shards[1].read_bytes() == shards[3].read_bytes()
     assert pl.read_parquet(shards[2])["n_tokens"].to_list() == [64]
+
+
+def test_with_another_number_of_threads_it_is_another_process(
+    tmp_path: Path, loads: list[tuple[int, WorkerSpec]]
+) -> None:
+    idle = local.IdleWorkers()
+    try:
+        for threads in (1, 1, 2):
+            wanted, task = replace(SPEC, threads=threads), local.Task(wire(["text"]), tmp_path)
+            assert list(local.measure(wanted, ["cpu"], [task], lambda *_: None, (str(STAND_IN),), idle)) == []
+    finally:
+        idle.close()
+    assert [wanted.threads for _, wanted in loads] == [1, 2]
+    assert loads[0][0] != loads[1][0]
+    assert not any(psutil.pid_exists(pid) for pid, _ in loads)
 
 
 def test_an_idle_worker_that_dies_of_another_model_is_replaced(
