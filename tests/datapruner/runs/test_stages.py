@@ -27,9 +27,6 @@ from datapruner.result import Result
 from datapruner.runs import folders
 from datapruner.runs import stages as recipe_stages
 from scorers.selection.topsis import topsis
-from tests.datapruner.client.unruly import Behaviour, unruly_server
-from tests.datapruner.rewriting.lessons import EASY, THINKING, judged
-from tests.datapruner.teacher.scripted import fails, says
 
 FACTS = [
     ("Name a colour.", "Blue, the colour of a clear sky around noon in summer."),
@@ -463,64 +460,3 @@ def test_data_can_be_given_from_python(run: Run, folder: Path) -> None:
     (folder / "dataless.yaml").write_text("methods: [ppl]\nkeep: 0.5\n")
     with pytest.raises(UsageError, match="the recipe names no data"):
         datapruner.run_recipe(folder / "dataless.yaml", home=folder / "home")
-
-
-LESSONS: list[dict[str, Any]] = [
-    {
-        "question": f"What is 3 * 4 + 2, {name}?",
-        "thinking": THINKING,
-        "answer": "It is \\boxed{14}.",
-        "gold": gold,
-    }
-    for name, gold in (("Ann", "14"), ("Bob", "15"))
-]
-LESSONS.append({"question": "Why not?", "answer": "Because it is not so.", "gold": None})
-
-
-@pytest.fixture
-def taught(
-    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Behaviour], Result]:
-    """A recipe whose rewriting asks the teacher of the environment, which answers so."""
-    (folder / "lessons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LESSONS))
-
-    def answered(behaviour: Behaviour) -> Result:
-        with unruly_server() as server:
-            server.will(behaviour)
-            for name, value in {
-                "HOME": tmp_path,
-                "TEACHER_BASE_URL": f"{server.url}/v1",
-                "TEACHER_MODEL": "m",
-                "TEACHER_RETRIES": 0,
-            }.items():
-                monkeypatch.setenv(f"DATAPRUNER_{name}", str(value))
-            options = {"retries": 0, "otherwise": "drop"}
-            rewrite = {"method": "dap", "options": options, "answers": "gold"}
-            given = {"dedup": None, "contamination": None, "combine": None, "methods": ["ppl"]}
-            return run(data="lessons.jsonl", keep="100%", rewrite=rewrite, **given)
-
-    return answered
-
-
-def test_a_row_that_rewriting_drops_is_pruned(taught: Callable[[Behaviour], Result]) -> None:
-    result = taught(says(judged("easy", EASY)))
-    rows = status_of(result)
-    assert [status for status, _ in rows.values()] == ["kept", "pruned", "kept"]
-    assert rows[1][1] == "dropped by rewriting: the final answer is another"
-    assert result.report.stages["rewrite"]["dropped"] == 1
-    assert result.scores["n_kept_tokens"].to_list()[1] == 0
-    assert result.run.lineage["teacher"] == "m"
-    assert result.subset["rewrite_status"] == ["rewritten", "original"]
-
-
-def test_a_row_that_rewriting_fails_on_is_an_error(taught: Callable[[Behaviour], Result]) -> None:
-    result = taught(fails(400, "too long"))
-    rows, report = status_of(result), result.report
-    assert [status for status, _ in rows.values()] == ["error", "error", "kept"]
-    assert rows[0][1].startswith("rewriting: the teacher gave no usable answer: ")
-    assert (report.kept, report.pruned, report.errored, report.ingested) == (1, 0, 2, 3)
-
-
-def test_a_recipe_that_asks_a_teacher_needs_one_before_anything_is_measured(run: Run) -> None:
-    with pytest.raises(UsageError, match="there is no teacher model"):
-        run(keep="100%", rewrite={"method": "dap"})
