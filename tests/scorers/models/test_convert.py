@@ -128,7 +128,8 @@ def test_smollm2_gives_real_texts_the_published_token_ids(
     path = DATA / f"{file}.parquet"
     if not path.exists():
         pytest.skip(f"needs {path}")
-    texts = pl.read_parquet(path, columns=[column], n_rows=300)[column].drop_nulls().to_list()
+    found = pl.read_parquet(path, columns=[column], n_rows=300)[column]
+    texts = found.drop_nulls().str.head(3000).to_list()
     ours, theirs = (tokenizer.encode_batch(texts) for tokenizer in (converted, reference))
     assert [encoding.ids for encoding in ours] == [encoding.ids for encoding in theirs]
 
