@@ -12,6 +12,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -77,7 +78,8 @@ def run(
     """
     stop = stopping.ended
     before = {
-        number: signal.signal(number, lambda *_: stopping.end()) for number in (signal.SIGTERM, signal.SIGINT)
+        number: signal.signal(number, lambda *_: _end_soon(stopping))
+        for number in (signal.SIGTERM, signal.SIGINT)
     }
     config = uvicorn.Config(
         app,
@@ -107,6 +109,11 @@ def run(
                 thread.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_soon(stopping: Stopping) -> None:
+    """End by another thread, which can wait for a lock that this one may hold just now."""
+    _thread.start_new_thread(stopping.end, ())
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,9 @@ import psutil
 import pytest
 
 from datapruner.service import server
+from datapruner.service.stopping import Stopping
 from datapruner.settings import Settings
+from tests.waiting import until
 
 
 class Stop(threading.Event):
@@ -36,3 +38,11 @@ def test_workers_that_die_or_cannot_be_started_are_tried_again_without_haste(
     server._watch(Settings(home=tmp_path, workers=1), stop)
     assert all(pause is not None and pause > 0.1 for pause in stop.pauses)
     assert set(psutil.Process().children()) <= before
+
+
+def test_a_signal_that_comes_inside_the_lock_of_an_event_ends_the_service_all_the_same() -> None:
+    stopping = Stopping()
+    with stopping.leaving._cond:  # type: ignore[attr-defined]
+        server._end_soon(stopping)
+    until(stopping.ended.is_set)
+    assert stopping.leaving.is_set()
