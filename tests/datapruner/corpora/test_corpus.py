@@ -60,6 +60,17 @@ def test_conversations_come_in_row_order_without_duplicates_and_rejects(tmp_path
     assert all(ids[row] == sample_id for row, sample_id, _ in found)
 
 
+def test_the_index_is_in_row_order_however_its_lines_lie_in_the_file(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i % 3}", "completion": "c"} for i in range(6)]
+    with published(tmp_path, rows) as corpus:
+        expected = corpus.sample_index()
+    assert expected["row"].to_list() == list(range(6))
+    with duckdb.connect(str(tmp_path / "c.duckdb")) as connection:
+        connection.execute("CREATE OR REPLACE TABLE samples AS FROM samples ORDER BY row DESC")
+    with Corpus(tmp_path / "c.duckdb") as corpus:
+        assert corpus.sample_index().equals(expected)
+
+
 def test_chosen_rows_come_in_row_order_and_may_be_duplicates(
     tmp_path: Path,
 ) -> None:
