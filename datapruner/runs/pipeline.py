@@ -318,11 +318,12 @@ def _report(
 
 def _counts(scores: pl.DataFrame, column: str) -> dict[str, int]:
     """How often each value occurs, the commonest first; what is said of single rows is summed up."""
-    values = scores[column].drop_nulls()
+    found = scores[column].drop_nulls().value_counts()
     if column == "reason":
         for one, many in OF_SINGLE_ROWS:
-            values = values.str.replace(one, many)
-    found = values.value_counts().sort(["count", column], descending=[True, False])
+            found = found.with_columns(pl.col(column).str.replace(one, many))
+        found = found.group_by(column).sum()
+    found = found.sort(["count", column], descending=[True, False])
     return dict(found.head(30).iter_rows())
 
 
