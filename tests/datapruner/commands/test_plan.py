@@ -41,7 +41,7 @@ def test_a_forecast_of_a_recipe_fits_a_narrow_terminal(
     command: Command, first_run: Result, corpus_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "nightly.yaml"
-    recipe.write_text(f"methods: qtuning\nkeep: 0.5\nmeasuring: {{model: {tiny_folder}}}\n")
+    recipe.write_text(f"methods: qtuning\nkeep: 0.4\nmeasuring: {{model: {tiny_folder}}}\n")
     asked = ("plan", corpus_file, "--recipe", recipe, "--gpus", "8xH100", "--price-per-gpu-hour", "2.5")
     said = command(*asked, home=first_run.home, terminal=True)
     assert said.code == 0, said.err
