@@ -316,10 +316,7 @@ def test_the_whole_service_killed_while_it_measures_goes_on_where_it_stood(
     with serving(home, tiny_folder, lease_seconds=2) as server:
         first = start(server, "first")
         second = start(server, "second")
-        until(  # the first shard is whole
-            lambda: (server.client.get(first).json()["progress"] or {}).get("rows", 0) >= 300,
-            lambda: server.client.get(first).text,
-        )
+        until(lambda: list(home.rglob("signals/*/*.parquet")), lambda: server.client.get(first).text)
         service = psutil.Process(server.process.pid)
         family = [service, *service.children(recursive=True)]
         for process in family:
