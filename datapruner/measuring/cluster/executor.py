@@ -78,7 +78,7 @@ def check(cluster: Cluster) -> None:
 
 
 def nodes(cluster: Cluster) -> list[Node]:
-    """What the nodes of a running cluster have. Raises UsageError when it cannot be reached."""
+    """What the nodes of a running cluster have. Raises as `check` does, and WorkerError when none answers."""
     check(cluster)
     with _Driving(cluster, Path(), cpus=1, gpus=0) as driving:
         return driving.connected(lambda: None)
@@ -266,8 +266,7 @@ class _Driving:
             self._in.flush()
 
     def connected(self, on_wait: Callable[[], None]) -> list[Node]:
-        """Wait until it is, and no longer than a cluster that is there can take. Raises
-        WorkerError."""
+        """Wait until it is, and no longer than a cluster that is there can take. Raises WorkerError."""
         address = self._cluster.address
         until = time.monotonic() + (_START_SECONDS if address is None else _CONNECT_SECONDS)
         while True:
