@@ -20,6 +20,7 @@ from datapruner.progress import Silent
 from datapruner.request.config import Measuring
 from datapruner.request.settings import config_for
 from datapruner.runs import pipeline
+from tests.waiting import until
 
 STAND_IN = str(Path(__file__).parent / "workers" / "stand_in.py")
 
@@ -35,8 +36,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def processes() -> set[int]:
     """Those below this one that measure, or stand in for one that does."""
-    ours = {STAND_IN, local.TOKENISER[1]}
-    return {child.pid for child in psutil.Process().children() if ours & set(child.cmdline())}
+    ours, children = {STAND_IN, local.TOKENISER[1]}, psutil.Process().children()
+    # one that has just begun has no command for a moment
+    return {child.pid for child in children if ours & set(until(child.cmdline))}
 
 
 @pytest.fixture
