@@ -64,11 +64,11 @@ def plan(
     """
     from datapruner import beforehand
 
-    asked: dict[str, Any] = settings.given(context)
+    asked: dict[str, Any]
     if recipe is None:
         asked = given.pruning(context, method, option)
-    elif method is not None or option:
-        asked |= {"method": method, "options": given.assignments(option, "--option")}
+    else:  # which refuses whatever is given besides
+        asked = settings.given(context) | {"method": method, "options": given.assignments(option, "--option")}
     mapping = given.assignments(map_, "--map") or None
     output = Output(as_json=as_json, quiet=quiet)
     with output.progress() as progress:
